@@ -1,0 +1,564 @@
+"""Numbers with intervals: what scikit-learn and SciPy lack, from arrays alone.
+
+How the intervals are made, in one place (also in `INTERVAL_METHOD`):
+
+* Accuracy, precision and recall are proportions. They get Wilson's score interval, which needs no
+  resampling, is right near 100 % and stays wide when every prediction is right, where a bootstrap
+  would claim certainty. With groups, the number of images is replaced by the effective number
+  (variance between groups against the variance of independent images) and the normal quantile by
+  Student's with one degree of freedom less than there are groups.
+* Everything else gets a bias-corrected and accelerated (BCa) bootstrap over images, or over whole
+  groups where images of one group are alike (cells cut from one solar module).
+* Where every resample gives the best value (or the worst), the bootstrap knows nothing. The far end
+  is then the value under the largest error rate that would still show no error with probability
+  (1 - confidence) / 2, with all its errors in the smallest class.
+
+References: Wilson 1927, doi:10.1080/01621459.1927.10502953; Brown, Cai and DasGupta 2001,
+doi:10.1214/ss/1009213286; Korn and Graubard 1998 (effective sample size); Efron 1987,
+doi:10.1080/01621459.1987.10478410; Hesterberg 2015, doi:10.1080/00031305.2015.1089789.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_METHOD = (
+    "Wilson score for proportions, BCa bootstrap over images or groups for the rest; "
+    "see safelight.metrics"
+)
+# Networks answer in float32, so this is the smallest probability they can tell from rounding.
+PROBABILITY_FLOOR = float(np.finfo(np.float32).eps)
+_CHUNK_ELEMENTS = 200_000
+_MAX_JACKKNIFE_BLOCKS = 1_000
+
+Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number and the interval that the data allow.
+
+    Args:
+        value: the estimate; NaN where it is not defined.
+        low: lower end, in the unit of the value.
+        high: upper end.
+        reason: why the value is not defined; empty where it is.
+    """
+
+    value: float
+    low: float
+    high: float
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, float | str]:
+        """Give the interval as plain JSON types: value, low, high (and reason where there is one)."""
+        numbers: dict[str, float | str] = {"value": self.value, "low": self.low, "high": self.high}
+        return numbers | ({"reason": self.reason} if self.reason else {})
+
+    def __str__(self) -> str:
+        if math.isnan(self.value):
+            return f"not defined ({self.reason})" if self.reason else "not defined"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One line of the per-class table; support counts the images that bear the class."""
+
+    class_name: str
+    support: int
+    precision: Interval
+    recall: Interval
+    f1: Interval
+
+    def to_dict(self) -> dict[str, object]:
+        """Give the row as plain JSON types."""
+        return {
+            "class_name": self.class_name,
+            "support": self.support,
+            "precision": self.precision.to_dict(),
+            "recall": self.recall.to_dict(),
+            "f1": self.f1.to_dict(),
+        }
+
+
+def format_percent(interval: Interval, *, digits: int = 1) -> str:
+    """Write an interval for people: "86.4 % [83.6, 88.9]".
+
+    Args:
+        interval: fractions between 0 and 1.
+        digits: digits after the point.
+    """
+    if math.isnan(interval.value):
+        return str(interval)
+    value, low, high = (
+        f"{100 * x:.{digits}f}" for x in (interval.value, interval.low, interval.high)
+    )
+    return f"{value} % [{low}, {high}]"
+
+
+def classification_metrics(
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    *,
+    num_resamples: int = 2000,
+    confidence: float = 0.95,
+    groups: ArrayLike | None = None,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Compute the five numbers by which a classifier is judged, each with its interval.
+
+    Args:
+        labels: (n,) integers, the true class of each image.
+        probabilities: (n, num_classes), rows that sum to one.
+        num_resamples: bootstrap resamples.
+        confidence: coverage of the intervals, between 0 and 1.
+        groups: (n,) integers or None; images of one group are drawn together.
+        seed: seed of the resampling.
+
+    Returns:
+        accuracy; loss (mean negative log-likelihood, nats per image, probabilities not below
+        `PROBABILITY_FLOOR`); balanced_accuracy (mean recall over the classes present); macro_f1
+        (mean F1 over the classes present or predicted); roc_auc (two classes: the last one is
+        positive; more: mean of one class against the rest; NaN with a reason where a class has
+        no image).
+
+    Raises:
+        ValueError: if the arrays do not fit each other or are no probabilities.
+    """
+    labels, probabilities = _check(labels, probabilities)
+    plan = _Resampling(len(labels), groups, num_resamples, confidence, seed)
+    correct = probabilities.argmax(axis=1) == labels
+    names = ("loss", "balanced_accuracy", "macro_f1", "roc_auc")
+    values, lows, highs = _bootstrap(_summary_statistic(labels, probabilities), plan)
+    unseen = {"loss": 0.0} | _unseen_losses(labels, plan)
+    intervals = {"accuracy": _proportion(correct, plan)}
+    for name, value, low, high in zip(names, values, lows, highs, strict=True):
+        intervals[name] = _interval(value, *_open_ends(value, low, high, unseen[name]))
+    missing = sorted(set(range(probabilities.shape[1])) - set(labels.tolist()))
+    if missing:
+        reason = f"no image of class index {', '.join(map(str, missing[:5]))}"
+        logger.warning("ROC AUC is not defined: %s", reason)
+        intervals["roc_auc"] = Interval(math.nan, math.nan, math.nan, reason)
+    return intervals
+
+
+def per_class_table(
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    *,
+    class_names: Sequence[str],
+    num_resamples: int = 2000,
+    confidence: float = 0.95,
+    groups: ArrayLike | None = None,
+    seed: int = 0,
+) -> list[ClassRow]:
+    """Compute precision, recall, F1 and support of each class, with intervals.
+
+    Args:
+        labels: (n,) integers.
+        probabilities: (n, num_classes).
+        class_names: num_classes names, in the order of the columns.
+        num_resamples: bootstrap resamples (F1 only).
+        confidence: coverage of the intervals.
+        groups: (n,) integers or None, as in `classification_metrics`.
+        seed: seed of the resampling.
+
+    Returns:
+        One row per class; what a class without images or predictions lacks is NaN with a reason.
+
+    Raises:
+        ValueError: if the arrays or names do not fit each other.
+    """
+    labels, probabilities = _check(labels, probabilities)
+    if len(class_names) != probabilities.shape[1]:
+        raise ValueError(
+            f"{len(class_names)} class_names for {probabilities.shape[1]} columns of "
+            "probabilities; pass one name per column."
+        )
+    plan = _Resampling(len(labels), groups, num_resamples, confidence, seed)
+    predictions = probabilities.argmax(axis=1)
+    f1_values = _bootstrap(_f1_statistic(labels, predictions, len(class_names)), plan)
+    rows = []
+    for index, (name, value, low, high) in enumerate(zip(class_names, *f1_values, strict=True)):
+        true, predicted = labels == index, predictions == index
+        rate = min(1.0, plan.unseen_rate / max(true.mean(), 1 / len(labels)))
+        low, high = _open_ends(value, low, high, rate / (2 - rate))
+        rows.append(
+            ClassRow(
+                class_name=str(name),
+                support=int(true.sum()),
+                precision=_proportion(true, plan, among=predicted, reason="never predicted"),
+                recall=_proportion(predicted, plan, among=true, reason="no image of this class"),
+                f1=_interval(value, low, high, "no image and no prediction of this class"),
+            )
+        )
+    return rows
+
+
+def paired_difference(
+    labels: ArrayLike,
+    probabilities_a: ArrayLike,
+    *,
+    probabilities_b: ArrayLike,
+    num_resamples: int = 2000,
+    confidence: float = 0.95,
+    groups: ArrayLike | None = None,
+    seed: int = 0,
+) -> Interval:
+    """Compute accuracy of `a` minus accuracy of `b` on the same images, with its interval.
+
+    Pairing takes out what both find hard, so the interval is narrower than two apart would say.
+    Where both are right on exactly the same images, the interval is that of an unseen difference.
+
+    Args:
+        labels: (n,) integers.
+        probabilities_a: (n, num_classes) of the first classifier.
+        probabilities_b: (n, num_classes) of the second one.
+        num_resamples: bootstrap resamples.
+        confidence: coverage of the interval.
+        groups: (n,) integers or None, as in `classification_metrics`.
+        seed: seed of the resampling.
+
+    Returns:
+        The difference as a fraction; an interval that holds 0 shows no difference.
+
+    Raises:
+        ValueError: if the arrays do not fit each other.
+    """
+    true, first = _check(labels, probabilities_a)
+    _, second = _check(labels, probabilities_b)
+    plan = _Resampling(len(true), groups, num_resamples, confidence, seed)
+    difference = (first.argmax(1) == true).astype(float) - (second.argmax(1) == true)
+    (value,), (low,), (high,) = _bootstrap(
+        lambda weights: (weights @ difference / weights.sum(axis=1))[:, None], plan
+    )
+    if not difference.any():
+        low, high = -plan.unseen_rate, plan.unseen_rate
+    return _interval(value, low, high)
+
+
+def expected_calibration_error(
+    labels: ArrayLike, probabilities: ArrayLike, *, num_bins: int = 15
+) -> float:
+    """Measure how far stated confidence is from accuracy, over equal-width bins.
+
+    Args:
+        labels: (n,) integers.
+        probabilities: (n, num_classes).
+        num_bins: bins over (0, 1], closed on the right.
+
+    Returns:
+        Sum over bins of share * |accuracy - mean confidence|, between 0 and 1.
+
+    Raises:
+        ValueError: if the arrays do not fit each other.
+
+    Source: Guo et al. 2017, arXiv:1706.04599, equation 3.
+    """
+    labels, probabilities = _check(labels, probabilities)
+    confidence = probabilities.max(axis=1)
+    gap = (probabilities.argmax(axis=1) == labels) - confidence
+    bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+    return float(np.abs(np.bincount(bins, weights=gap, minlength=num_bins)).sum() / len(labels))
+
+
+def brier_score(labels: ArrayLike, probabilities: ArrayLike) -> float:
+    """Compute the mean squared error of the probabilities, summed over classes.
+
+    This is Brier's own definition, between 0 and 2; for two classes it is twice the value of
+    scikit-learn's default `brier_score_loss`.
+
+    Args:
+        labels: (n,) integers.
+        probabilities: (n, num_classes).
+
+    Raises:
+        ValueError: if the arrays do not fit each other.
+
+    Source: Brier 1950, doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2.
+    """
+    labels, probabilities = _check(labels, probabilities)
+    truth = np.eye(probabilities.shape[1])[labels]
+    return float(((probabilities - truth) ** 2).sum(axis=1).mean())
+
+
+class _Resampling:
+    """Which images are drawn together, how often, and what follows from their number."""
+
+    def __init__(
+        self,
+        num_images: int,
+        groups: ArrayLike | None,
+        num_resamples: int,
+        confidence: float,
+        seed: int,
+    ) -> None:
+        if not 0 < confidence < 1 or num_resamples < 1:
+            raise ValueError(
+                f"confidence={confidence}, num_resamples={num_resamples}: confidence lies "
+                "between 0 and 1, and at least one resample is drawn."
+            )
+        units = np.arange(num_images) if groups is None else np.asarray(groups)
+        if units.shape != (num_images,):
+            raise ValueError(
+                f"groups has shape {units.shape}; pass one number per image: ({num_images},)."
+            )
+        _, self.unit_of_image = np.unique(units, return_inverse=True)
+        self.num_units = int(self.unit_of_image.max()) + 1
+        self.num_images, self.num_resamples = num_images, num_resamples
+        self.confidence, self.seed, self.grouped = confidence, seed, groups is not None
+
+    @property
+    def unseen_rate(self) -> float:
+        """The largest rate that shows nothing in all units with probability (1 - confidence) / 2."""
+        return 1 - ((1 - self.confidence) / 2) ** (1 / self.num_units)
+
+    @property
+    def quantile(self) -> float:
+        """Normal quantile, or Student's where the units are groups."""
+        from scipy.special import ndtri, stdtrit
+
+        tail = (1 + self.confidence) / 2
+        if not self.grouped or self.num_units < 2:
+            return float(ndtri(tail))
+        return float(stdtrit(self.num_units - 1, tail))
+
+    def weights(self) -> Iterator[NDArray[np.float64]]:
+        """Yield (chunk, num_images) counts of how often each image was drawn."""
+        rng = np.random.default_rng(self.seed)
+        chunk = max(1, _CHUNK_ELEMENTS // self.num_images)
+        for start in range(0, self.num_resamples, chunk):
+            rows = min(chunk, self.num_resamples - start)
+            drawn = rng.integers(self.num_units, size=(rows, self.num_units))
+            drawn += np.arange(rows)[:, None] * self.num_units
+            counts = np.bincount(drawn.ravel(), minlength=rows * self.num_units)
+            yield counts.reshape(rows, -1)[:, self.unit_of_image].astype(np.float64)
+
+    def leave_out(self) -> Iterator[NDArray[np.float64]]:
+        """Yield weights with one block of units left out in each row."""
+        # The skewness that BCa needs is the same for blocks of units, so many images cost no more.
+        num_blocks = min(self.num_units, _MAX_JACKKNIFE_BLOCKS)
+        block_of_unit = np.random.default_rng(self.seed).permutation(self.num_units) % num_blocks
+        block_of_image = block_of_unit[self.unit_of_image]
+        chunk = max(1, _CHUNK_ELEMENTS // self.num_images)
+        for start in range(0, num_blocks, chunk):
+            left_out = np.arange(start, min(start + chunk, num_blocks))
+            yield (block_of_image[None, :] != left_out[:, None]).astype(np.float64)
+
+
+def _check(
+    labels: ArrayLike, probabilities: ArrayLike
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities)
+    fits = labels.ndim == 1 and probabilities.ndim == 2 and len(labels) == len(probabilities)
+    if not fits or len(labels) == 0 or probabilities.shape[1] < 2:
+        raise ValueError(
+            f"labels of shape {labels.shape} and probabilities of shape {probabilities.shape}; "
+            "pass (n,) and (n, num_classes) with n >= 1 and num_classes >= 2."
+        )
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels are {labels.dtype}; pass integers (class indices).")
+    if labels.min() < 0 or labels.max() >= probabilities.shape[1]:
+        raise ValueError(
+            f"labels run from {labels.min()} to {labels.max()}, but probabilities have "
+            f"{probabilities.shape[1]} columns; pass labels from 0 to num_classes - 1."
+        )
+    probabilities = probabilities.astype(np.float64)
+    sums = probabilities.sum(axis=1)
+    # bfloat16 rounds each probability by up to 0.4 %, hence the wide tolerance.
+    if not (np.all(probabilities >= 0) and np.all(np.abs(sums - 1) < 1e-2)):
+        raise ValueError(
+            "probabilities must be finite, not negative, and sum to 1 in each row; "
+            "apply softmax to logits first."
+        )
+    return labels.astype(np.int64), probabilities
+
+
+def _interval(value: float, low: float, high: float, reason: str = "") -> Interval:
+    value, low, high = float(value), float(low), float(high)
+    if math.isnan(value):
+        return Interval(value, math.nan, math.nan, reason)
+    return Interval(value, low, high)
+
+
+def _proportion(
+    hits: NDArray[np.bool_],
+    plan: _Resampling,
+    *,
+    among: NDArray[np.bool_] | None = None,
+    reason: str = "",
+) -> Interval:
+    """Wilson's interval for the share of hits among some images."""
+    among = np.ones(len(hits), bool) if among is None else among
+    total = int(among.sum())
+    if total == 0:
+        return Interval(math.nan, math.nan, math.nan, reason)
+    share = float(hits[among].mean())
+    count = _effective_count(hits[among], plan.unit_of_image[among]) if plan.grouped else total
+    square = plan.quantile**2 / count
+    centre = (share + square / 2) / (1 + square)
+    half = math.sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)
+    # At 0 and 1 one end is the value itself; rounding must not put it on the wrong side.
+    return Interval(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
+
+
+def _effective_count(hits: NDArray[np.bool_], units: NDArray[np.int64]) -> float:
+    """How many independent images would give the variance seen between groups."""
+    _, units = np.unique(units, return_inverse=True)
+    num_units, total, share = int(units.max()) + 1, len(hits), hits.mean()
+    if share in (0.0, 1.0) or num_units < 2:
+        # Nothing shows how alike the images of a group are, so each group counts once.
+        return num_units
+    sums = np.bincount(units, weights=hits - share)
+    variance = num_units / (num_units - 1) * (sums**2).sum() / total**2
+    return min(float(total), share * (1 - share) / variance) if variance > 0 else float(total)
+
+
+def _unseen_losses(labels: NDArray[np.int64], plan: _Resampling) -> dict[str, float]:
+    """How far below 1 each metric may be although no error was seen.
+
+    All errors that may have stayed unseen fall on the smallest class (a share r of its images),
+    and are taken for the next smallest class. Its recall loses r, its F1 r / (2 - r) and the other
+    class's F1 at most r / (2 + r). Its one-vs-rest area loses r, all the others together at most r.
+    """
+    images = np.bincount(labels)
+    images = images[images > 0]
+    rate = min(1.0, plan.unseen_rate * len(labels) / images.min())
+    share = rate / len(images)
+    return {
+        "balanced_accuracy": share,
+        "macro_f1": min(1.0, 4 * share / (4 - rate**2)),
+        "roc_auc": min(1.0, 2 * share),
+    }
+
+
+def _open_ends(value: float, low: float, high: float, unseen: float) -> tuple[float, float]:
+    """Replace the end that a bootstrap without any variation cannot know."""
+    if value == 1 and low == high:
+        low = 1 - unseen
+    elif value == 0 and low == high:
+        high = unseen
+    return low, high
+
+
+def _bootstrap(
+    statistic: Statistic, plan: _Resampling
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """BCa intervals of (rows, num_images) weights -> (rows, num_values), value by value."""
+    values = statistic(np.ones((1, plan.num_images)))[0]
+    if plan.num_units < 2:
+        return values, np.full_like(values, np.nan), np.full_like(values, np.nan)
+    replicates = np.concatenate([statistic(weights) for weights in plan.weights()])
+    left_out = np.concatenate([statistic(weights) for weights in plan.leave_out()])
+    ends = [
+        _bca(value, replicates[:, i], left_out[:, i], plan) for i, value in enumerate(values)
+    ]
+    lows, highs = np.array(ends).T
+    return values, lows, highs
+
+
+def _bca(
+    value: float, replicates: NDArray[np.float64], left_out: NDArray[np.float64], plan: _Resampling
+) -> tuple[float, float]:
+    """Efron 1987, equations 2.3 and 6.6, with Hesterberg's wider quantiles for few units."""
+    from scipy.special import ndtr, ndtri, stdtrit
+
+    replicates, left_out = replicates[~np.isnan(replicates)], left_out[~np.isnan(left_out)]
+    if math.isnan(value) or len(replicates) == 0:
+        return math.nan, math.nan
+    if np.ptp(replicates) == 0:
+        return value, value
+    below = ((replicates < value).mean() + (replicates <= value).mean()) / 2
+    bias = ndtri(np.clip(below, 0.5 / len(replicates), 1 - 0.5 / len(replicates)))
+    deviation = left_out.mean() - left_out if len(left_out) else np.zeros(1)
+    spread = (deviation**2).sum()
+    acceleration = (deviation**3).sum() / (6 * spread**1.5) if spread > 0 else 0.0
+    wide = math.sqrt(plan.num_units / (plan.num_units - 1))
+    reach = wide * stdtrit(plan.num_units - 1, (1 + plan.confidence) / 2)
+    shifted = bias + np.array([-reach, reach])
+    low, high = np.quantile(replicates, ndtr(bias + shifted / (1 - acceleration * shifted)))
+    return float(low), float(high)
+
+
+def _counts(
+    labels: NDArray[np.int64], predictions: NDArray[np.int64], num_classes: int
+) -> Statistic:
+    """Weights -> (rows, 3, num_classes): true positives, images, predictions of each class."""
+    eye = np.eye(num_classes)
+    columns = np.concatenate(
+        [eye[labels] * (labels == predictions)[:, None], eye[labels], eye[predictions]], axis=1
+    )
+    return lambda weights: (weights @ columns).reshape(len(weights), 3, num_classes)
+
+
+def _f1_statistic(
+    labels: NDArray[np.int64], predictions: NDArray[np.int64], num_classes: int
+) -> Statistic:
+    counts = _counts(labels, predictions, num_classes)
+
+    def f1(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        hits, images, predicted = np.moveaxis(counts(weights), 1, 0)
+        return _divide(2 * hits, images + predicted)
+
+    return f1
+
+
+def _summary_statistic(
+    labels: NDArray[np.int64], probabilities: NDArray[np.float64]
+) -> Statistic:
+    """Weights -> (rows, 4): loss, balanced accuracy, macro F1, ROC AUC."""
+    num_classes = probabilities.shape[1]
+    picked = probabilities[np.arange(len(labels)), labels]
+    loss = -np.log(np.clip(picked, PROBABILITY_FLOOR, 1))
+    counts = _counts(labels, probabilities.argmax(axis=1), num_classes)
+    # With two classes the areas of both are the same, so one is enough.
+    positives = [1] if num_classes == 2 else range(num_classes)
+    areas = [_roc_auc(labels == c, probabilities[:, c]) for c in positives]
+
+    def summary(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        hits, images, predicted = np.moveaxis(counts(weights), 1, 0)
+        columns = [
+            weights @ loss / weights.sum(axis=1),
+            _mean_of_defined(_divide(hits, images)),
+            _mean_of_defined(_divide(2 * hits, images + predicted)),
+            np.mean([area(weights) for area in areas], axis=0),
+        ]
+        return np.stack(columns, axis=1)
+
+    return summary
+
+
+def _roc_auc(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> Callable:
+    """Weights -> (rows,) probability that a positive outranks a negative, ties counting half."""
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf) > 0)
+    tied = len(starts) < len(scores)
+    positive = positive[order].astype(np.float64)
+
+    def area(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        ranked = weights[:, order]
+        ups, downs = ranked * positive, ranked * (1 - positive)
+        if tied:
+            ups, downs = np.add.reduceat(ups, starts, 1), np.add.reduceat(downs, starts, 1)
+        outranked = np.cumsum(downs, axis=1) - downs / 2
+        return _divide(np.einsum("bi,bi->b", ups, outranked), ups.sum(1) * downs.sum(1))
+
+    return area
+
+
+def _divide(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Top / bottom, NaN where bottom is 0, without a warning."""
+    return np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom > 0)
+
+
+def _mean_of_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean of each row over what is not NaN."""
+    defined = ~np.isnan(values)
+    return _divide(np.where(defined, values, 0).sum(axis=1), defined.sum(axis=1).astype(float))
