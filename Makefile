@@ -1,0 +1,60 @@
+# `make` alone lists the targets. All they need is Python 3.11 to 3.13 with venv, git and make; everything
+# else goes into .venv, in the exact versions of requirements/, checked by hash.
+PYTHON ?= python3
+RUN := .venv/bin/python -m
+PIP_INSTALL := $(RUN) pip install -qq --disable-pip-version-check --no-input
+LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --fork-strategy fewest \
+	--prerelease disallow --generate-hashes --custom-compile-command "make lock" --extra tensorflow --group build
+# A `user = true` in somebody's pip settings would send every package past the private .venv.
+export PIP_USER := 0
+MAKEFLAGS += --no-print-directory
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test notebooks lint benchmarks docs lock clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+
+demo: .venv/.demo  ## fetch VGG16 and 2,624 solar cells, train a classifier, show its numbers
+	.venv/bin/safelight transfer train elpv --output runs/demo-transfer --overwrite
+
+test: .venv/.dev  ## all tests but those that need the open internet (quick ones alone: .venv/bin/pytest)
+	$(RUN) pytest -m "not network"
+
+notebooks: .venv/.dev  ## run the notebooks from top to bottom and keep their pictures
+	@set -e; for source in notebooks/*.py; do echo "$$source"; \
+	  $(RUN) jupytext --quiet --to ipynb --update "$$source"; \
+	  $(RUN) nbclient.cli --JupyterApp.log_level=WARN --timeout=-1 --inplace "$${source%.py}.ipynb"; done
+
+lint: .venv/.dev  ## style, types, and who may import whom
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) mypy
+	.venv/bin/lint-imports
+
+benchmarks: .venv/.dev  ## measure again what the README claims (long; keep the machine quiet)
+	@set -e; for script in benchmarks/*.py; do echo "$$script"; .venv/bin/python "$$script"; done
+
+docs: .venv/.dev  ## reference of all public functions as web pages, in docs/_build
+	$(RUN) pdoc --docformat google --output-directory docs/_build safelight
+
+lock: .venv/.dev  ## choose the newest versions again, within the ranges of pyproject.toml
+	$(PIP_INSTALL) uv
+	.venv/bin/$(LOCK) --upgrade --group dev --output-file requirements/dev.txt
+	.venv/bin/$(LOCK) --constraint requirements/dev.txt --output-file requirements/demo.txt
+
+clean:  ## remove .venv and everything made from the sources; runs/ and fetched assets stay
+	rm -rf .venv build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find src tests benchmarks notebooks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+.venv/.demo: requirements/demo.txt pyproject.toml
+	@PYTHON="$(PYTHON)" sh requirements/make_venv.sh
+	@echo "Installing the locked packages into .venv (once; TensorFlow alone is 270 MB to download)"
+	@touch .venv/.unfinished
+	$(PIP_INSTALL) --require-hashes --only-binary :all: -r requirements/demo.txt
+	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@rm .venv/.unfinished && touch $@
+
+.venv/.dev: requirements/dev.txt .venv/.demo
+	$(PIP_INSTALL) --require-hashes --only-binary :all: -r requirements/dev.txt
+	@touch $@

@@ -1,0 +1,40 @@
+"""Safelight: from a small folder of pictures to a classifier with honest numbers, on a laptop CPU.
+
+The package itself holds no functions, only sub-modules, and each is loaded when first named: ::
+
+    import safelight
+
+    dataset = safelight.datasets.load("elpv")
+
+so that ``import safelight`` costs milliseconds and brings in neither Keras nor matplotlib.
+"""
+
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # For editors and type checkers alone, which do not run __getattr__.
+    import safelight.assets as assets
+    import safelight.datasets as datasets
+    import safelight.images as images
+    import safelight.metrics as metrics
+    import safelight.plots as plots
+    import safelight.runs as runs
+    import safelight.transfer as transfer
+
+__version__ = "0.1.0"
+
+__all__ = ["assets", "datasets", "images", "metrics", "plots", "runs", "transfer"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Load a sub-module when it is first named (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module 'safelight' has no attribute {name!r}")
+    return import_module(f"safelight.{name}")
+
+
+def __dir__() -> list[str]:
+    """List the sub-modules too, loaded or not, so that completion finds them."""
+    return sorted({*globals(), *__all__})
