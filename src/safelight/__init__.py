@@ -36,5 +36,5 @@ def __getattr__(name: str) -> ModuleType:
 
 
 def __dir__() -> list[str]:
-    """List the sub-modules too, loaded or not, so that completion finds them."""
-    return sorted({*globals(), *__all__})
+    """List the sub-modules, loaded or not, so that completion finds them."""
+    return sorted([*__all__, "__version__"])
