@@ -20,11 +20,13 @@ doi:10.1080/01621459.1987.10478410; Hesterberg 2015, doi:10.1080/00031305.2015.1
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from safelight.resampling import Resampling, Statistic, bootstrap, proportion
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +36,6 @@ INTERVAL_METHOD = (
 )
 # Networks answer in float32, so this is the smallest probability they can tell from rounding.
 PROBABILITY_FLOOR = float(np.finfo(np.float32).eps)
-_CHUNK_ELEMENTS = 200_000
-_MAX_JACKKNIFE_BLOCKS = 1_000
-
-Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Interval:
     reason: str = ""
 
     def to_dict(self) -> dict[str, float | str]:
-        """Give the interval as plain JSON types: value, low, high (and reason where there is one)."""
+        """Give value, low, high (and reason where there is one) as plain JSON types."""
         numbers: dict[str, float | str] = {"value": self.value, "low": self.low, "high": self.high}
         return numbers | ({"reason": self.reason} if self.reason else {})
 
@@ -133,12 +131,12 @@ def classification_metrics(
         ValueError: if the arrays do not fit each other or are no probabilities.
     """
     labels, probabilities = _check(labels, probabilities)
-    plan = _Resampling(len(labels), groups, num_resamples, confidence, seed)
+    plan = Resampling(len(labels), groups, num_resamples, confidence, seed)
     correct = probabilities.argmax(axis=1) == labels
     names = ("loss", "balanced_accuracy", "macro_f1", "roc_auc")
-    values, lows, highs = _bootstrap(_summary_statistic(labels, probabilities), plan)
+    values, lows, highs = bootstrap(_summary_statistic(labels, probabilities), plan)
     unseen = {"loss": 0.0} | _unseen_losses(labels, plan)
-    intervals = {"accuracy": _proportion(correct, plan)}
+    intervals = {"accuracy": _interval(*proportion(correct, plan))}
     for name, value, low, high in zip(names, values, lows, highs, strict=True):
         intervals[name] = _interval(value, *_open_ends(value, low, high, unseen[name]))
     missing = sorted(set(range(probabilities.shape[1])) - set(labels.tolist()))
@@ -182,9 +180,9 @@ def per_class_table(
             f"{len(class_names)} class_names for {probabilities.shape[1]} columns of "
             "probabilities; pass one name per column."
         )
-    plan = _Resampling(len(labels), groups, num_resamples, confidence, seed)
+    plan = Resampling(len(labels), groups, num_resamples, confidence, seed)
     predictions = probabilities.argmax(axis=1)
-    f1_values = _bootstrap(_f1_statistic(labels, predictions, len(class_names)), plan)
+    f1_values = bootstrap(_f1_statistic(labels, predictions, len(class_names)), plan)
     rows = []
     for index, (name, value, low, high) in enumerate(zip(class_names, *f1_values, strict=True)):
         true, predicted = labels == index, predictions == index
@@ -194,8 +192,10 @@ def per_class_table(
             ClassRow(
                 class_name=str(name),
                 support=int(true.sum()),
-                precision=_proportion(true, plan, among=predicted, reason="never predicted"),
-                recall=_proportion(predicted, plan, among=true, reason="no image of this class"),
+                precision=_interval(*proportion(true, plan, among=predicted), "never predicted"),
+                recall=_interval(
+                    *proportion(predicted, plan, among=true), "no image of this class"
+                ),
                 f1=_interval(value, low, high, "no image and no prediction of this class"),
             )
         )
@@ -234,9 +234,9 @@ def paired_difference(
     """
     true, first = _check(labels, probabilities_a)
     _, second = _check(labels, probabilities_b)
-    plan = _Resampling(len(true), groups, num_resamples, confidence, seed)
+    plan = Resampling(len(true), groups, num_resamples, confidence, seed)
     difference = (first.argmax(1) == true).astype(float) - (second.argmax(1) == true)
-    (value,), (low,), (high,) = _bootstrap(
+    (value,), (low,), (high,) = bootstrap(
         lambda weights: (weights @ difference / weights.sum(axis=1))[:, None], plan
     )
     if not difference.any():
@@ -289,70 +289,6 @@ def brier_score(labels: ArrayLike, probabilities: ArrayLike) -> float:
     return float(((probabilities - truth) ** 2).sum(axis=1).mean())
 
 
-class _Resampling:
-    """Which images are drawn together, how often, and what follows from their number."""
-
-    def __init__(
-        self,
-        num_images: int,
-        groups: ArrayLike | None,
-        num_resamples: int,
-        confidence: float,
-        seed: int,
-    ) -> None:
-        if not 0 < confidence < 1 or num_resamples < 1:
-            raise ValueError(
-                f"confidence={confidence}, num_resamples={num_resamples}: confidence lies "
-                "between 0 and 1, and at least one resample is drawn."
-            )
-        units = np.arange(num_images) if groups is None else np.asarray(groups)
-        if units.shape != (num_images,):
-            raise ValueError(
-                f"groups has shape {units.shape}; pass one number per image: ({num_images},)."
-            )
-        _, self.unit_of_image = np.unique(units, return_inverse=True)
-        self.num_units = int(self.unit_of_image.max()) + 1
-        self.num_images, self.num_resamples = num_images, num_resamples
-        self.confidence, self.seed, self.grouped = confidence, seed, groups is not None
-
-    @property
-    def unseen_rate(self) -> float:
-        """The largest rate that shows nothing in all units with probability (1 - confidence) / 2."""
-        return 1 - ((1 - self.confidence) / 2) ** (1 / self.num_units)
-
-    @property
-    def quantile(self) -> float:
-        """Normal quantile, or Student's where the units are groups."""
-        from scipy.special import ndtri, stdtrit
-
-        tail = (1 + self.confidence) / 2
-        if not self.grouped or self.num_units < 2:
-            return float(ndtri(tail))
-        return float(stdtrit(self.num_units - 1, tail))
-
-    def weights(self) -> Iterator[NDArray[np.float64]]:
-        """Yield (chunk, num_images) counts of how often each image was drawn."""
-        rng = np.random.default_rng(self.seed)
-        chunk = max(1, _CHUNK_ELEMENTS // self.num_images)
-        for start in range(0, self.num_resamples, chunk):
-            rows = min(chunk, self.num_resamples - start)
-            drawn = rng.integers(self.num_units, size=(rows, self.num_units))
-            drawn += np.arange(rows)[:, None] * self.num_units
-            counts = np.bincount(drawn.ravel(), minlength=rows * self.num_units)
-            yield counts.reshape(rows, -1)[:, self.unit_of_image].astype(np.float64)
-
-    def leave_out(self) -> Iterator[NDArray[np.float64]]:
-        """Yield weights with one block of units left out in each row."""
-        # The skewness that BCa needs is the same for blocks of units, so many images cost no more.
-        num_blocks = min(self.num_units, _MAX_JACKKNIFE_BLOCKS)
-        block_of_unit = np.random.default_rng(self.seed).permutation(self.num_units) % num_blocks
-        block_of_image = block_of_unit[self.unit_of_image]
-        chunk = max(1, _CHUNK_ELEMENTS // self.num_images)
-        for start in range(0, num_blocks, chunk):
-            left_out = np.arange(start, min(start + chunk, num_blocks))
-            yield (block_of_image[None, :] != left_out[:, None]).astype(np.float64)
-
-
 def _check(
     labels: ArrayLike, probabilities: ArrayLike
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -388,40 +324,7 @@ def _interval(value: float, low: float, high: float, reason: str = "") -> Interv
     return Interval(value, low, high)
 
 
-def _proportion(
-    hits: NDArray[np.bool_],
-    plan: _Resampling,
-    *,
-    among: NDArray[np.bool_] | None = None,
-    reason: str = "",
-) -> Interval:
-    """Wilson's interval for the share of hits among some images."""
-    among = np.ones(len(hits), bool) if among is None else among
-    total = int(among.sum())
-    if total == 0:
-        return Interval(math.nan, math.nan, math.nan, reason)
-    share = float(hits[among].mean())
-    count = _effective_count(hits[among], plan.unit_of_image[among]) if plan.grouped else total
-    square = plan.quantile**2 / count
-    centre = (share + square / 2) / (1 + square)
-    half = math.sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)
-    # At 0 and 1 one end is the value itself; rounding must not put it on the wrong side.
-    return Interval(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
-
-
-def _effective_count(hits: NDArray[np.bool_], units: NDArray[np.int64]) -> float:
-    """How many independent images would give the variance seen between groups."""
-    _, units = np.unique(units, return_inverse=True)
-    num_units, total, share = int(units.max()) + 1, len(hits), hits.mean()
-    if share in (0.0, 1.0) or num_units < 2:
-        # Nothing shows how alike the images of a group are, so each group counts once.
-        return num_units
-    sums = np.bincount(units, weights=hits - share)
-    variance = num_units / (num_units - 1) * (sums**2).sum() / total**2
-    return min(float(total), share * (1 - share) / variance) if variance > 0 else float(total)
-
-
-def _unseen_losses(labels: NDArray[np.int64], plan: _Resampling) -> dict[str, float]:
+def _unseen_losses(labels: NDArray[np.int64], plan: Resampling) -> dict[str, float]:
     """How far below 1 each metric may be although no error was seen.
 
     All errors that may have stayed unseen fall on the smallest class (a share r of its images),
@@ -448,45 +351,6 @@ def _open_ends(value: float, low: float, high: float, unseen: float) -> tuple[fl
     return low, high
 
 
-def _bootstrap(
-    statistic: Statistic, plan: _Resampling
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """BCa intervals of (rows, num_images) weights -> (rows, num_values), value by value."""
-    values = statistic(np.ones((1, plan.num_images)))[0]
-    if plan.num_units < 2:
-        return values, np.full_like(values, np.nan), np.full_like(values, np.nan)
-    replicates = np.concatenate([statistic(weights) for weights in plan.weights()])
-    left_out = np.concatenate([statistic(weights) for weights in plan.leave_out()])
-    ends = [
-        _bca(value, replicates[:, i], left_out[:, i], plan) for i, value in enumerate(values)
-    ]
-    lows, highs = np.array(ends).T
-    return values, lows, highs
-
-
-def _bca(
-    value: float, replicates: NDArray[np.float64], left_out: NDArray[np.float64], plan: _Resampling
-) -> tuple[float, float]:
-    """Efron 1987, equations 2.3 and 6.6, with Hesterberg's wider quantiles for few units."""
-    from scipy.special import ndtr, ndtri, stdtrit
-
-    replicates, left_out = replicates[~np.isnan(replicates)], left_out[~np.isnan(left_out)]
-    if math.isnan(value) or len(replicates) == 0:
-        return math.nan, math.nan
-    if np.ptp(replicates) == 0:
-        return value, value
-    below = ((replicates < value).mean() + (replicates <= value).mean()) / 2
-    bias = ndtri(np.clip(below, 0.5 / len(replicates), 1 - 0.5 / len(replicates)))
-    deviation = left_out.mean() - left_out if len(left_out) else np.zeros(1)
-    spread = (deviation**2).sum()
-    acceleration = (deviation**3).sum() / (6 * spread**1.5) if spread > 0 else 0.0
-    wide = math.sqrt(plan.num_units / (plan.num_units - 1))
-    reach = wide * stdtrit(plan.num_units - 1, (1 + plan.confidence) / 2)
-    shifted = bias + np.array([-reach, reach])
-    low, high = np.quantile(replicates, ndtr(bias + shifted / (1 - acceleration * shifted)))
-    return float(low), float(high)
-
-
 def _counts(
     labels: NDArray[np.int64], predictions: NDArray[np.int64], num_classes: int
 ) -> Statistic:
@@ -510,9 +374,7 @@ def _f1_statistic(
     return f1
 
 
-def _summary_statistic(
-    labels: NDArray[np.int64], probabilities: NDArray[np.float64]
-) -> Statistic:
+def _summary_statistic(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> Statistic:
     """Weights -> (rows, 4): loss, balanced accuracy, macro F1, ROC AUC."""
     num_classes = probabilities.shape[1]
     picked = probabilities[np.arange(len(labels)), labels]
@@ -535,20 +397,23 @@ def _summary_statistic(
     return summary
 
 
-def _roc_auc(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> Callable:
+def _roc_auc(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> Statistic:
     """Weights -> (rows,) probability that a positive outranks a negative, ties counting half."""
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf) > 0)
-    tied = len(starts) < len(scores)
-    positive = positive[order].astype(np.float64)
+    positives, negatives = np.flatnonzero(positive), np.flatnonzero(~positive)
+    negatives = negatives[np.argsort(scores[negatives])]
+    below = np.searchsorted(scores[negatives], scores[positives], side="left")
+    not_above = np.searchsorted(scores[negatives], scores[positives], side="right")
+    tied = bool((below != not_above).any())
 
     def area(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        ranked = weights[:, order]
-        ups, downs = ranked * positive, ranked * (1 - positive)
+        passed = np.zeros((len(weights), len(negatives) + 1))
+        np.cumsum(np.take(weights, negatives, axis=1), axis=1, out=passed[:, 1:])
+        outranked = np.take(passed, below, axis=1)
         if tied:
-            ups, downs = np.add.reduceat(ups, starts, 1), np.add.reduceat(downs, starts, 1)
-        outranked = np.cumsum(downs, axis=1) - downs / 2
-        return _divide(np.einsum("bi,bi->b", ups, outranked), ups.sum(1) * downs.sum(1))
+            outranked = (outranked + np.take(passed, not_above, axis=1)) / 2
+        drawn = np.take(weights, positives, axis=1)
+        won = np.einsum("bi,bi->b", drawn, outranked)
+        return _divide(won, drawn.sum(axis=1) * passed[:, -1])
 
     return area
 

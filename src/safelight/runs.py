@@ -1,0 +1,466 @@
+"""A run is one folder: what was asked for, what came out, and on what machine.
+
+    config.json       what was asked for; its `kind` names the subject ("transfer")
+    environment.json  versions and machine; no user name, host name or path
+    history.csv       one line per epoch
+    model.keras       the model
+    predictions.csv   one line per test image
+    pictures/*.png
+    metrics.json      written last: a folder without it is a run that did not finish
+
+Every file gets its name only when it is whole, so a reader never sees half of one. What is read is
+data and never evaluated. This module knows no subject: it only carries what they write.
+"""
+
+import csv
+import io
+import json
+import logging
+import math
+import os
+import re
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path, PurePath
+from typing import Any, Self
+
+import numpy as np
+
+from safelight.environment import describe_environment
+from safelight.metrics import Interval
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+_FORMAT_KEY = "safelight_run"
+# In the order of removal: without metrics.json the folder is no finished run any more.
+_FILES = (
+    "metrics.json", "predictions.csv", "model.keras", "history.csv", "environment.json",
+    "config.json",
+)  # fmt: skip
+_MAX_DEPTH = 3
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder; make it with `Run.create` or `Run.open`.
+
+    Args:
+        path: the folder.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], *, overwrite: bool = False) -> Self:
+        """Make a run folder, or empty one that holds a run.
+
+        Only files of a run are ever removed; whatever else lies in the folder stays.
+
+        Args:
+            path: a folder that does not exist, is empty, or holds an older run.
+            overwrite: replace a run that finished or has a model. One that was cut off before it
+                had a model is always replaced.
+
+        Raises:
+            ValueError: if the folder holds a run and `overwrite` is false, holds anything that is
+                no run, or cannot be written.
+        """
+        folder = Path(path)
+        try:
+            _refuse_foreign(folder)
+            _refuse_finished(folder, overwrite)
+            folder.mkdir(parents=True, exist_ok=True)
+            _remove_run_files(folder)
+            run = cls(folder)
+            run._write_config({"created": datetime.now(UTC).isoformat(timespec="seconds")})
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise ValueError(
+                f"{folder}: cannot be written ({reason}); choose another --output."
+            ) from error
+        return run
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Open an existing run, finished or not.
+
+        Args:
+            path: the run folder.
+
+        Raises:
+            ValueError: if there is no run there.
+        """
+        folder = Path(path)
+        if not folder.is_dir():
+            what = "is a file" if folder.exists() else "does not exist"
+            raise ValueError(f"{folder}: {what}; pass the folder of a run (`safelight runs list`).")
+        if not _is_run(folder):
+            raise ValueError(
+                f"{folder}: not a run (it has no config.json of Safelight); "
+                "pass a folder that `safelight ... --output` made."
+            )
+        return cls(folder)
+
+    @property
+    def name(self) -> str:
+        """The name of the folder."""
+        return self.path.resolve().name
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end: metrics.json is written last."""
+        return (self.path / "metrics.json").is_file()
+
+    @property
+    def model_path(self) -> Path:
+        """Where the model is, or will be; save to it through `atomic_path`."""
+        return self.path / "model.keras"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What was asked for, with `kind` and `created` (ISO 8601, UTC).
+
+        Raises:
+            ValueError: if config.json is missing or damaged (likewise for the properties below).
+        """
+        return _read_json(self.path / "config.json")
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The results; a number that was not finite is None."""
+        return _read_json(self.path / "metrics.json")
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Versions and machine, as `describe_environment` saw them."""
+        return _read_json(self.path / "environment.json")
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """One list per column, one number per epoch; NaN where the cell is empty."""
+        columns = _read_csv(self.path / "history.csv")
+        try:
+            return {name: [float(x) if x else math.nan for x in c] for name, c in columns.items()}
+        except ValueError as error:
+            raise ValueError(f"{self.path / 'history.csv'}: damaged ({error}).") from error
+
+    @property
+    def predictions(self) -> dict[str, list[str]]:
+        """One list of cells per column, one cell per test image."""
+        return _read_csv(self.path / "predictions.csv")
+
+    @property
+    def pictures(self) -> tuple[Path, ...]:
+        """The pictures, sorted by name."""
+        found = (self.path / "pictures").glob("*.png")
+        return tuple(sorted(p for p in found if not p.name.startswith(".")))
+
+    def picture_path(self, name: str) -> Path:
+        """Say where to save a picture, and make the folder for it.
+
+        Args:
+            name: a plain file name without its ending.
+
+        Raises:
+            ValueError: if the name is no plain file name.
+        """
+        if not name or name.startswith(".") or PurePath(name).name != name or "\\" in name:
+            raise ValueError(f"{name!r} is no plain file name; pass one like 'history'.")
+        (self.path / "pictures").mkdir(exist_ok=True)
+        return self.path / "pictures" / f"{name}.png"
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write what was asked for.
+
+        Args:
+            config: anything that JSON can hold. `kind` names the subject and is required; `dataset`
+                (a name, or a mapping with a `name`) is shown by `list_runs`.
+
+        Raises:
+            ValueError: if `kind` is missing or a value is no data.
+        """
+        if not isinstance(config.get("kind"), str):
+            raise ValueError(
+                f"config has the keys {sorted(config)}; add 'kind', the name of the subject."
+            )
+        self._write_config({**config, "created": self.config.get("created")})
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Write the results and thereby finish the run: call it last.
+
+        Args:
+            metrics: name to `Interval`, number, list or mapping.
+        """
+        _write_text(self.path / "metrics.json", to_json(metrics))
+
+    def write_environment(self) -> None:
+        """Write versions and machine as they are now; call it when Keras has been imported."""
+        _write_text(self.path / "environment.json", to_json(describe_environment()))
+
+    def write_history(self, history: Mapping[str, Sequence[float]]) -> None:
+        """Write the training curves.
+
+        Args:
+            history: one sequence per column, all of one length, one number per epoch.
+
+        Raises:
+            ValueError: if the columns differ in length.
+        """
+        _write_csv(self.path / "history.csv", history)
+
+    def write_predictions(self, predictions: Mapping[str, Sequence[object]]) -> None:
+        """Write what the model says about each test image.
+
+        Args:
+            predictions: one sequence per column (file, label, prediction, confidence, ...), all of
+                one length.
+
+        Raises:
+            ValueError: if the columns differ in length.
+        """
+        _write_csv(self.path / "predictions.csv", predictions)
+
+    def _write_config(self, config: Mapping[str, Any]) -> None:
+        _write_text(self.path / "config.json", to_json({**config, _FORMAT_KEY: FORMAT}))
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What `list_runs` says about one folder.
+
+    Args:
+        path: the folder.
+        kind: subject, empty if unknown.
+        created: ISO 8601, UTC, empty if unknown.
+        dataset: name of the data set, empty if unknown.
+        finished: whether metrics.json is there.
+        metrics: name to interval, only those of metrics.json that have one.
+        problem: why the run cannot be read, empty where it can.
+    """
+
+    path: Path
+    kind: str = ""
+    created: str = ""
+    dataset: str = ""
+    finished: bool = False
+    metrics: dict[str, Interval] = field(default_factory=dict)
+    problem: str = ""
+
+
+def list_runs(root: str | os.PathLike[str]) -> tuple[RunSummary, ...]:
+    """Look for runs in a folder and up to three levels below it.
+
+    Args:
+        root: the folder.
+
+    Returns:
+        One summary per run, oldest first; a damaged run has its `problem` named.
+
+    Raises:
+        ValueError: if there is no such folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder; pass the folder that holds the runs.")
+    summaries = []
+    for name, folders, files in os.walk(root):
+        folder = Path(name)
+        # A run holds no runs, so the walk ends at each one it finds.
+        if _looks_like_run(folder, files):
+            summaries.append(_summarise(folder))
+            folders.clear()
+        elif len(folder.relative_to(root).parts) >= _MAX_DEPTH:
+            folders.clear()
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+    return tuple(sorted(summaries, key=lambda s: (s.created, str(s.path))))
+
+
+def to_json(value: object) -> str:
+    """Write a value as strict JSON: UTF-8, sorted keys, two spaces, null for NaN and infinity.
+
+    Args:
+        value: mappings, sequences, strings, numbers, NumPy arrays and scalars, paths, and anything
+            with a `to_dict()`.
+
+    Raises:
+        ValueError: if the value holds something else.
+    """
+    plain = _plain(value)
+    return json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path beside `path` with the same ending, moved to `path` if all goes well.
+
+    Args:
+        path: the final name; its folder exists.
+
+    Yields:
+        Where to write. After an error nothing is left of it.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.partial{path.suffix}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "to_dict"):
+        value = value.to_dict()
+    elif isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    elif isinstance(value, PurePath):
+        value = value.as_posix()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    raise ValueError(
+        f"{type(value).__name__} cannot be written as JSON; pass numbers, strings, lists, mappings."
+    )
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        # File names need not be valid Unicode; what is not is spelt out.
+        file.write(text.encode("utf-8", errors="backslashreplace"))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_csv(path: Path, columns: Mapping[str, Sequence[object]]) -> None:
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"columns of {path.name} differ in length: {lengths}.")
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in zip(*columns.values(), strict=True):
+        writer.writerow([_cell(value) for value in row])
+    _write_text(path, text.getvalue())
+
+
+def _cell(value: Any) -> object:
+    value = value.item() if isinstance(value, np.generic) else value
+    return "" if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: is missing; the run did not get that far.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: cannot be read ({type(error).__name__}: {error}).") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: holds a {type(value).__name__}, not an object; it is damaged.")
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _read_csv(path: Path) -> dict[str, list[str]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+        columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in header]
+        return dict(zip(header, columns, strict=True))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: is missing; the run did not get that far.") from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise ValueError(f"{path}: cannot be read ({type(error).__name__}: {error}).") from error
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether Safelight made the folder: other programs write a config.json too."""
+    try:
+        return _FORMAT_KEY in _read_json(folder / "config.json")
+    except ValueError:
+        return False
+
+
+def _looks_like_run(folder: Path, files: Sequence[str]) -> bool:
+    if _is_run(folder):
+        return True
+    # A run whose config.json is broken or gone is still told by the company it keeps.
+    return len(set(files) & {"environment.json", "metrics.json", "history.csv"}) >= 2
+
+
+def _summarise(folder: Path) -> RunSummary:
+    try:
+        config = Run(folder).config
+        finished = Run(folder).finished
+        metrics = Run(folder).metrics if finished else {}
+        dataset = config.get("dataset") or ""
+        name = dataset.get("name", "") if isinstance(dataset, dict) else dataset
+        return RunSummary(
+            path=folder,
+            kind=str(config.get("kind") or ""),
+            created=str(config.get("created") or ""),
+            dataset=str(name),
+            finished=finished,
+            metrics={key: _read_interval(x) for key, x in metrics.items() if _has_interval(x)},
+        )
+    except ValueError as error:
+        logger.warning("%s: damaged run (%s)", folder, error)
+        return RunSummary(path=folder, problem=str(error))
+
+
+def _has_interval(value: object) -> bool:
+    return isinstance(value, dict) and {"value", "low", "high"} <= set(value)
+
+
+def _read_interval(value: Mapping[str, Any]) -> Interval:
+    numbers = [value[key] for key in ("value", "low", "high")]
+    if not all(x is None or isinstance(x, int | float) for x in numbers):
+        raise ValueError(f"metrics.json holds {numbers} where three numbers belong; it is damaged.")
+    low, middle, high = (math.nan if x is None else float(x) for x in numbers)
+    return Interval(low, middle, high, str(value.get("reason", "")))
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: a file is in the way; choose another --output.")
+    if not folder.is_dir() or _is_run(folder):
+        return
+    # Hidden files (.DS_Store, .gitkeep, what a killed write left) are no one's work.
+    foreign = sorted(item.name for item in folder.iterdir() if not item.name.startswith("."))
+    if foreign:
+        raise ValueError(
+            f"{folder}: holds files that are not a run ({', '.join(foreign[:3])}"
+            f"{', ...' if len(foreign) > 3 else ''}); choose another --output."
+        )
+
+
+def _refuse_finished(folder: Path, overwrite: bool) -> None:
+    run = Run(folder)
+    if overwrite or not _is_run(folder):
+        return
+    if run.finished or run.model_path.exists():
+        state = "a finished run" if run.finished else "an unfinished run with a trained model"
+        raise ValueError(
+            f"{folder}: holds {state}; choose another --output, or replace it with --overwrite."
+        )
+
+
+def _remove_run_files(folder: Path) -> None:
+    pictures = folder / "pictures"
+    # A link may lead to pictures that belong to someone else.
+    drawn = [] if pictures.is_symlink() else sorted(pictures.glob("*.png"))
+    partial = [p for p in folder.glob(".*") if re.search(r"\.[0-9a-f]{32}\.partial", p.name)]
+    for path in [*(folder / name for name in _FILES), *drawn, *partial]:
+        path.unlink(missing_ok=True)
