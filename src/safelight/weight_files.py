@@ -1,0 +1,161 @@
+"""Read a network's weights from Keras .h5 and ONNX files, and keep them as one plain .npz."""
+
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Weights = dict[str, NDArray[np.float32]]
+
+
+def array_digest(array: NDArray[np.float32]) -> str:
+    """Hash an array's values, whatever file they came in.
+
+    Args:
+        array: any shape.
+
+    Returns:
+        SHA-256 (hex) of the values as little-endian float32 in C order.
+    """
+    return hashlib.sha256(np.ascontiguousarray(array, dtype="<f4").tobytes()).hexdigest()
+
+
+def read_h5(path: Path) -> Weights:
+    """Read a Keras weights file of the old .h5 layout (as keras.applications publishes them).
+
+    Args:
+        path: the .h5 file.
+
+    Returns:
+        "layer/kernel" and "layer/bias" for layers with one kernel and one bias, "layer/<own name>"
+        for others; in the file's order, in Keras' layout.
+
+    Raises:
+        ValueError: if the file is not of that layout.
+    """
+    import h5py
+
+    weights: Weights = {}
+    try:
+        with h5py.File(path, "r") as file:
+            for layer in _texts(file.attrs["layer_names"]):
+                names = _texts(file[layer].attrs["weight_names"])
+                arrays = [np.asarray(file[layer][name], dtype=np.float32) for name in names]
+                for leaf, array in zip(_leaves(names, arrays), arrays, strict=True):
+                    weights[f"{layer}/{leaf}"] = array
+    except (OSError, KeyError) as error:
+        raise ValueError(f"{path.name} is not a Keras .h5 weights file ({error})") from error
+    return weights
+
+
+def _texts(names: Iterable[object]) -> list[str]:
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+
+
+def _leaves(names: list[str], arrays: list[NDArray[np.float32]]) -> list[str]:
+    # The files of 2016 call them block1_conv1_W_1:0 and block1_conv1_b_1:0.
+    if [array.ndim for array in arrays] in ([4, 1], [2, 1]):
+        return ["kernel", "bias"]
+    return [name.rpartition("/")[2].removesuffix(":0") for name in names]
+
+
+def read_onnx(path: Path, layers: Iterable[str], initialisers: Mapping[str, str]) -> Weights:
+    """Read convolution layers from an ONNX file and bring them to Keras' layout.
+
+    Args:
+        path: the .onnx file.
+        layers: names of the layers, in the wanted order.
+        initialisers: names of "kernel" and "bias" in the file, with {layer} to fill in.
+
+    Returns:
+        "layer/kernel" (kh, kw, in, out) and "layer/bias" (out,), float32.
+
+    Raises:
+        ValueError: if the file cannot be read or lacks a layer.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        graph = onnx.load(str(path)).graph
+    except (DecodeError, OSError) as error:
+        raise ValueError(f"{path.name} is not an ONNX file ({error})") from error
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    weights: Weights = {}
+    for layer in layers:
+        for leaf in ("kernel", "bias"):
+            name = initialisers[leaf].format(layer=layer)
+            if name not in tensors:
+                raise ValueError(f"{path.name} holds no {name}")
+            weights[f"{layer}/{leaf}"] = _keras_layout(onnx.numpy_helper.to_array(tensors[name]))
+    return weights
+
+
+def _keras_layout(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    if array.ndim == 4:
+        array = array.transpose(2, 3, 1, 0)  # (out, in, kh, kw) -> (kh, kw, in, out)
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def write_npz(path: Path, weights: Mapping[str, NDArray[np.float32]]) -> None:
+    """Write arrays so that equal arrays give equal files, byte for byte.
+
+    Args:
+        path: file to write; numpy.load reads it.
+        weights: name to array.
+    """
+    with path.open("wb") as output:
+        with zipfile.ZipFile(output, "w", zipfile.ZIP_STORED) as archive:
+            for name, array in weights.items():
+                buffer = io.BytesIO()
+                np.lib.format.write_array(buffer, np.ascontiguousarray(array, "<f4"), (1, 0))
+                # numpy.savez would stamp the present time into every member.
+                member = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+                archive.writestr(member, buffer.getvalue())
+        output.flush()
+        os.fsync(output.fileno())
+
+
+def read_npz(path: Path) -> Weights:
+    """Read what `write_npz` wrote.
+
+    Args:
+        path: the .npz file.
+
+    Returns:
+        Name to float32 array, in the file's order.
+
+    Raises:
+        ValueError: if the file is broken.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, zipfile.BadZipFile, EOFError, KeyError) as error:
+        raise ValueError(f"{path.name} cannot be read ({error})") from error
+
+
+def check_arrays(weights: Mapping[str, NDArray[np.float32]], digests: Mapping[str, str]) -> Weights:
+    """Keep the wanted arrays in the wanted order, each checked by its hash.
+
+    Args:
+        weights: name to array, at least those wanted.
+        digests: name to expected SHA-256 of `array_digest`.
+
+    Returns:
+        The wanted arrays.
+
+    Raises:
+        ValueError: naming the first array that is missing or differs.
+    """
+    for name, digest in digests.items():
+        if name not in weights:
+            raise ValueError(f"the weights lack {name}")
+        if array_digest(weights[name]) != digest:
+            raise ValueError(f"the values of {name} are not the expected ones")
+    return {name: weights[name] for name in digests}
