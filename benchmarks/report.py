@@ -1,0 +1,187 @@
+"""Write the tables of README.md and benchmarks/README.md from the JSON files in results/.
+
+    python benchmarks/report.py [--check]
+
+A table stands between `<!-- benchmarks:begin -->` and `<!-- benchmarks:end -->`; a file without
+these markers is left alone. --check writes nothing and fails where a file is out of date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from measuring import machine_name
+from protocol import CLAIM, accuracy_interval, correct_of
+
+HERE = Path(__file__).resolve().parent
+TARGETS = (HERE.parent / "README.md", HERE / "README.md")
+BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
+REFERENCE = "a"
+RATE_CLAIM = "matrix_product_rate"
+COLUMNS = (
+    "variant",
+    "total, s",
+    "times a",
+    "head, s",
+    "block5, s",
+    "images/s",
+    "peak, GiB",
+    "accuracy, %",
+    "minus a, points",
+    "log-loss",
+)
+
+
+def read_results(folder: Path = HERE / "results") -> list[dict]:
+    """Read every result, in the order of the file names."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+
+
+def group_key(result: dict) -> str:
+    """What two results must share to stand in one table: machine and protocol, not the seed."""
+    protocol = {key: value for key, value in result["protocol"].items() if key != "seed"}
+    return json.dumps([machine_name(result["machine"]), protocol], sort_keys=True)
+
+
+def pooled(results: list[dict]) -> np.ndarray:
+    """Per test image the share of seeds that got it right, (num_test,)."""
+    return np.mean([correct_of(result) for result in results], axis=0)
+
+
+def median_of(results: list[dict], *path: str) -> float:
+    """Median over seeds of one number inside the results."""
+    values = []
+    for value in results:
+        for key in path:
+            value = value[key]
+        values.append(float(value))
+    return statistics.median(values)
+
+
+def difference(results: list[dict], reference: list[dict]) -> str:
+    """Accuracy minus the reference's on the same test images, with its paired interval."""
+    gap = accuracy_interval(pooled(results) - pooled(reference))
+    value, low, high = (100 * gap[key] for key in ("value", "low", "high"))
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def render_row(results: list[dict], reference: list[dict]) -> list[str]:
+    """One variant's cells, pooled over its seeds."""
+    accuracy = {key: 100 * value for key, value in accuracy_interval(pooled(results)).items()}
+    total = median_of(results, "seconds", "total")
+    is_reference = results is reference
+    comparable = bool(reference) and not is_reference
+    return [
+        f"{results[0]['variant']}: {results[0]['title']}",
+        f"{total:.0f}",
+        f"{total / median_of(reference, 'seconds', 'total'):.1f}" if reference else "",
+        f"{median_of(results, 'seconds', 'head'):.0f}",
+        f"{median_of(results, 'seconds', 'block5'):.0f}",
+        f"{median_of(results, 'images_per_second'):.1f}",
+        f"{median_of(results, 'peak_gib'):.1f}",
+        f"{accuracy['value']:.1f} [{accuracy['low']:.1f}, {accuracy['high']:.1f}]",
+        difference(results, reference) if comparable else "",
+        f"{median_of(results, 'metrics', 'loss'):.3f}",
+    ]
+
+
+def table(header: tuple[str, ...], rows: list[list[str]]) -> list[str]:
+    """Lines of a Markdown table, numbers to the right."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)]
+
+
+def versions_line(results: list[dict]) -> str:
+    """Every package version that took part."""
+    versions = {item for result in results for item in result["versions"].items()}
+    return ", ".join(f"{name} {version}" for name, version in sorted(versions))
+
+
+def render_group(results: list[dict]) -> list[str]:
+    """One machine and protocol: a sentence, a table, the versions."""
+    variants: dict[str, list[dict]] = defaultdict(list)
+    for result in sorted(results, key=lambda r: (r["variant"], r["protocol"]["seed"])):
+        variants[result["variant"]].append(result)
+    reference = variants.get(REFERENCE, [])
+    protocol = results[0]["protocol"]
+    seeds = sorted({result["protocol"]["seed"] for result in results})
+    sentence = (
+        f"{protocol['dataset'].upper()} at {protocol['image_size']} px, {protocol['num_train']} "
+        f"training, {protocol['num_validation']} validation and {protocol['num_test']} test "
+        f"images; {protocol['head_epochs']} epochs of the head, {protocol['block5_epochs']} of "
+        f"block5; batches of {protocol['batch_size']}; seeds {', '.join(map(str, seeds))}; "
+        f"{machine_name(results[0]['machine'])}."
+    )
+    rows = [render_row(variants[letter], reference) for letter in sorted(variants)]
+    return [sentence, "", *table(COLUMNS, rows), "", f"Measured with {versions_line(results)}.", ""]
+
+
+def render_rates(result: dict) -> list[str]:
+    """The machine's matrix-product rates and the extraction's share of the best."""
+    dtypes = ("float32", "bfloat16")
+    rows = [
+        [f"{name} {entry['version']}", *(f"{entry['best'][dtype]:.0f}" for dtype in dtypes)]
+        for name, entry in sorted(result["frameworks"].items())
+    ]
+    header = ("matrix product, GFLOP/s", *dtypes)
+    lines = [f"{machine_name(result['machine'])}:", "", *table(header, rows), ""]
+    if extraction := result.get("extraction"):
+        lines += [
+            f"Extraction to {extraction['output_layer']} from {extraction['num_images']} PNG files "
+            f"({extraction['precision']}): {extraction['images_per_second']:.1f} images/s, "
+            f"{extraction['gflops']:.0f} GFLOP/s, {100 * extraction['fraction']:.0f} % of the best "
+            "bfloat16 rate, decoding included.",
+            "",
+        ]
+    return lines
+
+
+def render_table(results: list[dict]) -> str:
+    """Render every result as Markdown.
+
+    Args:
+        results: Contents of the files in results/.
+
+    Returns:
+        Text that ends in a newline; a sentence where there is nothing to show.
+    """
+    groups: dict[str, list[dict]] = defaultdict(list)
+    for result in results:
+        if result["claim"] == CLAIM:
+            groups[group_key(result)].append(result)
+    lines = [line for key in sorted(groups) for line in render_group(groups[key])]
+    for result in results:
+        if result["claim"] == RATE_CLAIM:
+            lines += render_rates(result)
+    return "\n".join(lines or ["No results yet.", ""])
+
+
+def insert(text: str, tables: str) -> str:
+    """Put the tables between the markers; a text without markers comes back as it is."""
+    pattern = re.compile(re.escape(BEGIN) + r"\n.*?" + re.escape(END), re.DOTALL)
+    return pattern.sub(lambda _: f"{BEGIN}\n{tables}{END}", text)
+
+
+def main() -> None:
+    """Update, or check, both READMEs."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="fail where a table is out of date")
+    check = parser.parse_args().check
+    tables = render_table(read_results())
+    for path in TARGETS:
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        new = insert(old, tables)
+        if new != old and check:
+            raise SystemExit(f"{path.name} is out of date: run python benchmarks/report.py.")
+        if new != old:
+            path.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

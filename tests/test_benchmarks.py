@@ -1,0 +1,266 @@
+import dataclasses
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+TORCH_PYTHON = ROOT / ".venv-torch" / "bin" / "python"
+
+
+@pytest.fixture(autouse=True)
+def _scripts_find_each_other(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def module(name):
+    return importlib.import_module(name)
+
+
+def make_result(variant, *, seed, correct, total, num_train=40):
+    """A result as the driver writes it, with numbers that a reader can follow."""
+    protocol = module("protocol")
+    hits = np.array([int(mark) for mark in correct])
+    probabilities = np.stack([1.0 - hits, hits], axis=1)
+    recipe = protocol.Protocol(num_train=num_train, num_test=len(correct), seed=seed)
+    return {
+        "claim": protocol.CLAIM,
+        "variant": variant,
+        "title": protocol.VARIANTS[variant].title,
+        "machine": {"cpu": "Some CPU", "cpu_family": "", "cores": 2},
+        "protocol": dataclasses.asdict(recipe),
+        "metrics": protocol.score(probabilities, np.ones(len(correct), dtype=int)),
+        "seconds": {"total": total, "head": total / 4, "block5": total / 2},
+        "images_per_second": recipe.num_presentations / total,
+        "peak_gib": 1.5,
+        "versions": {"numpy": "2"},
+    }
+
+
+def test_the_network_costs_what_its_paper_says():
+    count = module("protocol").num_multiply_adds
+    assert count(224) == pytest.approx(15.35e9, rel=1e-3)
+    assert count(224, until_block=4) / count(224) == pytest.approx(0.91, abs=0.005)
+    # By hand: one 3x3 convolution 3 -> 64 and one 64 -> 64 over 8 x 8 pixels.
+    assert count(8, until_block=1) == 64 * 9 * (3 * 64 + 64 * 64)
+
+
+def test_the_interval_covers_the_binomial_one_and_names_the_mean():
+    hits = np.repeat([1, 0], [80, 20])
+    interval = module("protocol").accuracy_interval(hits)
+    assert interval["value"] == pytest.approx(0.8)
+    half = 1.96 * np.sqrt(0.8 * 0.2 / 100)
+    assert interval["low"] == pytest.approx(0.8 - half, abs=0.015)
+    assert interval["high"] == pytest.approx(0.8 + half, abs=0.015)
+
+
+def test_the_log_loss_is_that_of_the_closed_form():
+    probabilities = np.array([[0.25, 0.75], [0.5, 0.5]])
+    loss = module("protocol").log_loss(probabilities, np.array([1, 0]))
+    assert loss == pytest.approx(-(np.log(0.75) + np.log(0.5)) / 2)
+
+
+def test_the_per_image_record_survives_json():
+    protocol = module("protocol")
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+    metrics = json.loads(json.dumps(protocol.score(probabilities, np.array([0, 0, 0]))))
+    np.testing.assert_array_equal(protocol.correct_of({"metrics": metrics}), [1, 0, 1])
+
+
+def test_a_protocol_comes_back_from_its_file(tmp_path):
+    protocol = module("protocol").Protocol(num_train=7, data_digest="abc")
+    protocol.save(tmp_path / "p.json")
+    assert module("protocol").Protocol.read(tmp_path / "p.json") == protocol
+
+
+def test_names_of_results_hold_no_odd_characters():
+    name = module("protocol").result_name("claim", "A(R) CPU @ 2 GHz, ×2", "torch-2.13.0", "e s0")
+    assert name == "claim__a-r-cpu-2-ghz-2__torch-2.13.0__e-s0.json"
+
+
+def test_the_draw_is_a_seeded_part_without_repeats():
+    draw = module("prepare").draw
+    chosen = draw(50, 20, 3)
+    assert len(set(chosen)) == 20
+    assert chosen.max() < 50
+    np.testing.assert_array_equal(chosen, draw(50, 20, 3))
+    with pytest.raises(ValueError, match="has 5"):
+        draw(5, 6, 0)
+
+
+def test_the_digest_sees_every_byte_and_the_shape():
+    digest = module("prepare").digest
+    arrays = {"a": np.zeros((2, 3), np.uint8)}
+    changed = {"a": np.array([[0, 0, 0], [0, 0, 1]], np.uint8)}
+    assert len({digest(arrays), digest(changed), digest({"a": arrays["a"].T})}) == 3
+
+
+def test_a_stage_entered_twice_adds_up():
+    watch = module("measuring").Stopwatch()
+    for _ in range(2):
+        with watch.stage("head"):
+            pass
+    assert list(watch.seconds) == ["head"]
+    assert watch.seconds["head"] > 0
+
+
+def test_the_machine_is_described_without_its_name():
+    description = module("measuring").machine()
+    assert description["cores"] >= 1
+    assert os.uname().nodename not in json.dumps(description)
+
+
+def test_letters_choose_variants():
+    driver = module("transfer_cached_vs_end_to_end")
+    assert [variant.letter for variant in driver.chosen_variants("d, a")] == ["d", "a"]
+    with pytest.raises(ValueError, match="'z'"):
+        driver.chosen_variants("z")
+
+
+def test_a_finished_variant_is_skipped_and_another_protocol_is_not_overwritten(tmp_path):
+    driver, protocol = module("transfer_cached_vs_end_to_end"), module("protocol").Protocol()
+    path = tmp_path / "r.json"
+    assert not driver.is_finished(path, protocol)
+    path.write_text(json.dumps({"protocol": dataclasses.asdict(protocol)}))
+    assert driver.is_finished(path, protocol)
+    with pytest.raises(ValueError, match="--force"):
+        driver.is_finished(path, dataclasses.replace(protocol, num_train=1))
+
+
+def test_a_child_that_fails_names_its_log_and_one_that_works_has_a_peak(tmp_path):
+    driver, log = module("transfer_cached_vs_end_to_end"), tmp_path / "x.log"
+    seconds, peak = driver.run_process([sys.executable, "-c", "print(1)"], log)
+    assert seconds > 0
+    assert 0.001 < peak < 8
+    with pytest.raises(RuntimeError, match=r"x\.log"):
+        driver.run_process([sys.executable, "-c", "raise SystemExit(3)"], log)
+
+
+def test_the_table_pools_seeds_and_compares_with_the_cached_variant():
+    report = module("report")
+    results = [
+        make_result("d", seed=0, correct="1" * 90 + "0" * 10, total=1200.0),
+        make_result("a", seed=0, correct="1" * 88 + "0" * 12, total=90.0),
+        make_result("a", seed=1, correct="1" * 92 + "0" * 8, total=110.0),
+    ]
+    text = report.render_table(results)
+    ours, guide = (line for line in text.splitlines() if line.startswith(("| a:", "| d:")))
+    assert "| 100 | 1.0 |" in ours
+    assert "| 90.0 [" in ours
+    assert "| 1200 | 12.0 |" in guide
+    assert "| +0.0 [" in guide
+    assert "seeds 0, 1" in text
+
+
+def test_results_of_another_protocol_stand_in_a_table_of_their_own():
+    results = [
+        make_result("a", seed=0, correct="1101", total=1.0),
+        make_result("a", seed=0, correct="1101", total=1.0, num_train=41),
+    ]
+    assert module("report").render_table(results).count("| variant |") == 2
+
+
+def test_only_what_is_between_the_markers_changes():
+    report = module("report")
+    text = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
+    assert report.insert(text, "new\n") == f"before\n{report.BEGIN}\nnew\n{report.END}\nafter\n"
+    assert report.insert("no markers", "new\n") == "no markers"
+
+
+@pytest.mark.parametrize("name", ["README.md", "benchmarks/README.md"])
+def test_readme_tables_equal_the_results(name):
+    report = module("report")
+    path = ROOT / name
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if report.BEGIN not in text:
+        pytest.skip(f"{name} has no markers")
+    assert report.insert(text, report.render_table(report.read_results())) == text
+
+
+PEERS_SCRIPT = """
+import sys
+import numpy as np
+from pathlib import Path
+from measuring import Assignment, Part, Stopwatch, read_parts, read_weights
+from protocol import VARIANTS, Protocol
+
+folder, backend = Path(sys.argv[1]), sys.argv[2]
+recipe = Protocol(image_size=32, head_epochs=1, block5_epochs=1, batch_size=4)
+weights = read_weights(folder / "weights.npz")
+images = read_parts(folder / "data.npz")["test"].images
+letter = {"tensorflow": "d", "torch": "e"}[backend]
+given = Assignment(
+    VARIANTS[letter], recipe, folder / "data.npz", folder / "weights.npz", folder, 1
+)
+if backend == "tensorflow":
+    import keras
+    from peers import keras_guide as peer
+
+    base = peer.build_base(weights, 32)
+    prepared = keras.applications.vgg16.preprocess_input(images.astype("float32"))
+    features = np.asarray(keras.ops.mean(base(prepared), axis=(1, 2)))
+    peer.unfreeze_block5(base)
+    assert all("block5" in v.path for v in base.trainable_variables), "frozen means frozen"
+    assert len(base.trainable_variables) == 6
+else:
+    import torch
+    from peers import plain_torch as peer
+
+    network = peer.Network(weights, num_classes=2, dropout=0.2)
+    with torch.no_grad():
+        x = network.trunk(peer.preprocess(peer.to_tensor(images)))
+        features = network.block5(x).mean(dim=(2, 3)).numpy()
+    network.block5.requires_grad_(True)
+    frozen = [weight.clone() for weight in network.trunk.parameters()]
+    network(peer.to_tensor(images)).sum().backward()
+    assert all(weight.grad is None for weight in network.trunk.parameters())
+    assert all(weight.grad is not None for weight in network.block5.parameters())
+    trainer = peer.Trainer(network, recipe, bfloat16=False)
+    trainer.fit(read_parts(folder / "data.npz"), epochs=1, learning_rate=0.01)
+    pairs = zip(frozen, network.trunk.parameters())
+    assert all(torch.equal(old, new) for old, new in pairs), "frozen means frozen"
+watch = Stopwatch()
+probabilities, _ = peer.train_and_predict(given, watch)
+assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+assert {"decode", "head", "block5", "evaluation"} <= set(watch.seconds)
+np.save(folder / f"{backend}.npy", features)
+"""
+
+
+def make_small_data(folder):
+    """Random pixels and He-scaled random weights in the layout of the real ones."""
+    protocol, rng = module("protocol"), np.random.default_rng(0)
+    weights, channels = {}, 3
+    for block, widths in enumerate(protocol.VGG16_BLOCKS, start=1):
+        for index, width in enumerate(widths, start=1):
+            scale = np.float32(np.sqrt(2 / (9 * channels)))
+            kernel = rng.standard_normal((3, 3, channels, width), dtype=np.float32) * scale
+            weights[f"block{block}_conv{index}/kernel"] = kernel
+            weights[f"block{block}_conv{index}/bias"] = rng.random(width, dtype=np.float32)
+            channels = width
+    np.savez(folder / "weights.npz", **weights)
+    arrays = {}
+    for part in protocol.PARTS:
+        arrays[f"{part}_images"] = rng.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+        arrays[f"{part}_labels"] = np.arange(6) % 2
+    np.savez(folder / "data.npz", **arrays)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not TORCH_PYTHON.exists(), reason="needs .venv-torch")
+def test_the_peers_are_one_network_and_leave_its_trunk_alone(tmp_path):
+    make_small_data(tmp_path)
+    pythons = {"tensorflow": sys.executable, "torch": str(TORCH_PYTHON)}
+    for backend, python in pythons.items():
+        call = [python, "-c", PEERS_SCRIPT, str(tmp_path), backend]
+        environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    ours, theirs = (np.load(tmp_path / f"{backend}.npy") for backend in pythons)
+    np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-3 * np.abs(ours).max())
