@@ -20,7 +20,7 @@ doi:10.1080/01621459.1987.10478410; Hesterberg 2015, doi:10.1080/00031305.2015.1
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -262,11 +262,37 @@ def expected_calibration_error(
 
     Source: Guo et al. 2017, arXiv:1706.04599, equation 3.
     """
+    bins = calibration_bins(labels, probabilities, num_bins=num_bins)
+    total = sum(count for _, _, count in bins)
+    return sum(count * abs(accuracy.value - mean) for mean, accuracy, count in bins) / total
+
+
+def calibration_bins(
+    labels: ArrayLike, probabilities: ArrayLike, *, num_bins: int = 15
+) -> list[tuple[float, Interval, int]]:
+    """Compare confidence with accuracy among images of about the same confidence.
+
+    Args:
+        labels: (n,) integers.
+        probabilities: (n, num_classes).
+        num_bins: bins of equal width over (0, 1], closed on the right.
+
+    Returns:
+        For each bin that holds images: their mean confidence, their accuracy, their number.
+
+    Raises:
+        ValueError: if the arrays do not fit each other.
+    """
     labels, probabilities = _check(labels, probabilities)
-    confidence = probabilities.max(axis=1)
-    gap = (probabilities.argmax(axis=1) == labels) - confidence
-    bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
-    return float(np.abs(np.bincount(bins, weights=gap, minlength=num_bins)).sum() / len(labels))
+    plan = Resampling(len(labels), None, 1, 0.95, 0)
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    bins = np.clip(np.ceil(confidence * num_bins).astype(int), 1, num_bins)
+    rows = []
+    for index in np.unique(bins):
+        inside = bins == index
+        accuracy = _interval(*proportion(correct, plan, among=inside))
+        rows.append((float(confidence[inside].mean()), accuracy, int(inside.sum())))
+    return rows
 
 
 def brier_score(labels: ArrayLike, probabilities: ArrayLike) -> float:
@@ -287,6 +313,28 @@ def brier_score(labels: ArrayLike, probabilities: ArrayLike) -> float:
     labels, probabilities = _check(labels, probabilities)
     truth = np.eye(probabilities.shape[1])[labels]
     return float(((probabilities - truth) ** 2).sum(axis=1).mean())
+
+
+def confident_mistakes(
+    labels: ArrayLike, probabilities: ArrayLike, *, num_images: int = 12
+) -> NDArray[np.int64]:
+    """Find the images on which the classifier is wrong and most sure of it.
+
+    Args:
+        labels: (n,) integers.
+        probabilities: (n, num_classes).
+        num_images: how many at most.
+
+    Returns:
+        (m,) indices, the surest mistake first; ties in their own order.
+
+    Raises:
+        ValueError: if the arrays do not fit each other.
+    """
+    labels, probabilities = _check(labels, probabilities)
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    order = np.argsort(-probabilities[wrong].max(axis=1), kind="stable")
+    return wrong[order][:num_images]
 
 
 def _check(
