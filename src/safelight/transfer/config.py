@@ -1,0 +1,105 @@
+"""The settings of one training, flat; the command line's flags and `config.json` are made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from safelight.transfer.augmentation import Augmentation
+from safelight.transfer.backbones import find_backbone
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """What to train and how.
+
+    Attributes:
+        backbone: The pretrained network, a row of `transfer.BACKBONES`.
+        image_size: Side in pixels that pictures are resized to.
+        unfreeze_from: The first layer or block that is trained after the head; `"all"` trains everything,
+            `None` only the head.
+        pretrained: `False` starts from random weights and trains everything: the baseline that shows what
+            transfer is worth.
+        head: `"logistic"` (L-BFGS, its strength chosen by inner cross-validation) or `"dense"` (one hidden
+            layer with dropout, trained with Adam).
+        head_layers: What the head sees, `"LAYER/avg"` or `"LAYER/max"`; by default the pooled activations of
+            the freeze boundary and of the last layer.
+        hidden_units: Width of the dense head's hidden layer.
+        dropout: Fraction of features dropped while training.
+        views: Views of each training image where the frozen part is cached; 1 is the image alone.
+        horizontal_flip: See `Augmentation`, as for the next five.
+        vertical_flip: Mirror top and bottom.
+        rotation: Fraction of a full circle.
+        zoom: Fraction.
+        translation: Fraction.
+        contrast: Fraction.
+        epochs: Of fine-tuning, at most.
+        batch_size: Images.
+        learning_rate: At the start; it decays to zero along a cosine.
+        optimizer: `"adam"` or `"adamw"`.
+        weight_decay: Of AdamW.
+        patience: Epochs without a better validation loss before fine-tuning stops.
+        class_weight: `"balanced"` or `None`.
+        soft_targets: Train on label probabilities where the data set has them.
+        precision: `"auto"`, `"float32"` or `"bfloat16"`, of the frozen part and the products of the tail.
+        cached: `False` runs the frozen part anew in every epoch, with fresh augmentation.
+        seed: Of views, order, dropout and cross-validation.
+    """
+
+    backbone: str = "vgg16"
+    image_size: int = 224
+    unfreeze_from: str | None = "block5_conv1"
+    pretrained: bool = True
+    head: str = "logistic"
+    head_layers: tuple[str, ...] = ()
+    hidden_units: int = 256
+    dropout: float = 0.3
+    views: int = 2
+    horizontal_flip: bool = True
+    vertical_flip: bool = False
+    rotation: float = 0.02
+    zoom: float = 0.05
+    translation: float = 0.0
+    contrast: float = 0.0
+    epochs: int = 8
+    batch_size: int = 32
+    learning_rate: float = 2e-5
+    optimizer: str = "adam"
+    weight_decay: float = 1e-4
+    patience: int = 3
+    class_weight: str | None = None
+    soft_targets: bool = False
+    precision: str = "auto"
+    cached: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        find_backbone(self.backbone)
+        for name, values in _CHOICES.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {values}.")
+        for name in ("views", "batch_size", "hidden_units", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1.")
+        if self.epochs < 0 or self.seed < 0:
+            raise ValueError(f"epochs={self.epochs}, seed={self.seed}: expected 0 or more.")
+        if self.learning_rate <= 0 or not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"learning_rate={self.learning_rate}, dropout={self.dropout}: expected a positive rate "
+                "and a dropout of at least 0 and less than 1."
+            )
+        if self.augmentation.is_identity and self.views > 1:
+            raise ValueError(f"views={self.views}, but every augmentation is off: expected views=1.")
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """The augmentation that the flat fields describe."""
+        fields = dataclasses.fields(Augmentation)
+        return Augmentation(**{field.name: getattr(self, field.name) for field in fields})
+
+
+_CHOICES: dict[str, tuple[str | None, ...]] = {
+    "head": ("logistic", "dense"),
+    "optimizer": ("adam", "adamw"),
+    "class_weight": (None, "balanced"),
+    "precision": ("auto", "float32", "bfloat16"),
+}

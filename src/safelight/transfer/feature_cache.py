@@ -1,0 +1,329 @@
+"""Activations on disk, found again only by everything they depend on.
+
+An *entry* is a folder for one setting (network, weights, cut, size, view, precision ...); the key is the
+SHA-256 of those facts, which lie readable beside it in `facts.json`. Inside, shards of rows, each row
+addressed by the SHA-256 of its image. A shard is an `.npy` file and, written after it, a manifest that
+names its rows: without its manifest it does not exist. All files get their final name only when whole.
+
+Adding a picture to a folder therefore costs one row; changing one byte of it, a miss.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safelight import assets
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MAX_BYTES = 20 * 2**30
+_SPARE_DISK_BYTES = 256 * 2**20
+
+
+class CacheError(RuntimeError):
+    """The activation cache cannot be written or read; the message says where and how to mend it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EntrySummary:
+    """One entry as `safelight cache list` shows it; `bytes` on disk, `last_used` in Unix seconds."""
+
+    key: str
+    facts: dict[str, Any]
+    num_rows: int
+    bytes: int
+    last_used: float
+
+
+def _storage_dtype(dtype: str) -> np.dtype:
+    """How a dtype lies on disk: NumPy's own format does not know bfloat16."""
+    return np.dtype(np.uint16 if dtype == "bfloat16" else dtype)
+
+
+def _as_dtype(rows: np.ndarray, dtype: str) -> np.ndarray:
+    if dtype != "bfloat16":
+        return rows
+    import ml_dtypes
+
+    return rows.view(ml_dtypes.bfloat16)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    temporary = path.with_name(f"tmp-{uuid.uuid4().hex}.json")
+    temporary.write_text(json.dumps(content, sort_keys=True, indent=1), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+class CacheEntry:
+    """The rows of one setting.
+
+    Args:
+        folder: Where they lie.
+        row_shape: Shape of one row.
+        dtype: `"float32"`, `"bfloat16"` ...
+    """
+
+    def __init__(self, folder: Path, row_shape: tuple[int, ...], dtype: str) -> None:
+        self.folder, self.row_shape, self.dtype = folder, row_shape, dtype
+        self.row_bytes = int(np.prod(row_shape)) * _storage_dtype(dtype).itemsize
+        self._index: dict[str, tuple[str, int]] = {}
+        self._shards: dict[str, np.ndarray] = {}
+        self._known: set[str] = set()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Reads the manifests written since the last look, by this or another process."""
+        for manifest in sorted(self.folder.glob("shard-*.json")):
+            if manifest.stem not in self._known and self._is_whole(manifest):
+                self._known.add(manifest.stem)
+                digests = json.loads(manifest.read_text(encoding="utf-8"))["digests"]
+                for row, digest in enumerate(digests):
+                    self._index.setdefault(digest, (manifest.stem, row))
+
+    def _is_whole(self, manifest: Path) -> bool:
+        """A shard counts only if the file behind the manifest has the size that it should have."""
+        try:
+            facts = json.loads(manifest.read_text(encoding="utf-8"))
+            size = manifest.with_suffix(".npy").stat().st_size
+        except (OSError, ValueError):
+            return False
+        return size == facts["file_bytes"]
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._index
+
+    def missing(self, digests: Iterable[str]) -> list[str]:
+        """Those of `digests` without a row, each once, in their order."""
+        return [digest for digest in dict.fromkeys(digests) if digest not in self._index]
+
+    def append(self, digests: Sequence[str], rows: np.ndarray) -> None:
+        """Adds a shard.
+
+        Args:
+            digests: One per row.
+            rows: `(len(digests), *row_shape)` in the entry's dtype.
+
+        Raises:
+            CacheError: The disk is full or the folder cannot be written; nothing half-written remains.
+        """
+        if rows.shape != (len(digests), *self.row_shape):
+            raise ValueError(f"rows has shape {rows.shape}: expected {(len(digests), *self.row_shape)}.")
+        stored = np.ascontiguousarray(rows).view(_storage_dtype(self.dtype))
+        name = f"shard-{uuid.uuid4().hex}"
+        temporary = self.folder / f"tmp-{name}.npy"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                np.save(file, stored)
+                file.flush()
+                os.fsync(file.fileno())
+            facts = {
+                "digests": list(digests),
+                "file_bytes": temporary.stat().st_size,
+                "sha256": hashlib.sha256(stored).hexdigest(),
+            }
+            os.replace(temporary, self.folder / f"{name}.npy")
+            _write_json(self.folder / f"{name}.json", facts)
+        except OSError as error:
+            for leftover in (temporary, self.folder / f"{name}.npy"):
+                leftover.unlink(missing_ok=True)
+            raise CacheError(
+                f"could not write {stored.nbytes / 1e6:.0f} MB of activations to {self.folder}: "
+                f"{error.strerror or error}. Free some space (`safelight cache clear`) or point "
+                "SAFELIGHT_HOME to another disk; what was extracted before is kept."
+            ) from error
+        self.refresh()
+
+    def remove_leftovers(self) -> None:
+        """Deletes what a killed process left behind; call it only while holding the entry's lock."""
+        for path in self.folder.glob("tmp-*"):
+            path.unlink(missing_ok=True)
+        for path in self.folder.glob("shard-*.npy"):
+            if path.stem not in self._known:
+                path.unlink(missing_ok=True)
+
+    def gather(self, digests: Sequence[str]) -> np.ndarray:
+        """The rows of these images, read through memory maps.
+
+        Returns:
+            `(len(digests), *row_shape)` in the entry's dtype.
+
+        Raises:
+            KeyError: An image has no row; see `missing`.
+        """
+        places: dict[str, list[tuple[int, int]]] = {}
+        for position, digest in enumerate(digests):
+            shard, row = self._index[digest]
+            places.setdefault(shard, []).append((position, row))
+        out = np.empty((len(digests), *self.row_shape), _storage_dtype(self.dtype))
+        for shard, pairs in places.items():
+            positions, rows = np.array(pairs).T
+            order = np.argsort(rows)
+            out[positions[order]] = self._open(shard)[rows[order]]
+        return _as_dtype(out, self.dtype)
+
+    def _open(self, shard: str) -> np.ndarray:
+        if shard not in self._shards:
+            path = self.folder / f"{shard}.npy"
+            self._shards[shard] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return self._shards[shard]
+
+    def damaged_shards(self) -> list[str]:
+        """Names of shards whose bytes no longer have the SHA-256 of their manifest."""
+        damaged = []
+        for manifest in sorted(self.folder.glob("shard-*.json")):
+            facts = json.loads(manifest.read_text(encoding="utf-8"))
+            try:
+                rows = np.load(manifest.with_suffix(".npy"), allow_pickle=False)
+                whole = hashlib.sha256(np.ascontiguousarray(rows)).hexdigest() == facts["sha256"]
+            except (OSError, ValueError):
+                whole = False
+            if not whole:
+                damaged.append(manifest.stem)
+        return damaged
+
+
+class FeatureCache:
+    """A folder of entries with a size limit; the least recently used ones go first.
+
+    Args:
+        root: Default: `features` in Safelight's cache folder.
+        max_bytes: Default: the environment variable SAFELIGHT_CACHE_LIMIT (in GB), else 20 GiB.
+    """
+
+    def __init__(self, root: Path | None = None, *, max_bytes: int | None = None) -> None:
+        self.root = Path(root) if root is not None else assets.cache_dir() / "features"
+        self.max_bytes = _limit_from_environment() if max_bytes is None else max_bytes
+
+    def entry(self, facts: dict[str, Any], row_shape: tuple[int, ...], dtype: str) -> CacheEntry:
+        """The entry for a setting, made if there is none.
+
+        Args:
+            facts: Everything that the rows depend on besides the image; JSON values only.
+            row_shape: Shape of one row.
+            dtype: Its dtype's name.
+        """
+        facts = {**facts, "row_shape": list(row_shape), "dtype": dtype}
+        folder = self.root / facts_key(facts)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not (folder / "facts.json").exists():
+                _write_json(folder / "facts.json", facts)
+            os.utime(folder)
+        except OSError as error:
+            raise CacheError(
+                f"the activation cache {self.root} cannot be written ({error.strerror}): expected a "
+                "folder of yours; point SAFELIGHT_HOME to one."
+            ) from error
+        return CacheEntry(folder, row_shape, dtype)
+
+    @contextlib.contextmanager
+    def locked(self, entries: Sequence[CacheEntry]) -> Iterator[None]:
+        """Holds the entries' locks, so that of two processes one extracts and the other then finds."""
+        from filelock import FileLock
+
+        with contextlib.ExitStack() as stack:
+            # In one order everywhere: two processes that want overlapping sets cannot block each other.
+            for folder in sorted({entry.folder for entry in entries}):
+                stack.enter_context(FileLock(folder.with_suffix(".lock")))
+            for entry in entries:
+                entry.refresh()
+                entry.remove_leftovers()
+            yield
+
+    def make_room(self, needed_bytes: int, keep: Sequence[CacheEntry]) -> None:
+        """Evicts least recently used entries until `needed_bytes` more fit.
+
+        Raises:
+            CacheError: They do not fit under the limit or on the disk even so.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        kept = {entry.folder.name for entry in keep}
+        entries = sorted(self.entries(), key=lambda entry: entry.last_used)
+        used = sum(entry.bytes for entry in entries)
+        for entry in entries:
+            if used + needed_bytes <= self.max_bytes:
+                break
+            if entry.key not in kept:
+                logger.info("cache over its limit: dropping %s (%d rows)", entry.key, entry.num_rows)
+                self.remove(entry.key)
+                used -= entry.bytes
+        free = shutil.disk_usage(self.root).free - _SPARE_DISK_BYTES
+        if used + needed_bytes > self.max_bytes or needed_bytes > free:
+            room = max(0, min(free, self.max_bytes - used))
+            raise CacheError(
+                f"the activations need {needed_bytes / 1e9:.2f} GB in {self.root}, but there is room "
+                f"for {room / 1e9:.2f} GB (limit {self.max_bytes / 1e9:.1f} GB). Use fewer views, a "
+                "smaller image size or a deeper cut, raise SAFELIGHT_CACHE_LIMIT (GB), or point "
+                "SAFELIGHT_HOME to a larger disk."
+            )
+
+    def entries(self) -> list[EntrySummary]:
+        """All entries, newest use first; a folder without facts is not one."""
+        found = []
+        for facts_file in self.root.glob("*/facts.json"):
+            folder = facts_file.parent
+            if folder.name.startswith("doomed-"):
+                continue
+            with contextlib.suppress(OSError, ValueError):
+                found.append(
+                    EntrySummary(
+                        folder.name,
+                        json.loads(facts_file.read_text(encoding="utf-8")),
+                        _count_rows(folder),
+                        sum(path.stat().st_size for path in folder.iterdir()),
+                        folder.stat().st_mtime,
+                    )
+                )
+        return sorted(found, key=lambda entry: -entry.last_used)
+
+    def remove(self, key: str) -> None:
+        """Deletes one entry: renamed first, so that a reader never meets half of it."""
+        doomed = self.root / f"doomed-{uuid.uuid4().hex}"
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(self.root / key, doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+    def clear(self) -> tuple[int, int]:
+        """Deletes every entry; returns how many and their bytes."""
+        entries = self.entries()
+        for entry in entries:
+            self.remove(entry.key)
+        return len(entries), sum(entry.bytes for entry in entries)
+
+
+def facts_key(facts: dict[str, Any]) -> str:
+    """The key of a setting: SHA-256 of its facts as canonical JSON, 40 hex digits of it."""
+    canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:40]
+
+
+def _count_rows(folder: Path) -> int:
+    manifests = folder.glob("shard-*.json")
+    return sum(len(json.loads(path.read_text(encoding="utf-8"))["digests"]) for path in manifests)
+
+
+def _limit_from_environment() -> int:
+    text = os.environ.get("SAFELIGHT_CACHE_LIMIT")
+    if not text:
+        return DEFAULT_MAX_BYTES
+    try:
+        return int(float(text) * 1e9)
+    except ValueError:
+        raise ValueError(
+            f"SAFELIGHT_CACHE_LIMIT={text!r} is not a number: expected gigabytes, such as 20."
+        ) from None
+
+

@@ -1,0 +1,369 @@
+"""Activations of a frozen trunk, computed once per image and view.
+
+    extractor = FeatureExtractor(backbone, cache=FeatureCache())
+    features = extractor.extract(splits.train, [FeatureLayer("block4_pool")], views=views)
+    batch = features[FeatureLayer("block4_pool")].gather([0, 5, 7], view=2)
+
+What is below the cut does not change while what is above it is trained, so its output for a given picture
+does not either. The trunk is run in inference mode: BatchNormalization uses its moving statistics and
+Dropout is off, otherwise an activation would depend on its batch and could not be kept.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from safelight.datasets import ImageDataset
+from safelight.images import resize
+from safelight.transfer import backbones
+from safelight.transfer.augmentation import ViewMaker
+from safelight.transfer.feature_cache import CacheEntry, FeatureCache
+
+Pooling = Literal["avg", "max"]
+Progress = Callable[[int, int], None]
+
+BATCH_SIZE = 32
+_SHARD_BYTES = 64 * 2**20
+_SHARD_ROWS = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureLayer:
+    """A layer's activations, whole or pooled over height and width.
+
+    Attributes:
+        layer: The layer's name.
+        pooling: `None` for `(height, width, channels)`, `"avg"` or `"max"` for `(channels,)`.
+    """
+
+    layer: str
+    pooling: Pooling | None = None
+
+    def __str__(self) -> str:
+        return f"{self.layer}/{self.pooling}" if self.pooling else self.layer
+
+
+def choose_precision(precision: str = "auto") -> str:
+    """The precision that the trunk computes in.
+
+    `"auto"` is bfloat16 where the processor multiplies it natively (AMX or AVX512-BF16, on which it is
+    two to five times faster with the TensorFlow backend) and float32 elsewhere, where it would be slower.
+
+    Raises:
+        ValueError: Not `"auto"`, `"float32"` or `"bfloat16"`.
+    """
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise ValueError(
+            f"precision={precision!r} is not known: expected 'auto', 'float32' or 'bfloat16'."
+        )
+    if precision != "auto":
+        return precision
+    fast = _has_native_bfloat16() and keras.backend.backend() != "jax"
+    return "bfloat16" if fast else "float32"
+
+
+@functools.cache
+def _has_native_bfloat16() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+class Features:
+    """One layer's rows for the images of a data set, read lazily from the cache.
+
+    Attributes:
+        shape: Shape of one row.
+        num_images: Images, in the data set's order.
+        num_views: Views of each, counted from 0, the image itself.
+    """
+
+    def __init__(self, entries: Sequence[CacheEntry], digests: Sequence[str]) -> None:
+        self._entries, self._digests = tuple(entries), tuple(digests)
+        self.shape = entries[0].row_shape
+        self.dtype = entries[0].dtype
+        self.num_images, self.num_views = len(digests), len(entries)
+
+    def gather(
+        self, indices: Sequence[int] | np.ndarray | None = None, *, view: int | np.ndarray = 0
+    ) -> np.ndarray:
+        """The rows of some images (of all by default).
+
+        Args:
+            indices: `(m,)` positions in the data set.
+            view: One view for all, or `(m,)` a view for each.
+
+        Returns:
+            `(m, *shape)` in the stored dtype.
+        """
+        chosen = np.arange(self.num_images) if indices is None else np.asarray(indices)
+        views = np.broadcast_to(view, chosen.shape)
+        if np.ndim(view) == 0:
+            return self._entries[int(view)].gather([self._digests[i] for i in chosen])
+        parts = [(v, np.flatnonzero(views == v)) for v in np.unique(views)]
+        rows = [self._entries[v].gather([self._digests[i] for i in chosen[at]]) for v, at in parts]
+        out = np.empty((len(chosen), *self.shape), rows[0].dtype)
+        for (_, at), part in zip(parts, rows, strict=True):
+            out[at] = part
+        return out
+
+
+class FeatureExtractor:
+    """Runs a frozen backbone over images and keeps what comes out.
+
+    Args:
+        backbone: As from `load_backbone`; its weights are copied now, later changes do not matter.
+        precision: See `choose_precision`.
+        cache: Where to keep activations.
+
+    Attributes:
+        num_computed: Images (times views) that were run through the network so far.
+        num_found: Those that were not, because the cache had them.
+    """
+
+    def __init__(
+        self, backbone: keras.Model, *, precision: str = "auto", cache: FeatureCache | None = None
+    ) -> None:
+        self.precision = choose_precision(precision)
+        self.cache = cache if cache is not None else FeatureCache()
+        self._model = backbones.copy_model(backbone, precision=self.precision)
+        self._model.trainable = False
+        self.image_size = self._image_size()
+        self._trunks: dict[tuple[FeatureLayer, ...], keras.Model] = {}
+        self._digests: dict[str, str] = {}
+        self.num_computed = self.num_found = 0
+
+    def _image_size(self) -> tuple[int, int]:
+        for layer in self._model.layers:
+            if isinstance(layer, backbones.ImageResizing):
+                return layer.height, layer.width
+        raise ValueError(
+            f"{self._model.name} has no ImageResizing layer: expected a model from load_backbone."
+        )
+
+    def extract(
+        self,
+        dataset: ImageDataset,
+        layers: Sequence[FeatureLayer],
+        *,
+        views: ViewMaker | None = None,
+        num_views: int = 1,
+        progress: Progress | None = None,
+    ) -> dict[FeatureLayer, Features]:
+        """The activations of some layers for every image and view; only those not yet kept are computed.
+
+        An interrupted call loses at most the last shard: the next one goes on from there.
+
+        Args:
+            dataset: The images.
+            layers: Which activations; one pass of the network serves all of them.
+            views: Makes the views above 0; needed where `num_views` > 1.
+            num_views: Views of each image.
+            progress: Called with (done, total) images times views.
+
+        Raises:
+            ValueError: More than one view without a view maker, or an unknown layer.
+            CacheError: The activations have no room.
+        """
+        if num_views < 1 or (num_views > 1 and views is None):
+            raise ValueError(f"num_views={num_views} needs a ViewMaker: pass views=ViewMaker(...).")
+        trunk = self._trunk(tuple(layers))
+        entries = [self._entries(layers, view, views) for view in range(num_views)]
+        total = len(dataset) * num_views
+        self._make_room(dataset, entries)
+        for view, of_view in enumerate(entries):
+            done = view * len(dataset)
+            report = None if progress is None else functools.partial(_shift, progress, done, total)
+            with self.cache.locked(of_view):
+                self._fill(trunk, dataset, of_view, _Job(view, views, report))
+        columns = zip(*entries, strict=True)
+        return {
+            layer: Features(column, dataset.digests)
+            for layer, column in zip(layers, columns, strict=True)
+        }
+
+    def _trunk(self, layers: tuple[FeatureLayer, ...]) -> keras.Model:
+        """From resized pixels to the wanted activations, pooled in float32."""
+        if layers not in self._trunks:
+            # A copy for each: sub-models of one model would leave its layers with two outputs.
+            model = backbones.copy_model(self._model, precision=self.precision)
+            pixels = next(la for la in model.layers if isinstance(la, backbones.ImageResizing))
+            outputs = [
+                pool(backbones.get_layer(model, wanted.layer).output, wanted.pooling)
+                for wanted in layers
+            ]
+            self._trunks[layers] = keras.Model(pixels.output, outputs)
+        return self._trunks[layers]
+
+    def _entries(
+        self, layers: Sequence[FeatureLayer], view: int, views: ViewMaker | None
+    ) -> list[CacheEntry]:
+        shapes = [tuple(output.shape[1:]) for output in self._trunk(tuple(layers)).outputs]
+        return [
+            self.cache.entry(
+                self._facts(layer, view, views),
+                shape,
+                "float32" if layer.pooling else self.precision,
+            )
+            for layer, shape in zip(layers, shapes, strict=True)
+        ]
+
+    def _facts(self, layer: FeatureLayer, view: int, views: ViewMaker | None) -> dict[str, Any]:
+        """All that a row depends on besides the image itself; the key is made of it."""
+        import PIL
+
+        name = backbones.get_layer(self._model, layer.layer).name
+        if name not in self._digests:
+            self._digests[name] = backbones.weights_digest(backbones.layers_until(self._model, name))
+        return {
+            "format": 1,
+            "network": self._model.name.removesuffix("_classifier"),
+            "weights": self._digests[name],
+            "layer": name,
+            "pooling": layer.pooling,
+            "image_size": list(self.image_size),
+            "resizing": "bilinear, antialias, float32",
+            "decoder": f"pillow {PIL.__version__}",
+            "engine": f"keras {keras.__version__} {keras.backend.backend()}",
+            "precision": self.precision,
+            **(views.describe(view) if views is not None else {"view": 0}),
+        }
+
+    def _make_room(self, dataset: ImageDataset, entries: list[list[CacheEntry]]) -> None:
+        flat = list(itertools.chain.from_iterable(entries))
+        needed = sum(len(entry.missing(dataset.digests)) * entry.row_bytes for entry in flat)
+        if needed:
+            self.cache.make_room(needed, flat)
+
+    def _fill(
+        self, trunk: keras.Model, dataset: ImageDataset, entries: list[CacheEntry], job: _Job
+    ) -> None:
+        missing = set(itertools.chain.from_iterable(e.missing(dataset.digests) for e in entries))
+        first_at = {digest: i for i, digest in reversed(list(enumerate(dataset.digests)))}
+        todo = sorted(first_at[digest] for digest in missing)
+        done = len(dataset) - len(todo)
+        self.num_found += done
+        writer = _ShardWriter(entries)
+        if job.progress is not None:
+            job.progress(done)
+        # Closed explicitly: after an error or Ctrl-C no thread may go on decoding.
+        with contextlib.closing(self._batches(dataset, todo, job)) as batches, writer:
+            for indices, pixels in batches:
+                outputs = trunk.predict_on_batch(pixels)
+                rows = outputs if isinstance(outputs, list) else [outputs]
+                writer.add([dataset.digests[i] for i in indices], rows)
+                self.num_computed += len(indices)
+                done += len(indices)
+                if job.progress is not None:
+                    job.progress(done)
+
+    def _batches(
+        self, dataset: ImageDataset, todo: list[int], job: _Job
+    ) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Batches of resized pixels, decoded ahead by two threads while the network computes."""
+
+        def prepare(index: int) -> np.ndarray:
+            image = resize(dataset.read(index, mode="RGB"), self.image_size)
+            return image if job.views is None else job.views(image, dataset.digests[index], job.view)
+
+        groups = [todo[start : start + BATCH_SIZE] for start in range(0, len(todo), BATCH_SIZE)]
+        with ThreadPoolExecutor(2) as pool_of_threads:
+            ahead: collections.deque[list[Future]] = collections.deque()
+            try:
+                upcoming = iter(groups)
+                for group in itertools.islice(upcoming, 2):
+                    ahead.append([pool_of_threads.submit(prepare, i) for i in group])
+                for group in groups:
+                    pixels = np.stack([future.result() for future in ahead.popleft()])
+                    for following in itertools.islice(upcoming, 1):
+                        ahead.append([pool_of_threads.submit(prepare, i) for i in following])
+                    yield group, pixels
+            finally:
+                pool_of_threads.shutdown(cancel_futures=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """One view of a data set on its way through the trunk."""
+
+    view: int
+    views: ViewMaker | None
+    progress: Callable[[int], None] | None
+
+
+def _shift(progress: Progress, offset: int, total: int, done: int) -> None:
+    progress(offset + done, total)
+
+
+class _ShardWriter:
+    """Collects rows of several entries and writes their shards together.
+
+    All entries of one pass are flushed at the same moment, so that an interruption leaves them equally
+    long and the pass goes on from one place. On the way out, whatever the reason, what is whole is kept.
+    """
+
+    def __init__(self, entries: Sequence[CacheEntry]) -> None:
+        self._entries = entries
+        largest = max(entry.row_bytes for entry in entries)
+        self._limit = max(1, min(_SHARD_ROWS, _SHARD_BYTES // largest))
+        self._digests: list[str] = []
+        self._rows: list[list[np.ndarray]] = [[] for _ in entries]
+        self._since = time.monotonic()
+
+    def __enter__(self) -> _ShardWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # After a failed write another would only hide the first error.
+        if kind is None or issubclass(kind, KeyboardInterrupt):
+            self.flush()
+
+    def add(self, digests: list[str], rows: list[np.ndarray]) -> None:
+        self._digests += digests
+        for kept, new, entry in zip(self._rows, rows, self._entries, strict=True):
+            kept.append(new if str(new.dtype) == entry.dtype else new.astype(entry.dtype))
+        if len(self._digests) >= self._limit or time.monotonic() - self._since > 60:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._digests:
+            for entry, kept in zip(self._entries, self._rows, strict=True):
+                self._append_new(entry, np.concatenate(kept))
+        self._digests, self._rows = [], [[] for _ in self._entries]
+        self._since = time.monotonic()
+
+    def _append_new(self, entry: CacheEntry, rows: np.ndarray) -> None:
+        """Some entries of a pass may already hold a row that others lacked."""
+        fresh = [i for i, digest in enumerate(self._digests) if digest not in entry]
+        if fresh:
+            entry.append([self._digests[i] for i in fresh], rows[fresh])
+
+
+def pool(tensor: Any, pooling: Pooling | None, *, name: str | None = None) -> Any:
+    """A `(batch, height, width, channels)` tensor pooled over its positions, in float32.
+
+    Raises:
+        ValueError: An unknown pooling.
+    """
+    if pooling is None:
+        return tensor
+    if pooling not in ("avg", "max"):
+        raise ValueError(f"pooling={pooling!r} is not known: expected 'avg', 'max' or None.")
+    build = (
+        keras.layers.GlobalAveragePooling2D if pooling == "avg" else keras.layers.GlobalMaxPooling2D
+    )
+    return build(name=name, dtype="float32")(tensor)

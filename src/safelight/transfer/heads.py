@@ -1,0 +1,178 @@
+"""Fitting a head on pooled features: logistic regression by L-BFGS, or a small dense network.
+
+With a few hundred pictures a linear head on good features is hard to beat, has one setting (chosen here by
+inner cross-validation) and is fitted in seconds (Kornblith et al. 2019, arXiv 1805.08974, section A.2).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from safelight.transfer.config import TrainConfig
+from safelight.transfer.models import STANDARDIZE, build_head
+
+INVERSE_STRENGTHS = tuple(10.0 ** np.arange(-4, 0.6, 0.5))
+_NUM_FOLDS = 4
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LinearHead:
+    """Logistic regression on standardised features.
+
+    Attributes:
+        mean: `(num_features,)`.
+        scale: `(num_features,)`, positive.
+        kernel: `(num_features, num_classes)`.
+        bias: `(num_classes,)`.
+        inverse_strength: scikit-learn's `C`, chosen by inner cross-validation.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    kernel: np.ndarray
+    bias: np.ndarray
+    inverse_strength: float
+
+
+def standardization(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and scale `(num_features,)` of rows; a feature that never changes gets scale 1."""
+    mean = features.mean(0, dtype=np.float64)
+    scale = features.std(0, dtype=np.float64)
+    # A dead channel's spread is 0, or rounding noise that must not be blown up.
+    dead = scale <= 1e-6 * max(float(scale.max(initial=0.0)), 1e-12)
+    return mean.astype("float32"), np.where(dead, 1.0, scale).astype("float32")
+
+
+def fit_logistic_head(
+    features: np.ndarray, targets: np.ndarray, *, weights: np.ndarray | None = None, seed: int = 0
+) -> LinearHead:
+    """Standardises, chooses the strength by stratified inner cross-validation, fits on everything.
+
+    Args:
+        features: `(num_images, num_views, num_features)`. All views are fitted on, each with 1/num_views of
+            its image's weight, so that the strength means the same for any number of views. The strength is
+            chosen on view 0, whose folds are then folds of images.
+        targets: `(num_images, num_classes)` one-hot or probabilities; an image with soft targets counts as
+            one row per class, weighted by them.
+        weights: `(num_images,)`.
+        seed: Of the folds.
+
+    Raises:
+        ValueError: A class without a training image.
+    """
+    missing = np.flatnonzero(targets.sum(0) == 0)
+    if len(missing):
+        raise ValueError(f"classes {missing.tolist()} have no training image: every class needs some.")
+    num_images, num_views, num_features = features.shape
+    mean, scale = standardization(features.reshape(-1, num_features))
+    scaled = (features - mean) / scale
+    weights = np.ones(num_images) if weights is None else weights
+    strength = _choose_strength(scaled[:, 0], targets, weights, seed)
+    rows = scaled.reshape(-1, num_features)
+    row_targets = np.repeat(targets, num_views, axis=0)
+    row_weights = np.repeat(weights, num_views) / num_views
+    model = _fit(rows, row_targets, row_weights, [strength])[0]
+    kernel, bias = _two_sided(model[0], model[1])
+    return LinearHead(mean, scale, kernel, bias, strength)
+
+
+def _choose_strength(
+    features: np.ndarray, targets: np.ndarray, weights: np.ndarray, seed: int
+) -> float:
+    """The `C` with the least held-out log-loss over the folds."""
+    from sklearn.model_selection import StratifiedKFold
+
+    labels = targets.argmax(1)
+    num_folds = min(_NUM_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
+    if num_folds < 2:
+        return 0.01
+    losses = np.zeros(len(INVERSE_STRENGTHS))
+    folds = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
+    for fit, held in folds.split(features, labels):
+        models = _fit(features[fit], targets[fit], weights[fit], INVERSE_STRENGTHS)
+        for position, model in enumerate(models):
+            losses[position] += _weighted_loss(model, features[held], targets[held], weights[held])
+    return float(INVERSE_STRENGTHS[int(losses.argmin())])
+
+
+def _fit(
+    features: np.ndarray, targets: np.ndarray, weights: np.ndarray, strengths: tuple | list
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Coefficients and intercepts for each strength, each started from the one before."""
+    from sklearn.linear_model import LogisticRegression
+
+    image, label = np.nonzero(targets > 0)
+    rows = features if len(image) == len(features) else features[image]
+    row_weights = weights[image] * targets[image, label]
+    model = LogisticRegression(max_iter=300, tol=1e-3, warm_start=True)
+    found = []
+    for strength in sorted(strengths):
+        model.set_params(C=strength)
+        model.fit(rows, label, sample_weight=row_weights)
+        found.append((model.coef_.copy(), model.intercept_.copy()))
+    return found
+
+
+def _weighted_loss(
+    model: tuple[np.ndarray, np.ndarray],
+    features: np.ndarray,
+    targets: np.ndarray,
+    weights: np.ndarray,
+) -> float:
+    from scipy.special import log_softmax
+
+    kernel, bias = _two_sided(*model)
+    return float(-(weights[:, None] * targets * log_softmax(features @ kernel + bias, axis=1)).sum())
+
+
+def _two_sided(coefficients: np.ndarray, intercepts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel and bias with a column per class; scikit-learn gives two classes as one difference."""
+    if len(coefficients) == 1:
+        coefficients = np.concatenate([-coefficients, coefficients]) / 2
+        intercepts = np.concatenate([-intercepts, intercepts]) / 2
+    return coefficients.T.astype("float32"), intercepts.astype("float32")
+
+
+def fit_dense_head(
+    features: np.ndarray,
+    targets: np.ndarray,
+    weights: np.ndarray | None,
+    validation: tuple[np.ndarray, np.ndarray],
+    config: TrainConfig,
+) -> keras.Model:
+    """A hidden layer and dropout, trained with Adam on standardised features, best epoch kept.
+
+    Args:
+        features: `(num_images, num_views, num_features)`.
+        targets: `(num_images, num_classes)`.
+        weights: `(num_images,)` or `None`.
+        validation: Features `(m, num_features)` and targets `(m, num_classes)` that decide when to stop.
+        config: Hidden units, dropout, batch size, patience, seed.
+
+    Returns:
+        The head, from features to logits.
+    """
+    num_images, num_views, num_features = features.shape
+    keras.utils.set_random_seed(config.seed)
+    head = build_head(
+        num_features, targets.shape[1], dropout=config.dropout, hidden_units=config.hidden_units
+    )
+    head.get_layer(STANDARDIZE).set_weights(standardization(features.reshape(-1, num_features)))
+    head.compile(
+        keras.optimizers.Adam(1e-3), keras.losses.CategoricalCrossentropy(from_logits=True)
+    )
+    stop = keras.callbacks.EarlyStopping(patience=5, restore_best_weights=True)
+    head.fit(
+        features.reshape(-1, num_features),
+        np.repeat(targets, num_views, axis=0),
+        sample_weight=None if weights is None else np.repeat(weights, num_views),
+        validation_data=validation,
+        epochs=60,
+        batch_size=config.batch_size,
+        callbacks=[stop],
+        verbose=0,
+    )
+    return head

@@ -1,0 +1,194 @@
+"""From a backbone to a classifier, from a classifier to its trainable tail, and back to one model.
+
+    classifier = build_classifier(backbone, head_layers, num_classes=2)
+    tail = build_tail(classifier, cut="block4_pool")     # takes the cached activations of the cut
+    ...train the tail...
+    join(classifier, tail)                               # one ordinary model again, with what the tail learned
+
+A classifier takes raw uint8 images and returns probabilities. The layers of its head have names that begin
+with `head_`; they always compute in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from safelight.transfer import backbones
+from safelight.transfer.features import FeatureLayer, pool
+
+LOGITS = "head_logits"
+STANDARDIZE = "head_standardize"
+
+
+@keras.saving.register_keras_serializable(package="safelight")
+class Standardize(keras.layers.Layer):
+    """`(features - mean) / scale` with fixed statistics of the training images.
+
+    Kept apart from the weights of the dense layer after it: on standardised features these are all of one
+    size, so that one learning rate suits them when fine-tuning goes on from a fitted head.
+
+    Input and output shape: `(batch, num_features)`; computes in float32.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
+
+    def build(self, input_shape: tuple) -> None:
+        shape = (input_shape[-1],)
+        self.mean = self.add_weight(name="mean", shape=shape, initializer="zeros", trainable=False)
+        self.scale = self.add_weight(name="scale", shape=shape, initializer="ones", trainable=False)
+
+    def call(self, features: Any) -> Any:
+        return (ops.cast(features, "float32") - self.mean) / self.scale
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return input_shape
+
+
+def build_classifier(
+    backbone: keras.Model,
+    head_layers: Sequence[FeatureLayer],
+    num_classes: int,
+    *,
+    dropout: float = 0.0,
+    hidden_units: int | None = None,
+) -> keras.Model:
+    """A backbone with a new head.
+
+    Args:
+        backbone: As from `load_backbone`.
+        head_layers: The pooled activations that the head sees, concatenated in this order.
+        num_classes: At least two.
+        dropout: Fraction of the features that is dropped while training.
+        hidden_units: Width of one hidden ReLU layer; by default the head is linear.
+
+    Returns:
+        A float32 model from `(batch, any, any, channels)` uint8 to `(batch, num_classes)` probabilities.
+
+    Raises:
+        ValueError: Fewer than two classes, or a head layer without pooling.
+    """
+    if num_classes < 2:
+        raise ValueError(f"num_classes={num_classes}: a classifier needs at least two.")
+    unpooled = [str(layer) for layer in head_layers if layer.pooling is None]
+    if unpooled:
+        raise ValueError(f"head layers {unpooled} are not pooled: expected pooling 'avg' or 'max'.")
+    with backbones.dtype_policy("float32"):
+        pooled = [
+            pool(
+                backbones.get_layer(backbone, head.layer).output,
+                head.pooling,
+                name=f"head_{head.layer}_{head.pooling}",
+            )
+            for head in head_layers
+        ]
+        x = keras.layers.Concatenate(name="head_features")(pooled) if len(pooled) > 1 else pooled[0]
+        x = head_outputs(x, num_classes, dropout=dropout, hidden_units=hidden_units)
+        probabilities = keras.layers.Softmax(name="head_probabilities", dtype="float32")(x)
+    return keras.Model(backbone.input, probabilities, name=f"{backbone.name}_classifier")
+
+
+def head_outputs(
+    features: Any, num_classes: int, *, dropout: float = 0.0, hidden_units: int | None = None
+) -> Any:
+    """The logits `(batch, num_classes)` of a head on `(batch, num_features)`, in float32."""
+    x = Standardize(name=STANDARDIZE)(features)
+    if hidden_units:
+        x = keras.layers.Dense(hidden_units, "relu", name="head_hidden", dtype="float32")(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout, seed=0, name="head_dropout", dtype="float32")(x)
+    return keras.layers.Dense(num_classes, name=LOGITS, dtype="float32")(x)
+
+
+def build_head(
+    num_features: int, num_classes: int, *, dropout: float = 0.0, hidden_units: int | None = None
+) -> keras.Model:
+    """The head alone, from pooled features `(batch, num_features)` to logits."""
+    inputs = keras.Input((num_features,))
+    logits = head_outputs(inputs, num_classes, dropout=dropout, hidden_units=hidden_units)
+    return keras.Model(inputs, logits, name="head")
+
+
+def build_tail(classifier: keras.Model, cut: str, *, precision: str = "float32") -> keras.Model:
+    """Everything above the cut, as a model of its own that shares nothing with the classifier.
+
+    Args:
+        classifier: As from `build_classifier`.
+        cut: The last frozen layer.
+        precision: `"bfloat16"` multiplies in bfloat16 and keeps float32 weights and sums.
+
+    Returns:
+        A model from the cut's activations to logits; all its layers are trainable.
+
+    Raises:
+        ValueError: A head layer lies below the cut, where the tail cannot see it.
+    """
+    copy = backbones.copy_model(classifier, precision=precision)
+    for layer in copy.layers:
+        layer.trainable = True
+    boundary = backbones.get_layer(copy, cut).output
+    try:
+        return keras.Model(boundary, copy.get_layer(LOGITS).output, name="tail")
+    except ValueError as error:
+        raise ValueError(
+            f"the head reads a layer below the cut {cut!r}, which a tail cannot see: choose head layers "
+            "at or above the cut, or unfreeze from a shallower block."
+        ) from error
+
+
+def build_pixel_model(
+    classifier: keras.Model, *, cut: str | None = None, precision: str = "float32"
+) -> keras.Model:
+    """The whole network from resized pixels to logits, frozen up to a cut: training without a cache.
+
+    Args:
+        classifier: As from `build_classifier`.
+        cut: The last frozen layer; `None` freezes nothing.
+        precision: As in `build_tail`.
+
+    Returns:
+        A copy that takes `(batch, height, width, 3)` float32, values 0 to 255.
+    """
+    copy = backbones.copy_model(classifier, precision=precision)
+    if cut is None:
+        copy.trainable = True
+    else:
+        backbones.freeze(copy, until=cut)
+    pixels = next(layer for layer in copy.layers if isinstance(layer, backbones.ImageResizing))
+    return keras.Model(pixels.output, copy.get_layer(LOGITS).output, name="network")
+
+
+def join(classifier: keras.Model, tail: keras.Model) -> keras.Model:
+    """Puts a trained tail's (or head's) weights into the classifier, layer by layer by name.
+
+    Returns:
+        The same classifier, an ordinary Keras model: in float32 it answers as frozen trunk and tail did.
+    """
+    names = {layer.name for layer in classifier.layers}
+    for layer in tail.layers:
+        if layer.weights:
+            if layer.name not in names:
+                raise ValueError(f"the classifier has no layer {layer.name!r} for the tail's weights.")
+            classifier.get_layer(layer.name).set_weights(layer.get_weights())
+    return classifier
+
+
+def set_linear_head(
+    model: keras.Model, mean: np.ndarray, scale: np.ndarray, kernel: np.ndarray, bias: np.ndarray
+) -> None:
+    """Sets a linear head's standardisation and weights, for instance from logistic regression.
+
+    Args:
+        model: A head, a tail or a classifier with a linear head.
+        mean: `(num_features,)`.
+        scale: `(num_features,)`, positive.
+        kernel: `(num_features, num_classes)` on the standardised features.
+        bias: `(num_classes,)`.
+    """
+    model.get_layer(STANDARDIZE).set_weights([mean, scale])
+    model.get_layer(LOGITS).set_weights([kernel, bias])

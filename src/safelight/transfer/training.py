@@ -1,0 +1,426 @@
+"""Training a classifier: a head on pooled features, then the tail above the freeze boundary.
+
+    trained = train(splits, TrainConfig(unfreeze_from="block5_conv1", views=4))
+    trained.model.predict(uint8_images)
+
+The order is that of LP-FT (Kumar et al. 2022, arXiv 2202.10054): a head fitted to convergence on the
+frozen features first, fine-tuning from there, so that a random head does not spoil the features.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import keras
+import numpy as np
+
+from safelight.datasets import ImageDataset, Splits
+from safelight.transfer import backbones, models
+from safelight.transfer.augmentation import Augmentation, BatchAugmenter, ViewMaker
+from safelight.transfer.batches import FeatureBatches, ImageBatches
+from safelight.transfer.config import TrainConfig
+from safelight.transfer.feature_cache import FeatureCache
+from safelight.transfer.features import FeatureExtractor, FeatureLayer, Features
+from safelight.transfer.heads import fit_dense_head, fit_logistic_head
+
+Report = Callable[[str, int, int, str], None]
+"""Called with (stage, done, total, a few words); a progress bar for instance."""
+
+
+def _silent(stage: str, done: int, total: int, words: str) -> None:
+    """Reports nothing."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedClassifier:
+    """What training gives.
+
+    Attributes:
+        model: uint8 images `(batch, any, any, 3)` to probabilities `(batch, num_classes)`, float32.
+        history: A list per metric, one value per epoch of fine-tuning; epoch 0 is the fitted head.
+        seconds: Wall time per stage.
+        cut: The last frozen layer; `None` where nothing was frozen.
+        precision: What the frozen part was computed in.
+        inverse_strength: The `C` that inner cross-validation chose for the logistic head, if any.
+        images_computed: Images (times views) that ran through the frozen part.
+        interrupted: Whether Ctrl-C ended fine-tuning early; the best weights until then are in the model.
+    """
+
+    model: keras.Model
+    history: dict[str, list[float]]
+    seconds: dict[str, float]
+    cut: str | None
+    precision: str
+    inverse_strength: float | None
+    images_computed: int
+    interrupted: bool
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Early stopping that knows the score before the first epoch and survives Ctrl-C.
+
+    Args:
+        score: Validation loss of the weights at the start: fine-tuning that never beats them gives them back.
+        patience: Epochs without improvement after which training stops.
+    """
+
+    def __init__(self, score: float, patience: int) -> None:
+        super().__init__()
+        self.best, self.best_epoch, self.patience = score, 0, patience
+        self._weights: list[np.ndarray] | None = None
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self._weights = self.model.get_weights()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        score = (logs or {})["val_loss"]
+        if score < self.best:
+            self.best, self.best_epoch, self._weights = score, epoch + 1, self.model.get_weights()
+        elif epoch + 1 - self.best_epoch >= self.patience:
+            self.model.stop_training = True
+
+    def restore(self) -> None:
+        """Puts the best weights back."""
+        if self._weights is not None:
+            self.model.set_weights(self._weights)
+
+
+class _ReportEpochs(keras.callbacks.Callback):
+    """Passes batches on as images done, with the last validation scores."""
+
+    def __init__(self, report: Report, num_images: int, batch_size: int, epochs: int) -> None:
+        super().__init__()
+        self._report, self._total = report, num_images * epochs
+        self._num_images, self._batch_size, self._epoch, self._words = num_images, batch_size, 0, ""
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        done = min((batch + 1) * self._batch_size, self._num_images)
+        self._report("fine-tuning", self._epoch * self._num_images + done, self._total, self._words)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self._epoch = epoch + 1
+        logs = logs or {}
+        self._words = f"validation loss {logs['val_loss']:.3f}, accuracy {logs['val_accuracy']:.1%}"
+
+
+def make_targets(dataset: ImageDataset, *, soft: bool = False) -> np.ndarray:
+    """`(n, num_classes)` float32: the data set's label probabilities if `soft`, else one-hot labels.
+
+    Raises:
+        ValueError: `soft` without label probabilities in the data set.
+    """
+    if not soft:
+        return np.eye(dataset.num_classes, dtype="float32")[dataset.labels]
+    if dataset.targets is None:
+        raise ValueError(
+            f"soft_targets=True, but {dataset.name} has hard labels only: leave it out, or give the "
+            "data set `targets`, a probability per class."
+        )
+    return np.asarray(dataset.targets, "float32")
+
+
+def balanced_weights(targets: np.ndarray) -> np.ndarray:
+    """A weight per image that makes every class count alike; they average to one.
+
+    `n / (num_classes * n_k)` as scikit-learn's `class_weight="balanced"`, mixed by an image's targets.
+    """
+    totals = targets.sum(0)
+    per_class = np.divide(totals.sum(), len(totals) * totals, where=totals > 0, out=np.ones_like(totals))
+    return targets @ per_class
+
+
+class _Clock:
+    """Wall seconds per stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+def train(
+    splits: Splits,
+    config: TrainConfig | None = None,
+    *,
+    cache: FeatureCache | None = None,
+    report: Report = _silent,
+) -> TrainedClassifier:
+    """Trains a classifier on `splits.train`, watching `splits.validation`; the test part is not touched.
+
+    Args:
+        splits: As from `datasets.split`.
+        config: What to train and how.
+        cache: Where the activations of the frozen part are kept.
+        report: Told how far it is.
+
+    Raises:
+        ValueError: A setting that does not fit the network or the data.
+        safelight.assets.AssetError: The pretrained weights cannot be had.
+    """
+    config = config or TrainConfig()
+    clock = _Clock()
+    with clock.stage("load"):
+        if not config.pretrained:
+            keras.utils.set_random_seed(config.seed)
+        weights = "imagenet" if config.pretrained else None
+        backbone = backbones.load_backbone(
+            config.backbone, image_size=config.image_size, weights=weights
+        )
+        plan = Plan.make(backbone, config)
+        classifier = models.build_classifier(
+            backbone,
+            plan.head_layers,
+            splits.train.num_classes,
+            dropout=config.dropout,
+            hidden_units=config.hidden_units if config.head == "dense" else None,
+        )
+        extractor = FeatureExtractor(backbone, precision=config.precision, cache=cache)
+    session = _Session(splits, config, plan, extractor, clock, report)
+    rows = session.extract()
+    strength = session.fit_head(classifier, rows)
+    history, interrupted = session.fine_tune(classifier, rows)
+    return TrainedClassifier(
+        model=classifier,
+        history=history,
+        seconds=clock.seconds,
+        cut=plan.cut,
+        precision=extractor.precision,
+        inverse_strength=strength,
+        images_computed=extractor.num_computed,
+        interrupted=interrupted,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a configuration means for a given network.
+
+    Attributes:
+        cut: The last frozen layer; `None` where the whole network is trained.
+        head_layers: What the head sees.
+        fine_tunes: Whether anything but the head is trained.
+        cached: Whether activations of the cut stand in for the frozen part.
+    """
+
+    cut: str | None
+    head_layers: tuple[FeatureLayer, ...]
+    fine_tunes: bool
+    cached: bool
+
+    @classmethod
+    def make(cls, backbone: keras.Model, config: TrainConfig) -> Plan:
+        """The plan, with names checked against the network."""
+        last = backbone.layers[-1].name
+        everything = config.unfreeze_from == "all" or not config.pretrained
+        cut = None if everything else last
+        if config.unfreeze_from is not None and not everything:
+            cut = backbones.cut_layer(backbone, config.unfreeze_from)
+        if config.head_layers:
+            head_layers = tuple(_parse_layer(text) for text in config.head_layers)
+        else:
+            names = dict.fromkeys([cut, last] if cut else [last])
+            head_layers = tuple(FeatureLayer(name, "avg") for name in names if name)
+        tunes = everything or config.unfreeze_from is not None
+        return cls(cut, head_layers, tunes and config.epochs > 0, config.cached and cut is not None)
+
+
+def _parse_layer(text: str) -> FeatureLayer:
+    layer, _, pooling = text.partition("/")
+    if pooling not in ("", "avg", "max"):
+        raise ValueError(f"head layer {text!r}: expected LAYER/avg or LAYER/max.")
+    return FeatureLayer(layer, "max" if pooling == "max" else "avg")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """Features of the training and validation images per layer."""
+
+    train: dict[FeatureLayer, Features]
+    validation: dict[FeatureLayer, Features]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Session:
+    """One training in progress: the stages share data, settings and clock."""
+
+    splits: Splits
+    config: TrainConfig
+    plan: Plan
+    extractor: FeatureExtractor
+    clock: _Clock
+    report: Report
+
+    def extract(self) -> _Rows:
+        """One pass of the frozen network serves the head and, if cached, the tail."""
+        layers = list(self.plan.head_layers)
+        if self.plan.cached and self.plan.fine_tunes:
+            layers.append(FeatureLayer(str(self.plan.cut)))
+        augmentation = self.config.augmentation
+        num_views = self.config.views if self.plan.cached else 1
+        views = ViewMaker(augmentation, seed=self.config.seed) if num_views > 1 else None
+        with self.clock.stage("extract"):
+            train = self.extractor.extract(
+                self.splits.train,
+                layers,
+                views=views,
+                num_views=num_views,
+                progress=lambda done, total: self.report("extracting", done, total, "training images"),
+            )
+            validation = self.extractor.extract(
+                self.splits.validation,
+                layers,
+                progress=lambda done, total: self.report("extracting", done, total, "validation images"),
+            )
+        return _Rows(train, validation)
+
+    def fit_head(self, classifier: keras.Model, rows: _Rows) -> float | None:
+        """Fits the head on pooled features and puts it into the classifier."""
+        config, layers = self.config, self.plan.head_layers
+        targets = make_targets(self.splits.train, soft=config.soft_targets)
+        weights = balanced_weights(targets) if config.class_weight == "balanced" else None
+        stacked = _stack_views(rows.train, layers)
+        self.report("fitting the head", 0, 1, f"{stacked.shape[1]} features")
+        with self.clock.stage("head"):
+            if config.head == "logistic":
+                head = fit_logistic_head(stacked, targets, weights=weights, seed=config.seed)
+                models.set_linear_head(classifier, head.mean, head.scale, head.kernel, head.bias)
+                strength: float | None = head.inverse_strength
+            else:
+                held_out = _stack_views(rows.validation, layers)[:, 0]
+                valid = (held_out, make_targets(self.splits.validation, soft=config.soft_targets))
+                models.join(classifier, fit_dense_head(stacked, targets, weights, valid, config))
+                strength = None
+        self.report("fitting the head", 1, 1, "" if strength is None else f"C = {strength:g}")
+        return strength
+
+    def fine_tune(
+        self, classifier: keras.Model, rows: _Rows
+    ) -> tuple[dict[str, list[float]], bool]:
+        """Trains what is above the cut, from cached activations or through the whole network."""
+        if not self.plan.fine_tunes:
+            return {}, False
+        with self.clock.stage("fine_tune"):
+            if self.plan.cached:
+                cut = str(self.plan.cut)
+                model = models.build_tail(classifier, cut, precision=self.extractor.precision)
+                fit, watch = self._feature_batches(rows, FeatureLayer(cut))
+            else:
+                model = models.build_pixel_model(
+                    classifier, cut=self.plan.cut, precision=self.extractor.precision
+                )
+                fit, watch = self._image_batches()
+            history, interrupted = fine_tune(model, fit, watch, config=self.config, report=self.report)
+        models.join(classifier, model)
+        return history, interrupted
+
+    def _feature_batches(self, rows: _Rows, cut: FeatureLayer) -> tuple[FeatureBatches, FeatureBatches]:
+        (targets, weights), held_out = self._targets()
+        size, seed = self.config.batch_size, self.config.seed
+        fit = FeatureBatches(
+            rows.train[cut], targets, batch_size=size, seed=seed, weights=weights
+        )
+        return fit, FeatureBatches(rows.validation[cut], held_out, batch_size=size)
+
+    def _image_batches(self) -> tuple[ImageBatches, ImageBatches]:
+        (targets, weights), held_out = self._targets()
+        image_size, size = self.extractor.image_size, self.config.batch_size
+        fit = ImageBatches(
+            self.splits.train,
+            image_size,
+            targets,
+            batch_size=size,
+            seed=self.config.seed,
+            weights=weights,
+            augmenter=BatchAugmenter(self.config.augmentation),
+        )
+        return fit, ImageBatches(self.splits.validation, image_size, held_out, batch_size=size)
+
+    def _targets(self) -> tuple[tuple[np.ndarray, np.ndarray | None], np.ndarray]:
+        targets = make_targets(self.splits.train, soft=self.config.soft_targets)
+        weights = balanced_weights(targets) if self.config.class_weight == "balanced" else None
+        return (targets, weights), make_targets(self.splits.validation)
+
+
+def _stack_views(
+    features: dict[FeatureLayer, Features], layers: Sequence[FeatureLayer]
+) -> np.ndarray:
+    """`(num_images, num_views, num_features)` float32, the layers side by side."""
+    num_views = features[layers[0]].num_views
+    return np.stack(
+        [
+            np.concatenate([features[layer].gather(view=view) for layer in layers], axis=1)
+            for view in range(num_views)
+        ],
+        axis=1,
+    )
+
+
+def fine_tune(
+    model: keras.Model,
+    train_data: keras.utils.PyDataset,
+    validation_data: keras.utils.PyDataset,
+    *,
+    config: TrainConfig,
+    report: Report = _silent,
+) -> tuple[dict[str, list[float]], bool]:
+    """Trains a model that returns logits, with cosine decay, and leaves it with its best weights.
+
+    Args:
+        model: A tail, or a whole network with its lower part frozen.
+        train_data: Batches of inputs, targets and, maybe, weights.
+        validation_data: Batches to watch; the loss on it decides when to stop and what is best.
+        config: Optimizer, learning rate, epochs, patience.
+        report: Told how far it is.
+
+    Returns:
+        History (epoch 0 is the start, its training values NaN), and whether Ctrl-C ended it.
+    """
+    steps = max(1, config.epochs * len(train_data))
+    rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, steps)
+    if config.optimizer == "adamw":
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
+    else:
+        optimizer = keras.optimizers.Adam(rate)
+    model.compile(
+        optimizer,
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+    )
+    start = model.evaluate(validation_data, verbose=0, return_dict=True)
+    keep = KeepBest(start["loss"], config.patience)
+    num_images = len(train_data) * config.batch_size
+    progress = _ReportEpochs(report, num_images, config.batch_size, config.epochs)
+    history = keras.callbacks.History()
+    interrupted = False
+    try:
+        model.fit(
+            train_data,
+            validation_data=validation_data,
+            epochs=config.epochs,
+            shuffle=False,
+            verbose=0,
+            callbacks=[keep, progress, history],
+        )
+    except KeyboardInterrupt:
+        interrupted = True
+    keep.restore()
+    return _with_start(start, history.history), interrupted
+
+
+def _with_start(start: dict[str, float], history: dict[str, list]) -> dict[str, list[float]]:
+    epochs = len(history.get("val_loss", []))
+    columns: dict[str, list[float]] = {"epoch": [float(i) for i in range(epochs + 1)]}
+    for name in ("loss", "accuracy"):
+        fitted = [float(value) for value in history.get(name, [])][:epochs]
+        columns[name] = [float("nan"), *fitted]
+        columns[f"val_{name}"] = [start[name], *map(float, history.get(f"val_{name}", []))]
+    return columns
