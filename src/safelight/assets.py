@@ -449,7 +449,7 @@ def _try_source(
         # A host that cannot be reached is routine; wrong bytes are not.
         level = logging.WARNING if arrived else logging.INFO
         logger.log(level, "%s was not taken from %s: %s", asset.name, label, error)
-        reasons.append(f"{label}: {error}")
+        reasons.append(f"{error}" if f"{error}".startswith(label) else f"{label}: {error}")
         return False
     finally:
         shutil.rmtree(work, ignore_errors=True)
