@@ -18,22 +18,25 @@ help:  ## list the targets
 demo: .venv/.demo  ## fetch VGG16 and 2,624 solar cells, train a classifier, show its numbers
 	.venv/bin/safelight transfer train elpv --output runs/demo-transfer --overwrite
 
-test: .venv/.dev  ## all tests but those that need the open internet (quick ones alone: .venv/bin/pytest)
+test: .venv/.dev  ## all tests but those marked `network` (the quick ones alone: .venv/bin/pytest)
+	.venv/bin/safelight assets fetch vgg16-imagenet-notop elpv mnist
 	$(RUN) pytest -m "not network"
 
 notebooks: .venv/.dev  ## run the notebooks from top to bottom and keep their pictures
 	@set -e; for source in notebooks/*.py; do echo "$$source"; \
 	  $(RUN) jupytext --quiet --to ipynb --update "$$source"; \
-	  $(RUN) nbclient.cli --JupyterApp.log_level=WARN --timeout=-1 --inplace "$${source%.py}.ipynb"; done
+	  .venv/bin/jupyter-execute --inplace --timeout=-1 --kernel_name=python3 "$${source%.py}.ipynb"; done
 
 lint: .venv/.dev  ## style, types, and who may import whom
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) mypy
-	.venv/bin/lint-imports
+	.venv/bin/lint-imports --no-logo
 
-benchmarks: .venv/.dev  ## measure again what the README claims (long; keep the machine quiet)
-	@set -e; for script in benchmarks/*.py; do echo "$$script"; .venv/bin/python "$$script"; done
+# A benchmark is named after its claim, with underscores; benchmarks/ holds single words that help them, too.
+benchmarks: .venv/.dev .venv-torch/.made  ## measure again what the README claims (hours; keep the machine quiet)
+	@set -e; for script in benchmarks/*_*.py benchmarks/report.py; do \
+	  echo "$$script"; .venv/bin/python "$$script"; done
 
 docs: .venv/.dev  ## reference of all public functions as web pages, in docs/_build
 	$(RUN) pdoc --docformat google --output-directory docs/_build safelight
@@ -43,8 +46,8 @@ lock: .venv/.dev  ## choose the newest versions again, within the ranges of pypr
 	.venv/bin/$(LOCK) --upgrade --group dev --output-file requirements/dev.txt
 	.venv/bin/$(LOCK) --constraint requirements/dev.txt --output-file requirements/demo.txt
 
-clean:  ## remove .venv and everything made from the sources; runs/ and fetched assets stay
-	rm -rf .venv build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+clean:  ## remove .venv* and everything made from the sources; runs/ and fetched assets stay
+	rm -rf .venv .venv-torch build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find src tests benchmarks notebooks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 .venv/.demo: requirements/demo.txt pyproject.toml
@@ -57,4 +60,9 @@ clean:  ## remove .venv and everything made from the sources; runs/ and fetched 
 
 .venv/.dev: requirements/dev.txt .venv/.demo
 	$(PIP_INSTALL) --require-hashes --only-binary :all: -r requirements/dev.txt
+	@touch $@
+
+.venv-torch/.made: benchmarks/requirements-torch.txt .venv/.demo
+	.venv/bin/python -m venv .venv-torch
+	.venv-torch/bin/python -m pip install -qq --disable-pip-version-check --requirement $<
 	@touch $@

@@ -19,6 +19,7 @@ for python in "${PYTHON:-python3}" python3.13 python3.12 python3.11; do
     fi
     # An interrupted installation may have left half a package behind: begin again.
     rm -rf .venv
+    echo "Making .venv with $("$python" --version)"
     exec "$python" -m venv .venv
 done
 

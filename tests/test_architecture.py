@@ -21,7 +21,9 @@ MAX_BODY_LINES = 50
 MAX_ARGUMENTS = 7
 
 # Methods that Keras calls: what they do is said once, in Keras' own documentation.
-KERAS_HOOKS = {"build", "call", "compute_output_shape", "compute_output_spec", "get_config"}
+KERAS_HOOKS = re.compile(
+    r"build|call|compute_output_(shape|spec)|get_config|on_(train|epoch|\w+_batch)_\w+"
+)
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -62,14 +64,15 @@ def num_arguments(function: Function) -> int:
 def test_import_contracts_hold():
     lint = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"]
     result = subprocess.run(
-        [*lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+        [*lint, "--no-cache", "--no-logo"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_id)
 def test_modules_are_short(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+    num_lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert num_lines <= MAX_LINES
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_id)
@@ -88,10 +91,12 @@ def test_functions_take_few_arguments(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=module_id)
 def test_what_is_public_is_documented(path):
-    named = [
-        (name, node) for name, node in public_definitions(path) if node.name not in KERAS_HOOKS
+    undocumented = [
+        name
+        for name, node in public_definitions(path)
+        if not ast.get_docstring(node) and not KERAS_HOOKS.fullmatch(node.name)
     ]
-    assert [name for name, node in named if not ast.get_docstring(node)] == []
+    assert undocumented == []
 
 
 def test_no_module_is_named_after_nothing():
@@ -140,18 +145,22 @@ def tracked_files() -> list[Path]:
 
 
 def test_no_tracked_file_names_a_registry_host_or_somebodys_folder():
-    # In pieces, so that this file is not its own first finding.
-    hosts = ["py" r"pi\.org", "python" r"hosted\.org", "npm" r"js\.org", "debian" r"\.org"]
-    folders = [
-        "/work/",
-        "/farm/",
-        "/root/",
-        "/ho" r"me/\w+/",
-        "/Us" r"ers/\w+/",
-        "/opt/wh",
-        "/tmp/ba",
+    # In two pieces each, so that this file is not its own first finding.
+    hosts = [
+        ("py", r"pi\.org"),
+        ("python", r"hosted\.org"),
+        ("npm", r"js\.org"),
+        ("deb", r"ian\.org"),
     ]
-    forbidden = re.compile("|".join([*hosts, *folders]).encode())
+    folders = [
+        ("/wo", "rk/"),
+        ("/fa", "rm/"),
+        ("/ro", "ot/"),
+        ("/ho", r"me/\w+/"),
+        ("/Us", r"ers/\w+/"),
+    ]
+    machine = [("/o", "pt/wheels"), ("/o", "pt/py"), ("/tm", "p/bash_")]
+    forbidden = re.compile("|".join(map("".join, [*hosts, *folders, *machine])).encode())
     found = [
         f"{path.relative_to(ROOT)}: {match.group().decode()}"
         for path in tracked_files()

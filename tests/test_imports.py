@@ -38,7 +38,8 @@ def test_importing_a_light_module_loads_nothing_heavy(name):
 
 @pytest.mark.parametrize("arguments", [["--help"], ["transfer", "--help"]])
 def test_help_loads_nothing_heavy(arguments):
-    code = f"import sys; sys.argv = ['safelight', *{arguments!r}]\nfrom safelight.cli import main; main()"
+    code = f"import sys; sys.argv = ['safelight', *{arguments!r}]"
+    code += "\nfrom safelight.cli import main; main()"
     assert modules_loaded_by(code) & HEAVY == set()
 
 
