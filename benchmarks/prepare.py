@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+
 from measuring import write_json
 from protocol import PARTS, Protocol
 

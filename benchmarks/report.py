@@ -16,6 +16,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+
 from measuring import machine_name
 from protocol import CLAIM, accuracy_interval, correct_of
 
@@ -28,6 +29,7 @@ COLUMNS = (
     "variant",
     "total, s",
     "times a",
+    "fill cache, s",
     "head, s",
     "block5, s",
     "images/s",
@@ -75,12 +77,14 @@ def render_row(results: list[dict], reference: list[dict]) -> list[str]:
     """One variant's cells, pooled over its seeds."""
     accuracy = {key: 100 * value for key, value in accuracy_interval(pooled(results)).items()}
     total = median_of(results, "seconds", "total")
+    has_extract = all("extract" in result["seconds"] for result in results)
     is_reference = results is reference
     comparable = bool(reference) and not is_reference
     return [
         f"{results[0]['variant']}: {results[0]['title']}",
         f"{total:.0f}",
         f"{total / median_of(reference, 'seconds', 'total'):.1f}" if reference else "",
+        f"{median_of(results, 'seconds', 'extract'):.0f}" if has_extract else "",
         f"{median_of(results, 'seconds', 'head'):.0f}",
         f"{median_of(results, 'seconds', 'block5'):.0f}",
         f"{median_of(results, 'images_per_second'):.1f}",

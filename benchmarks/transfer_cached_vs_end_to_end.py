@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from measuring import machine, machine_name, write_json
 from protocol import CLAIM, DEFAULT_VARIANTS, VARIANTS, Protocol, Variant, result_name, score
 

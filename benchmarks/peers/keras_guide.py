@@ -22,6 +22,7 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
+
 from measuring import (
     Assignment,
     Measured,

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from measuring import Assignment, Measured, Part, Stopwatch, read_parts, read_weights, run_variant
-from protocol import VGG16_BLOCKS, Protocol
 from torch import nn
 from torch.nn import functional
+
+from measuring import Assignment, Measured, Part, Stopwatch, read_parts, read_weights, run_variant
+from protocol import VGG16_BLOCKS, Protocol
 
 # Caffe's means, blue first: VGG16's Keras weights want BGR minus these, not pixels in [0, 1].
 MEANS = (103.939, 116.779, 123.68)
