@@ -1,11 +1,9 @@
 """Pictures of data and results: arrays in, one figure out.
 
 Every `plot_*` returns a `Picture`, a Matplotlib figure that shows itself where it is the last line
-of a notebook cell, and that `save_figure` writes to a file. Those with one panel draw into `ax` if
-it is given, and return its figure. No pyplot and no global style is touched, so all of it works in
-threads and leaves the user's backend and figures alone.
-
-Colours are those of Okabe and Ito, which people with any colour vision can tell apart.
+of a notebook cell; those with one panel draw into `ax` if it is given, and return its figure. No
+pyplot and no global style is touched, so all of it works in threads and leaves the user's figures
+alone. The colours are Okabe and Ito's, which people with any colour vision can tell apart.
 """
 
 import math
@@ -16,15 +14,16 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from safelight.metrics import (
@@ -35,14 +34,14 @@ from safelight.metrics import (
     format_percent,
 )
 
-BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
+BLUE, VERMILION, ORANGE = "#0072B2", "#D55E00", "#E69F00"
 _INK, _PALE = "#333333", "#BBBBBB"
-_SMALL, _NORMAL, _LARGE = 9, 11, 12
+_SMALL, _NORMAL = 9, 11
+_TEXT: dict[str, Any] = {"fontsize": _NORMAL, "color": _INK, "va": "center"}
 # DejaVu Sans comes with Matplotlib; these are where the systems keep Chinese, Japanese and Korean.
-_MORE_FONTS = (
-    "Noto Sans CJK SC", "Noto Sans CJK JP", "PingFang SC", "Hiragino Sans", "Microsoft YaHei",
-    "Yu Gothic", "Malgun Gothic", "Apple SD Gothic Neo", "Arial Unicode MS",
-)  # fmt: skip
+_MORE_FONTS = ["Noto Sans CJK SC", "Noto Sans CJK JP", "PingFang SC", "Hiragino Sans"]
+_MORE_FONTS += ["Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Apple SD Gothic Neo"]
+_METRICS = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1", "roc_auc": "ROC AUC"}
 
 
 class Picture(Figure):
@@ -50,7 +49,7 @@ class Picture(Figure):
 
     def _repr_png_(self) -> bytes:
         buffer = BytesIO()
-        FigureCanvasAgg(self).print_figure(buffer, format="png", dpi=100)
+        self.savefig(buffer, format="png", dpi=100)
         return buffer.getvalue()
 
 
@@ -67,10 +66,8 @@ def plot_history(history: Mapping[str, Sequence[float]], *, monitor: str = "val_
         ValueError: if there is neither loss nor accuracy in it, or no epoch.
     """
     panels = [key for key in ("loss", "accuracy") if key in history or f"val_{key}" in history]
-    if not panels or not max(len(history.get(p, history.get(f"val_{p}", ()))) for p in panels):
-        raise ValueError(
-            f"history has the keys {sorted(history)}; pass 'loss' or 'accuracy' with an epoch."
-        )
+    if not any(len(history.get(f"{prefix}{p}", ())) for p in panels for prefix in ("", "val_")):
+        raise ValueError(f"history of {sorted(history)}: pass 'loss' or 'accuracy' with an epoch.")
     figure = _figure(4.6 * len(panels), 3.4)
     best = _best_epoch(history, monitor)
     for ax, key in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -94,22 +91,28 @@ def plot_confusion_matrix(
     matrix = np.asarray(matrix)
     num_classes = len(class_names)
     if matrix.shape != (num_classes, num_classes):
-        raise ValueError(
-            f"matrix of shape {matrix.shape} for {num_classes} class_names; pass a square matrix."
-        )
+        raise ValueError(f"matrix of shape {matrix.shape} for {num_classes} class_names: no fit.")
     names = [_short(name, 26) for name in class_names]
-    side = 2.4 + max(num_classes * (0.95 if num_classes <= 6 else 0.72), 2.2)
-    if num_classes > 12:
-        side = 2.4 + num_classes * 0.34
+    cell = 1.2 if num_classes <= 4 else 0.72 if num_classes <= 12 else 0.34
+    side = 2 + cell * max(num_classes, 2)
     ax = _axes(ax, side, side)
-    totals = matrix.sum(axis=1, keepdims=True)
-    shares = matrix / np.maximum(totals, 1)
-    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    edges = np.arange(num_classes + 1) - 0.5
+    ax.pcolormesh(edges, edges, shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white")
     for (row, column), count in np.ndenumerate(matrix):
-        _write_cell(ax, row, column, (count, shares[row, column], num_classes))
-    upright = max(map(len, names)) > 7 or num_classes > 12
+        share = shares[row, column]
+        text = f"{count:g}\n{100 * share:.0f} %" if cell > 0.5 and count else f"{count:g}"
+        if count or cell > 0.5:
+            ax.text(
+                column, row, text, ha="center", va="center", fontsize=7 + 6 * (cell - 0.34) / 0.86,
+                color="white" if share > 0.55 else _INK if count else _PALE,
+            )  # fmt: skip
+    # A name stands upright where it is wider than its cell; a letter takes about 0.095 inches.
+    upright = max(map(len, names)) * 0.095 > cell
     ax.set_xticks(range(num_classes), names, rotation=90 if upright else 0)
     ax.set_yticks(range(num_classes), names)
+    ax.set_ylim(num_classes - 0.5, -0.5)
+    ax.set_aspect("equal")
     ax.set_xlabel("predicted class")
     ax.set_ylabel("true class")
     _style(ax, grid=False)
@@ -173,24 +176,29 @@ def plot_mistakes(
     worst = confident_mistakes(labels, probabilities, num_images=num_images)
     if len(worst) == 0:
         figure = _figure(5, 1.2)
-        text = f"No mistake among {len(probabilities)} images"
-        figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=_LARGE, color=_INK)
+        figure.text(0.5, 0.5, f"No mistake among {len(probabilities)} images", ha="center", **_TEXT)
         return figure
     titles = []
     for index in worst:
         guess = int(probabilities[index].argmax())
         true = class_names[int(np.asarray(labels)[index])]
-        sure = f"{100 * float(probabilities[index, guess]):.0f} %"
-        titles.append(f"true: {_short(true, 20)}\nsays: {_short(class_names[guess], 20)}, {sure}")
+        sure = f"{100 * float(probabilities[index, guess]):.0f} % sure"
+        titles.append(f"true: {_short(true, 18)}\nsays: {_short(class_names[guess], 18)}\n{sure}")
     pictures = [_displayable(images[int(index)], None) for index in worst]
     return _draw_grid(pictures, titles, min(columns, len(worst)))
 
 
-def plot_intervals(intervals: Mapping[str, Interval], *, ax: Axes | None = None) -> Figure:
+def plot_intervals(
+    intervals: Mapping[str, Interval],
+    *,
+    label: str = "percent, with 95 % interval",
+    ax: Axes | None = None,
+) -> Figure:
     """Draw fractions with their intervals, one line each (a forest plot).
 
     Args:
         intervals: name to interval, from top to bottom; fractions, so leave the loss out.
+        label: what the axis says.
         ax: where to draw; a new figure if None.
 
     Raises:
@@ -198,19 +206,17 @@ def plot_intervals(intervals: Mapping[str, Interval], *, ax: Axes | None = None)
     """
     if not intervals:
         raise ValueError("no intervals; pass at least one name with its Interval.")
-    names = [_short(name.replace("_", " "), 36) for name in intervals]
+    names = [_short(_METRICS.get(name, name), 36) for name in intervals]
     ax = _axes(ax, 7.2, 1.1 + 0.42 * len(names))
     for row, interval in enumerate(intervals.values()):
-        ends = np.array([[interval.low], [interval.high]]) * 100
-        ax.plot([ends[0, 0], ends[1, 0]], [row, row], color=BLUE, linewidth=2.5, alpha=0.6)
+        ends = [100 * interval.low, 100 * interval.high]
+        ax.plot(ends, [row, row], color=BLUE, linewidth=2.5, alpha=0.6)
         ax.plot([100 * interval.value], [row], "o", color=BLUE, markersize=7)
-        ax.text(
-            1.02, row, format_percent(interval), transform=ax.get_yaxis_transform(), va="center",
-            fontsize=_NORMAL, color=_INK,
-        )  # fmt: skip
+        text = "not defined" if math.isnan(interval.value) else format_percent(interval)
+        ax.text(1.02, row, text, transform=ax.get_yaxis_transform(), **_TEXT)
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.set_xlabel("percent, with 95 % interval")
+    ax.set_xlabel(label)
     _style(ax, grid=False)
     ax.grid(axis="x", color="#E6E6E6")
     ax.spines["left"].set_visible(False)
@@ -219,55 +225,39 @@ def plot_intervals(intervals: Mapping[str, Interval], *, ax: Axes | None = None)
     return _figure_of(ax)
 
 
-def plot_comparison(
-    results: Mapping[str, tuple[Interval, float]], *, ax: Axes | None = None
-) -> Figure:
-    """Draw accuracy against training time, one point per way of training.
+def plot_comparison(results: Mapping[str, tuple[Interval, float]]) -> Figure:
+    """Draw accuracy and training time side by side, one line per way of training.
 
     Args:
-        results: name to (accuracy as a fraction, seconds).
-        ax: where to draw; a new figure if None.
+        results: name to (accuracy as a fraction, seconds), from top to bottom.
 
     Raises:
         ValueError: if there is nothing to draw or a time is not above zero.
     """
-    if not results or not all(seconds > 0 for _, seconds in results.values()):
-        raise ValueError("pass at least one result, each with a time in seconds above zero.")
-    ax = _axes(ax, 6.4, 4.0)
-    colours = [BLUE, VERMILION, GREEN, ORANGE, "#CC79A7", "#56B4E9"]
-    for index, (name, (accuracy, seconds)) in enumerate(results.items()):
-        colour = colours[index % len(colours)]
-        value, low, high = (100 * x for x in (accuracy.value, accuracy.low, accuracy.high))
-        ax.plot([seconds, seconds], [low, high], color=colour, linewidth=2.5, alpha=0.6)
-        ax.plot([seconds], [value], "o", color=colour, markersize=9)
-        label = f"{_short(name, 30)}\n{value:.1f} %, {_duration(seconds)}"
-        note = ax.annotate(
-            label, (seconds, value), xytext=(10, 0), textcoords="offset points", va="center",
-            fontsize=_NORMAL, color=colour,
-        )  # fmt: skip
-        _as_data([note])
     times = [seconds for _, seconds in results.values()]
-    ax.set_xscale("log")
-    # The labels stand right of their points, so the last one needs room.
-    ax.set_xlim(min(times) / 1.6, max(times) * 1.6 * (max(times) / min(times)) ** 0.6 * 1.5)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _duration(x)))
-    ax.xaxis.set_minor_formatter(FuncFormatter(lambda _x, _: ""))
-    ax.set_xlabel("training time")
-    ax.set_ylabel("test accuracy (%), with 95 % interval")
-    _style(ax)
-    return _figure_of(ax)
+    if not times or not min(times) > 0:
+        raise ValueError("pass at least one result, each with more than zero seconds.")
+    figure = _figure(9.0, 1.2 + 0.45 * len(results))
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
+    accuracies = {name: accuracy for name, (accuracy, _) in results.items()}
+    plot_intervals(accuracies, label="test accuracy (%), with 95 % interval", ax=left)
+    right.barh(range(len(times)), times, height=0.45, color=ORANGE)
+    for row, seconds in enumerate(times):
+        right.text(seconds, row, f" {_duration(seconds)}", **_TEXT)
+    right.set_xlim(0, 1.3 * max(times))
+    right.set_xlabel("training time")
+    _style(right, grid=False)
+    right.spines[["left", "bottom"]].set_visible(False)
+    right.tick_params(bottom=False, labelbottom=False, left=False, labelleft=False)
+    return figure
 
 
 def plot_filters(
-    kernels: ArrayLike,
-    *,
-    num_filters: int = 64,
-    columns: int = 16,
-    channel_order: str = "rgb",
+    kernels: ArrayLike, *, num_filters: int = 64, columns: int = 16, channel_order: str = "rgb"
 ) -> Figure:
     """Draw the kernels of a first layer as small pictures.
 
-    Each is scaled by itself: grey is zero, and the largest weight reaches black or white.
+    Each is scaled by itself: zero is grey, its largest weight is black or white.
 
     Args:
         kernels: (height, width, 3 | 1, num_kernels), the layout of Keras.
@@ -278,7 +268,7 @@ def plot_filters(
     Raises:
         ValueError: if the kernels do not look at 1 or 3 channels.
     """
-    kernels = np.asarray(kernels, dtype=np.float32)
+    kernels = np.asarray(kernels, np.float32)
     if kernels.ndim != 4 or kernels.shape[2] not in (1, 3) or channel_order not in ("rgb", "bgr"):
         raise ValueError(
             f"kernels of shape {kernels.shape}, channel_order {channel_order!r}; pass a first "
@@ -294,45 +284,39 @@ def plot_filters(
 def plot_activations(
     activations: ArrayLike,
     *,
-    channels: Sequence[int] | None = None,
-    num_channels: int = 16,
+    channels: Sequence[int] | int = 16,
     columns: int = 8,
 ) -> Figure:
     """Draw what channels of one layer answer to one picture, dark for nothing.
 
     Args:
         activations: (height, width, channels) of one picture.
-        channels: which; the `num_channels` with the largest mean if None.
-        num_channels: how many, if `channels` is None.
+        channels: which ones, or how many of those with the largest mean.
         columns: channels in a row.
 
     Raises:
         ValueError: if the array is no layer's answer to one picture.
     """
-    from matplotlib import colormaps
-
     activations = np.asarray(activations, dtype=np.float32)
     if activations.ndim != 3:
         raise ValueError(
             f"activations of shape {activations.shape}; pass one image's (height, width, channels)."
         )
-    if channels is None:
-        channels = np.argsort(-activations.mean(axis=(0, 1)), kind="stable")[:num_channels].tolist()
-    tiles = []
-    for channel in channels:
-        tile = activations[:, :, channel]
-        scaled = (tile - tile.min()) / max(float(np.ptp(tile)), 1e-12)
-        tiles.append(colormaps["magma"](scaled)[:, :, :3])
-    return _draw_grid(tiles, [f"channel {c}" for c in channels], min(columns, len(tiles)), cell=1.1)
+    strongest = np.argsort(-activations.mean(axis=(0, 1)), kind="stable")
+    shown = strongest[:channels] if isinstance(channels, int) else np.asarray(channels)
+    tiles = np.moveaxis(activations[:, :, shown], -1, 0)
+    tiles = tiles - tiles.min(axis=(1, 2), keepdims=True)
+    tiles = tiles / np.maximum(tiles.max(axis=(1, 2), keepdims=True), 1e-12)
+    tiles = colormaps["magma"](tiles)[..., :3]
+    return _draw_grid(tiles, [f"channel {c}" for c in shown], min(columns, len(tiles)), cell=1.1)
 
 
 def plot_reliability(
-    labels: ArrayLike, probabilities: ArrayLike, *, num_bins: int = 10, ax: Axes | None = None
+    labels: ArrayLike, probabilities: ArrayLike, *, num_bins: int = 15, ax: Axes | None = None
 ) -> Figure:
     """Draw how often the classifier is right against how sure it says it is.
 
-    On the diagonal it is as good as its word; below it, it boasts. A point's area shows how many
-    images it stands for.
+    Below the diagonal it boasts. The area of a point shows how many images it stands for.
 
     Args:
         labels: (n,) integers.
@@ -344,16 +328,15 @@ def plot_reliability(
         ValueError: if the arrays do not fit each other.
     """
     ax = _axes(ax, 4.6, 4.6)
-    ax.plot([0, 100], [0, 100], color=_PALE, linewidth=1.5, zorder=1)
-    ax.text(30, 33, "as good as its word", rotation=45, color="#888888", fontsize=_SMALL,
-            rotation_mode="anchor", transform_rotates_text=True)  # fmt: skip
+    ax.plot([0, 100], [0, 100], color=_PALE, linewidth=1.5, zorder=1, label="as good as its word")
+    ax.legend(frameon=False, fontsize=_NORMAL, labelcolor=_INK, loc="upper left")
     num_images = len(np.asarray(labels))
     for confidence, accuracy, count in calibration_bins(labels, probabilities, num_bins=num_bins):
         x, low, high = 100 * confidence, 100 * accuracy.low, 100 * accuracy.high
         ax.plot([x, x], [low, high], color=BLUE, linewidth=2, alpha=0.5)
         area = 25 + 400 * count / num_images
         ax.scatter([x], [100 * accuracy.value], s=area, color=BLUE, zorder=3)
-    error = 100 * expected_calibration_error(labels, probabilities)
+    error = 100 * expected_calibration_error(labels, probabilities, num_bins=num_bins)
     ax.set_title(f"expected calibration error {error:.1f} %", fontsize=_NORMAL, color=_INK)
     ax.set_xlim(0, 103)
     ax.set_ylim(0, 103)
@@ -392,7 +375,8 @@ def save_figure(figure: Figure | Axes, path: str | os.PathLike[str], *, dpi: int
 
 
 def _figure(width: float, height: float) -> Picture:
-    return Picture(figsize=(width, height), layout="constrained", facecolor="white")
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)  # inches
+    return Picture(figsize=(width, height), layout=layout, facecolor="white")
 
 
 def _axes(ax: Axes | None, width: float, height: float) -> Axes:
@@ -400,9 +384,7 @@ def _axes(ax: Axes | None, width: float, height: float) -> Axes:
 
 
 def _figure_of(ax: Axes) -> Figure:
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    return figure
+    return cast(Figure, ax.get_figure(root=True))
 
 
 def _style(ax: Axes, *, grid: bool = True) -> None:
@@ -440,11 +422,10 @@ def _short(name: str, width: int) -> str:
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.3g} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.3g} min"
-    return f"{seconds / 3600:.3g} h"
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.{0 if seconds >= 10 * size else 1}f} {unit}"
+    return f"{seconds:.{0 if seconds >= 10 else 1}f} s"
 
 
 def _best_epoch(history: Mapping[str, Sequence[float]], monitor: str) -> int | None:
@@ -467,26 +448,14 @@ def _draw_curves(
             marker = "o" if len(values) <= 3 else ""
             ax.plot(epochs, values, color=colour, linewidth=2.2, marker=marker, label=label)
         if name.startswith("val_") and best is not None and best < len(values):
-            ax.plot(
-                [best + 1], [values[best]], "o", color=VERMILION, markersize=8,
-                label=f"best epoch: {best + 1}",
-            )  # fmt: skip
+            mark: dict[str, Any] = {"markersize": 8, "label": f"best epoch: {best + 1}"}
+            ax.plot([best + 1], [values[best]], "o", color=VERMILION, **mark)
     ax.set_xlim(0.5, num_epochs + 0.5)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
     ax.set_xlabel("epoch")
     ax.set_ylabel(unit)
     _style(ax)
     ax.legend(frameon=False, fontsize=_NORMAL, labelcolor=_INK)
-
-
-def _write_cell(ax: Axes, row: int, column: int, cell: tuple[Any, float, int]) -> None:
-    count, share, num_classes = cell
-    colour = "white" if share > 0.55 else _INK
-    if num_classes > 12 and not count:
-        return
-    text = f"{count:g}" if num_classes > 12 else f"{count:g}\n{100 * share:.0f} %"
-    size = 14 if num_classes <= 6 else _SMALL if num_classes <= 12 else 7
-    ax.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
 
 
 def _displayable(image: ArrayLike, value_range: tuple[float, float] | None) -> NDArray[np.float32]:
@@ -526,5 +495,6 @@ def _draw_grid(
             smooth = "nearest" if max(pictures[index].shape[:2]) < 64 else "antialiased"
             ax.imshow(pictures[index], interpolation=smooth)
         if index < len(titles):
-            _as_data([ax.set_title(titles[index], fontsize=_SMALL, color=_INK, pad=3)])
+            title = "\n".join(_short(line, int(cell / 0.075)) for line in titles[index].split("\n"))
+            _as_data([ax.set_title(title, fontsize=_SMALL, color=_INK, pad=3)])
     return figure
