@@ -14,15 +14,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from safelight import assets
 from safelight.duplicates import MIN_CONTRAST, contrast, find_duplicates
-from safelight.folders import Check, Picture, Problem, check_pictures, find_pictures
+from safelight.folders import Problem, scan_folder
 from safelight.images import Mode, perceptual_hash
 from safelight.shapes import SHAPE_NAMES, draw_shape
-from safelight.sources import Arrays, Files, Source
+from safelight.sources import Arrays, Files, Source, array_digest, check_arrays
 from safelight.splits import class_quotas, deal_units, merge_units
 
 _LOGGER = logging.getLogger(__name__)
 _PARTS = ("train", "validation", "test")
 _ELPV_BLOCK = 60
+_MNIST_FILES = {"train": ("train",), "test": ("t10k",), "all": ("train", "t10k")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,10 @@ class ImageDataset:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) over digests, labels and class names, in order."""
-        lines = [*self.class_names, *(f"{d} {y}" for d, y in zip(self.digests, self.labels))]
+        lines = [
+            *self.class_names,
+            *(f"{d} {y}" for d, y in zip(self.digests, self.labels, strict=True)),
+        ]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     @property
@@ -149,10 +153,10 @@ class ImageDataset:
             ValueError: If shapes, dtype or labels do not fit.
         """
         images, labels = np.asarray(images), np.asarray(labels)
-        _check_arrays(images, labels, len(class_names))
+        check_arrays(images, labels, len(class_names))
         images = images[..., np.newaxis] if images.ndim == 3 else images
         source = Arrays(images, np.arange(len(images)))
-        digests = tuple(_array_digest(image) for image in images)
+        digests = tuple(array_digest(image) for image in images)
         hashes = [_hash(image) for image in images] if near_duplicates else [None] * len(images)
         return cls(
             name=name,
@@ -210,8 +214,12 @@ def load(name: str, *, threshold: float = 0.5, part: str = "all") -> ImageDatase
     if name == "elpv":
         if part != "all":
             raise ValueError(f"ELPV has no official parts, so part must be 'all', got {part!r}.")
+        if not 0 <= threshold < 1:
+            raise ValueError(f"threshold must be at least 0 and less than 1, got {threshold}.")
         return _load_elpv(assets.fetch("elpv"), threshold)
     if name == "mnist":
+        if part not in _MNIST_FILES:
+            raise ValueError(f"part must be 'train', 'test' or 'all', got {part!r}.")
         return _load_mnist(assets.fetch("mnist"), part)
     raise ValueError(
         f"There is no data set {name!r}; expected 'elpv' or 'mnist', or use from_directory for a "
@@ -244,17 +252,35 @@ def from_directory(
         ValueError: If there is no such folder, its layout is none of the above, it has fewer than
             two classes, a class is too small, or, with `strict`, a file is bad.
     """
-    root = Path(path)
-    pictures, class_names = find_pictures(root, classes=labels)
-    num_threads = os.cpu_count() or 1
-    checked, problems = check_pictures(pictures, num_threads=num_threads)
-    if problems and strict:
-        raise ValueError(_bad_files(root, problems))
-    for problem in problems:
-        _LOGGER.warning("Left out: %s", problem)
-    found, checks = [p for p, _ in checked], [c for _, c in checked]
-    _check_classes(root, found, class_names if labels else None, min_images_per_class, problems)
-    return _from_files(root, found, checks, class_names, tuple(problems), num_threads)
+    root, num_threads = Path(path), os.cpu_count() or 1
+    scan = scan_folder(
+        root,
+        classes=labels,
+        strict=strict,
+        min_images=min_images_per_class,
+        num_threads=num_threads,
+    )
+    files = tuple(picture.file for picture in scan.pictures)
+    digests = tuple(picture.digest for picture in scan.pictures)
+    parts = tuple(picture.part for picture in scan.pictures)
+    numbers = {name: number for number, name in enumerate(scan.class_names or ("",))}
+    source = Files(tuple(picture.path.absolute() for picture in scan.pictures), files)
+    return ImageDataset(
+        name=root.resolve().name,
+        class_names=scan.class_names,
+        labels=np.array([numbers[picture.class_name] for picture in scan.pictures], dtype=np.int64),
+        digests=digests,
+        files=files,
+        source=source,
+        parts=parts if all(parts) else None,
+        problems=scan.problems,
+        duplicates=find_duplicates(
+            digests,
+            [picture.hash for picture in scan.pictures],
+            lambda i: source.read(i, "RGB"),
+            num_threads=num_threads,
+        ),
+    )
 
 
 def split(
@@ -368,8 +394,6 @@ def _load_elpv(folder: Path, threshold: float) -> ImageDataset:
     files = tuple(row[0] for row in rows)
     paths = tuple(folder / file for file in files)
     probability = np.array([float(row[1]) for row in rows], dtype=np.float32)
-    if not 0 <= threshold < 1:
-        raise ValueError(f"threshold must be at least 0 and less than 1, got {threshold}.")
     return ImageDataset(
         name="elpv",
         class_names=("functional", "defective"),
@@ -387,12 +411,9 @@ def _load_elpv(folder: Path, threshold: float) -> ImageDataset:
 
 
 def _load_mnist(folder: Path, part: str) -> ImageDataset:
-    prefixes = {"train": ("train",), "test": ("t10k",), "all": ("train", "t10k")}
-    if part not in prefixes:
-        raise ValueError(f"part must be 'train', 'test' or 'all', got {part!r}.")
-    images = [_read_idx(folder / f"{each}-images-idx3-ubyte", 3) for each in prefixes[part]]
-    labels = [_read_idx(folder / f"{each}-labels-idx1-ubyte", 1) for each in prefixes[part]]
-    names = {"train": "train", "t10k": "test"}
+    prefixes = _MNIST_FILES[part]
+    images = [_read_idx(folder / f"{each}-images-idx3-ubyte", 3) for each in prefixes]
+    labels = [_read_idx(folder / f"{each}-labels-idx1-ubyte", 1) for each in prefixes]
     dataset = ImageDataset.from_arrays(
         np.concatenate(images),
         np.concatenate(labels),
@@ -401,8 +422,8 @@ def _load_mnist(folder: Path, part: str) -> ImageDataset:
         # Digits of one class are nearly the same by nature.
         near_duplicates=False,
     )
-    parts = [names[each] for each, some in zip(prefixes[part], labels) for _ in some]
-    return replace(dataset, parts=tuple(parts))
+    names = ["train" if each == "train" else "test" for each in prefixes]
+    return replace(dataset, parts=tuple(np.repeat(names, [len(some) for some in labels]).tolist()))
 
 
 def _read_idx(path: Path, num_axes: int) -> NDArray[np.uint8]:
@@ -415,93 +436,8 @@ def _read_idx(path: Path, num_axes: int) -> NDArray[np.uint8]:
     return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
 
 
-def _from_files(
-    root: Path,
-    pictures: list[Picture],
-    checks: list[Check],
-    class_names: tuple[str, ...],
-    problems: tuple[Problem, ...],
-    num_threads: int,
-) -> ImageDataset:
-    files = tuple(picture.file for picture in pictures)
-    source = Files(tuple(picture.path.absolute() for picture in pictures), files)
-    digests = tuple(check.digest for check in checks)
-    numbers = {name: number for number, name in enumerate(class_names or ("",))}
-    parts = tuple(picture.part for picture in pictures)
-    return ImageDataset(
-        name=root.resolve().name,
-        class_names=class_names,
-        labels=np.array([numbers[picture.class_name] for picture in pictures], dtype=np.int64),
-        digests=digests,
-        files=files,
-        source=source,
-        parts=parts if any(parts) else None,
-        problems=problems,
-        duplicates=find_duplicates(
-            digests,
-            [check.hash for check in checks],
-            lambda i: source.read(i, "RGB"),
-            num_threads=num_threads,
-        ),
-    )
-
-
 def _hash(image: NDArray[np.uint8]) -> int | None:
     return perceptual_hash(image) if contrast(image) >= MIN_CONTRAST else None
-
-
-def _array_digest(image: NDArray[np.uint8]) -> str:
-    header = f"{image.shape}{image.dtype}".encode()
-    return hashlib.sha256(header + image.tobytes()).hexdigest()
-
-
-def _check_arrays(images: NDArray, labels: NDArray, num_classes: int) -> None:
-    channels = images.shape[3] if images.ndim == 4 else 1
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or channels not in (1, 3):
-        raise ValueError(
-            "images must be uint8 of shape (n, height, width) or (n, height, width, 3 | 1), got "
-            f"{images.dtype} {images.shape}."
-        )
-    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            f"labels must be integers of shape ({len(images)},), got {labels.dtype} {labels.shape}."
-        )
-    if len(labels) == 0 or labels.min() < 0 or labels.max() >= max(num_classes, 1):
-        raise ValueError(f"labels must lie in 0 to {num_classes - 1} and there must be some.")
-
-
-def _check_classes(
-    root: Path,
-    pictures: list[Picture],
-    class_names: tuple[str, ...] | None,
-    min_images: int,
-    problems: list[Problem],
-) -> None:
-    left_out = f" ({len(problems)} files were left out, such as {problems[0]})" if problems else ""
-    if not pictures:
-        raise ValueError(f"{root} holds no readable picture{left_out}.")
-    if class_names is None:
-        return
-    if len(class_names) < 2:
-        raise ValueError(
-            f"{root} holds a single class ({class_names[0]}); expected a sub-folder for each of at "
-            "least two classes."
-        )
-    for name in class_names:
-        own = [picture for picture in pictures if picture.class_name == name]
-        if len(own) < min_images:
-            raise ValueError(
-                f"Class '{name}' in {root} has {len(own)} readable pictures and needs at least "
-                f"{min_images}{left_out}; add pictures, or take the class out."
-            )
-        if any(picture.part for picture in own) and "train" not in {p.part for p in own}:
-            raise ValueError(f"Class '{name}' in {root} has no picture in the train folder.")
-
-
-def _bad_files(root: Path, problems: list[Problem]) -> str:
-    shown = "; ".join(str(problem) for problem in problems[:10])
-    more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
-    return f"{root} holds {len(problems)} bad files: {shown}{more}."
 
 
 def _check_split(

@@ -11,10 +11,14 @@ from safelight.images import thumbnail
 # Re-encoded, resized and brightened copies of 150 solar cells differed in 0 to 6 of 64 bits.
 MAX_DISTANCE = 6
 
-# Measured on 2,624 solar cells, which all look alike: the 32 x 32 thumbnails of two different
-# cells correlate by 0.9984 at most; those of a cell and its copy (JPEG quality 75, half size,
-# contrast x 1.2) by 0.9995 at least. Harder changes (JPEG quality 30) may be missed.
+# Measured on 2,624 solar cells, which all look alike: the 32 x 32 luminances of two different
+# cells correlate by 0.9984 at most; those of a cell or a photograph and its copy (JPEG quality 75,
+# half size) by 0.9995 at least. Harder changes (JPEG quality 30, clipped highlights) may be missed.
 MIN_CORRELATION = 0.999
+
+# The same shape in other colours is another picture. The bar is lower because JPEG blurs colours:
+# 64-pixel photographs and their copies (JPEG quality 75) correlate by 0.992 at least.
+MIN_COLOUR_CORRELATION = 0.98
 
 # Below this standard deviation in grey levels a thumbnail is flat, and its shape is only noise.
 MIN_CONTRAST = 2.0
@@ -33,9 +37,10 @@ def find_duplicates(
     """Group pictures that are exact or near duplicates of one another.
 
     Use it once the files of a data set are hashed. Two pictures are near duplicates if their
-    perceptual hashes differ in at most `MAX_DISTANCE` bits and their colour thumbnails correlate
-    by at least `MIN_CORRELATION`; only pictures with a candidate are read again. Being duplicates
-    is made transitive. Mirrored, rotated, shifted and cropped copies are not found.
+    perceptual hashes differ in at most `MAX_DISTANCE` bits and their 32 x 32 thumbnails correlate
+    by at least `MIN_CORRELATION` in luminance and `MIN_COLOUR_CORRELATION` in colour. Only
+    pictures with a candidate are read again. Being duplicates is made transitive. Mirrored,
+    rotated, shifted and cropped copies are not found.
 
     Args:
         digests: A digest of each picture's content; equal digests are exact duplicates.
@@ -79,12 +84,15 @@ def _near_pairs(
     # as many pairs as the square of their number.
     for first, second in _candidates(codes):
         involved[first] = involved[second] = True
+    if not involved.any():
+        return np.empty((0, 2), dtype=np.int64)
     rows = np.cumsum(involved) - 1
-    shapes = _shapes(hashed[involved], read, num_threads)
-    confirmed = [np.empty((0, 2), dtype=np.int64)]
+    greys, colours = _shapes(hashed[involved], read, num_threads)
+    confirmed = []
     for first, second in _candidates(codes):
-        correlation = np.einsum("ij,ij->i", shapes[rows[first]], shapes[rows[second]])
-        same = correlation >= MIN_CORRELATION
+        one, other = rows[first], rows[second]
+        same = np.vecdot(greys[one], greys[other]) >= MIN_CORRELATION
+        same &= np.vecdot(colours[one], colours[other]) >= MIN_COLOUR_CORRELATION
         confirmed.append(np.stack([hashed[first[same]], hashed[second[same]]], axis=1))
     return np.concatenate(confirmed)
 
@@ -101,16 +109,19 @@ def _candidates(codes: NDArray[np.uint64]) -> Iterator[tuple[NDArray, NDArray]]:
 
 def _shapes(
     indices: NDArray[np.int64], read: Callable[[int], NDArray[np.uint8]], num_threads: int
-) -> NDArray[np.float32]:
-    """Give the thumbnails as vectors of mean 0 and length 1, so that products are correlations."""
-
-    def shape(index: int) -> NDArray[np.float32]:
-        vector = thumbnail(read(index), _THUMBNAIL_SIZE).astype(np.float32).ravel()
-        vector -= vector.mean()
-        return vector / max(float(np.linalg.norm(vector)), 1e-6)
-
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Give the thumbnails, grey and in colour, as vectors whose products are correlations."""
     with ThreadPoolExecutor(num_threads) as threads:
-        return np.array(list(threads.map(shape, indices.tolist())), dtype=np.float32)
+        small = list(threads.map(lambda i: thumbnail(read(i), _THUMBNAIL_SIZE), indices.tolist()))
+    colours = np.array(small, dtype=np.float32).reshape(len(small), _THUMBNAIL_SIZE**2, 3)
+    greys = colours @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    return _standardised(greys), _standardised(colours.reshape(len(small), -1))
+
+
+def _standardised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Shift and scale each row to mean 0 and length 1."""
+    centred = vectors - vectors.mean(axis=1, keepdims=True)
+    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
 
 
 def _clusters(num_items: int, pairs: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:

@@ -1,16 +1,19 @@
 """Find and check the pictures in a folder: which class and part each belongs to, which are bad."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safelight.duplicates import MIN_CONTRAST, contrast
 from safelight.images import ImageError, decode_image, open_image, perceptual_hash
 
-PART_NAMES = {
+_LOGGER = logging.getLogger(__name__)
+
+_PART_NAMES = {
     "train": "train",
     "training": "train",
     "val": "validation",
@@ -19,15 +22,12 @@ PART_NAMES = {
     "test": "test",
     "testing": "test",
 }
-PICTURE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .dib .tif .tiff .gif".split()
-)
+_PICTURES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
 # Files that live beside pictures without being meant as one. Everything else is looked into,
 # whatever its name, so that a picture in an unknown format is named and not silently missing.
-_SIDECARS = frozenset(
-    ".txt .csv .tsv .json .jsonl .xml .yaml .yml .md .rst .html .ini .db .log .py .pdf".split()
-)
+_DATA = {".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".ini", ".db", ".log"}
+_COMPANIONS = _DATA | {".md", ".rst", ".html"}
 _MIN_SIDE = 8
 
 
@@ -49,60 +49,88 @@ class Problem:
 
 @dataclass(frozen=True)
 class Picture:
-    """A file of a folder, as found.
+    """A file of a folder, and what one look into it gave.
 
     Attributes:
         path: The file.
         file: Its name relative to the folder, with forward slashes, fit for printing.
         class_name: The class folder that it lies in; empty where classes are not wanted.
         part: "train", "validation", "test", or empty.
+        digest: SHA-256 (hex) of the file's bytes; empty until it is looked into.
+        hash: Its perceptual hash; None if it is too flat to have one.
     """
 
     path: Path
     file: str
     class_name: str
     part: str
+    digest: str = ""
+    hash: int | None = None
 
 
 @dataclass(frozen=True)
-class Check:
-    """What one look into a picture file gave.
+class Scan:
+    """The sound pictures of a folder, and what was left out.
 
     Attributes:
-        digest: SHA-256 of the file's bytes, hex.
-        hash: The perceptual hash; None for a picture too flat to have one.
+        pictures: The pictures that decode, in the order of their names.
+        class_names: The classes, sorted; empty where classes are not wanted.
+        problems: The files that were left out.
     """
 
-    digest: str
-    hash: int | None
+    pictures: tuple[Picture, ...]
+    class_names: tuple[str, ...]
+    problems: tuple[Problem, ...]
 
 
-def find_pictures(root: Path, *, classes: bool = True) -> tuple[list[Picture], tuple[str, ...]]:
-    """List what may be a picture in a folder of class folders, or of parts with class folders.
+def scan_folder(
+    root: Path, *, classes: bool, strict: bool, min_images: int, num_threads: int
+) -> Scan:
+    """Find the pictures in a folder, and open each once to hash it and to see that it decodes.
 
-    Use it to learn the layout before any file is opened. Hidden files and folders, and files that
-    usually go with pictures (.txt, .csv, .json and the like), are not listed.
+    Use it before training, so that a bad file shows now and not hours later. No pixels are kept.
+    Hidden files and folders, and usual companions of pictures (.txt, .csv, .json and the like),
+    are passed over.
 
     Args:
-        root: The folder.
+        root: A folder of class folders, or of parts (train, validation, test) with class folders.
         classes: Whether sub-folders are classes; otherwise pictures may lie anywhere.
+        strict: Whether to stop at bad files instead of leaving them out.
+        min_images: The fewest readable pictures that make a class.
+        num_threads: How many files to look into at once.
 
     Returns:
-        The files, sorted by name, and the sorted names of the classes.
+        What was found.
 
     Raises:
-        ValueError: If the folder is missing, not a folder, empty, or laid out in no known way.
+        ValueError: If the folder is missing or laid out in no known way, if a class is too small,
+            or, with `strict`, if a file is bad.
     """
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
         raise ValueError(f"{root} {what}; expected a folder of pictures.")
+    try:
+        found, class_names = _find_classes(root) if classes else (_find_flat(root), ())
+    except OSError as error:
+        raise ValueError(f"{error.filename} cannot be read ({error.strerror}).") from None
+    with ThreadPoolExecutor(num_threads) as threads:
+        results = list(threads.map(_look, found))
+    pictures = tuple(result for result in results if isinstance(result, Picture))
+    problems = tuple(result for result in results if isinstance(result, Problem))
+    if problems and strict:
+        raise ValueError(_bad_files(root, problems))
+    for problem in problems:
+        _LOGGER.warning("Left out: %s", problem)
+    _check_classes(root, pictures, class_names if classes else None, min_images, problems)
+    return Scan(pictures, class_names, problems)
+
+
+def _find_classes(root: Path) -> tuple[list[Picture], tuple[str, ...]]:
     folders = _folders(root)
-    parts = _parts(root, folders)
-    if not classes:
-        return _flat(root, parts), ()
     _refuse_loose_pictures(root, folders)
     if not folders:
         raise ValueError(f"{root} is empty; expected a sub-folder of pictures for each class.")
+    parts = _parts(root, folders)
     if not parts:
         return _of_classes(root, folders, ""), tuple(folder.name for folder in folders)
     pictures: list[Picture] = []
@@ -115,32 +143,19 @@ def find_pictures(root: Path, *, classes: bool = True) -> tuple[list[Picture], t
     return sorted(pictures, key=lambda picture: picture.file), tuple(sorted(names))
 
 
-def check_pictures(
-    pictures: list[Picture], *, num_threads: int
-) -> tuple[list[tuple[Picture, Check]], list[Problem]]:
-    """Open every file once to hash it and to see that it decodes.
-
-    Use it before training, so that a bad file shows now and not hours later. No pixels are kept.
-
-    Args:
-        pictures: The files.
-        num_threads: How many files to look into at once.
-
-    Returns:
-        The sound pictures with what was learnt of them, and the files that were left out.
-    """
-    with ThreadPoolExecutor(num_threads) as threads:
-        results = list(threads.map(_check, pictures))
-    sound = [(p, r) for p, r in zip(pictures, results, strict=True) if isinstance(r, Check)]
-    return sound, [result for result in results if isinstance(result, Problem)]
+def _find_flat(root: Path) -> list[Picture]:
+    parts = _parts(root, _folders(root))
+    relative = ((path, path.relative_to(root)) for path in _walk(root))
+    return [Picture(p, _printable(r), "", parts.get(r.parts[0], "")) for p, r in relative]
 
 
-def _check(picture: Picture) -> Check | Problem:
+def _look(picture: Picture) -> Picture | Problem:
     try:
         with open_image(picture.path, file=picture.file) as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            stream.seek(0)
+            # Decoded first: a film of gigabytes is refused by its first bytes and never hashed.
             image = decode_image(stream, file=picture.file, mode="L")
+            stream.seek(0)
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except ImageError as error:
         return Problem(picture.file, error.reason)
     except OSError as error:
@@ -149,7 +164,7 @@ def _check(picture: Picture) -> Check | Problem:
     if min(height, width) < _MIN_SIDE:
         return Problem(picture.file, f"{width}x{height} pixels: too small")
     flat = contrast(image) < MIN_CONTRAST
-    return Check(digest, None if flat else perceptual_hash(image))
+    return replace(picture, digest=digest, hash=None if flat else perceptual_hash(image))
 
 
 def _visible(name: str) -> bool:
@@ -163,7 +178,7 @@ def _folders(root: Path) -> list[Path]:
 
 def _parts(root: Path, folders: list[Path]) -> dict[str, str]:
     """Map folder names to parts, if all folders are named like parts; otherwise map nothing."""
-    parts = {each.name: PART_NAMES.get(each.name.lower(), "") for each in folders}
+    parts = {each.name: _PART_NAMES.get(each.name.lower(), "") for each in folders}
     if "train" not in parts.values() or "" in parts.values():
         return {}
     if len(set(parts.values())) < len(parts):
@@ -178,7 +193,7 @@ def _refuse_loose_pictures(folder: Path, inner: list[Path]) -> None:
     loose = [
         path.name
         for path in folder.iterdir()
-        if _visible(path.name) and path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
+        if _visible(path.name) and path.suffix.lower() in _PICTURES and path.is_file()
     ]
     if loose:
         where = "beside its class folders" if inner else "but no class folders"
@@ -196,16 +211,11 @@ def _of_classes(root: Path, folders: list[Path], part: str) -> list[Picture]:
     ]
 
 
-def _flat(root: Path, parts: dict[str, str]) -> list[Picture]:
-    relative = ((path, path.relative_to(root)) for path in _walk(root))
-    return [Picture(p, _printable(r), "", parts.get(r.parts[0], "")) for p, r in relative]
-
-
 def _walk(folder: Path) -> Iterator[Path]:
     """Yield the files below a folder in sorted order, following links but never in a circle."""
     found: list[Path] = []
     seen: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, onerror=_reraise, followlinks=True):
         real = os.path.realpath(place)
         if real in seen:
             folders.clear()
@@ -213,10 +223,48 @@ def _walk(folder: Path) -> Iterator[Path]:
         seen.add(real)
         folders[:] = filter(_visible, folders)
         paths = (Path(place, name) for name in files if _visible(name))
-        found += (path for path in paths if path.suffix.lower() not in _SIDECARS)
+        found += (path for path in paths if path.suffix.lower() not in _COMPANIONS)
     return iter(sorted(found, key=lambda path: path.as_posix()))
+
+
+def _reraise(error: OSError) -> None:
+    raise error
 
 
 def _printable(path: Path) -> str:
     # Names that are not valid UTF-8 reach Python as lone surrogates, which no file can store.
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+
+
+def _check_classes(
+    root: Path,
+    pictures: tuple[Picture, ...],
+    class_names: tuple[str, ...] | None,
+    min_images: int,
+    problems: tuple[Problem, ...],
+) -> None:
+    left_out = f" ({len(problems)} files were left out, such as {problems[0]})" if problems else ""
+    if not pictures:
+        raise ValueError(f"{root} holds no readable picture{left_out}.")
+    if class_names is None:
+        return
+    if len(class_names) < 2:
+        raise ValueError(
+            f"{root} holds a single class ({class_names[0]}); expected a sub-folder for each of at "
+            "least two classes."
+        )
+    for name in class_names:
+        own = [picture for picture in pictures if picture.class_name == name]
+        if len(own) < min_images:
+            raise ValueError(
+                f"Class '{name}' in {root} has {len(own)} readable pictures and needs at least "
+                f"{min_images}{left_out}; add pictures, or take the class out."
+            )
+        if any(picture.part for picture in own) and "train" not in {p.part for p in own}:
+            raise ValueError(f"Class '{name}' in {root} has no picture in the train folder.")
+
+
+def _bad_files(root: Path, problems: tuple[Problem, ...]) -> str:
+    shown = "; ".join(str(problem) for problem in problems[:10])
+    more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
+    return f"{root} holds {len(problems)} bad files: {shown}{more}."

@@ -6,6 +6,7 @@ not applied, which is also what Keras' and PyTorch's loaders do.
 
 import stat
 import warnings
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -16,6 +17,7 @@ from PIL import (
     ImageOps,
     PngImagePlugin,  # noqa: F401
     TiffImagePlugin,  # noqa: F401  (imported here so that threads never race to register them)
+    UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401
 )
 
@@ -27,6 +29,8 @@ MAX_PIXELS = 100_000_000
 # An allow-list keeps Pillow's rarer parsers (EPS runs Ghostscript) away from strangers' files.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _FORMAT_NAMES = "JPEG, PNG, WebP, BMP, TIFF or GIF"
+
+_SIXTEEN_TO_EIGHT = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
 
 # warnings.catch_warnings is not thread-safe before Python 3.14, so Pillow's remarks on odd
 # metadata are silenced once, for Pillow's modules only. What matters is raised as ImageError.
@@ -74,7 +78,7 @@ def read_image(path: str | Path, *, mode: Mode = "RGB") -> NDArray[np.uint8]:
         return decode_image(stream, file=str(path), mode=mode)
 
 
-def open_image(path: str | Path, *, file: str | None = None) -> BinaryIO:
+def open_image(path: str | Path, *, file: str | None = None) -> BufferedReader:
     """Open a picture file for reading, with a clear error where that is impossible.
 
     Use it with `decode_image` when the same open file is also to be hashed.
@@ -133,7 +137,7 @@ def decode_image(stream: BinaryIO, *, file: str, mode: Mode = "RGB") -> NDArray[
             return _to_array(_eight_bit(_upright(picture), file), mode)
     except ImageError:
         raise
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise ImageError(file, f"not a picture ({_FORMAT_NAMES})") from None
     except Image.DecompressionBombError:
         raise ImageError(file, _too_large()) from None
@@ -160,7 +164,9 @@ def resize(image: NDArray[np.uint8], image_size: int | tuple[int, int]) -> NDArr
     Raises:
         ValueError: If `image` does not have three axes or `image_size` is not positive.
     """
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if isinstance(image_size, int | np.integer):
+        image_size = (int(image_size), int(image_size))
+    height, width = image_size
     if image.ndim != 3:
         raise ValueError(f"image must be (height, width, channels), got shape {image.shape}.")
     if height < 1 or width < 1:
@@ -224,7 +230,7 @@ def _to_picture(image: NDArray[np.uint8]) -> Image.Image:
 def _upright(picture: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(picture)
-    except Exception:  # a broken EXIF block is no reason to refuse sound pixels
+    except Exception:  # noqa: BLE001  a broken EXIF block is no reason to refuse sound pixels
         return picture
 
 
@@ -232,8 +238,7 @@ def _eight_bit(picture: Image.Image, file: str) -> Image.Image:
     """Return the picture in mode "L" or "RGB"."""
     if picture.mode.startswith("I;16"):
         # Pillow's own conversion clips at 255, which turns nearly every 16-bit picture white.
-        pixels = np.asarray(picture).astype(np.uint32)
-        return Image.fromarray(((pixels * 255 + 32767) // 65535).astype(np.uint8))
+        return Image.fromarray(_SIXTEEN_TO_EIGHT[np.asarray(picture)])
     if picture.mode in ("I", "F"):
         kind = "32-bit integers" if picture.mode == "I" else "floating-point numbers"
         raise ImageError(file, f"its pixels are {kind} of unknown range; save it as 8 or 16 bit")

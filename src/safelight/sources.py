@@ -1,5 +1,6 @@
 """Where a data set's pixels come from: files that are decoded when read, or arrays in memory."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,8 +12,15 @@ from safelight.images import Mode, decode_image, open_image
 
 
 class Source(Protocol):
-    def read(self, index: int, mode: Mode) -> NDArray[np.uint8]: ...
-    def subset(self, indices: NDArray[np.int64]) -> "Source": ...
+    """What a data set asks of the place that its pictures come from."""
+
+    def read(self, index: int, mode: Mode) -> NDArray[np.uint8]:
+        """Give picture `index`, (height, width, 3 | 1), uint8."""
+        ...
+
+    def subset(self, indices: NDArray[np.int64]) -> "Source":
+        """Give the same place, narrowed to some pictures."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -23,11 +31,13 @@ class Files:
     files: tuple[str, ...]
 
     def read(self, index: int, mode: Mode) -> NDArray[np.uint8]:
+        """Decode a file anew."""
         file = self.files[index]
         with open_image(self.paths[index], file=file) as stream:
             return decode_image(stream, file=file, mode=mode)
 
     def subset(self, indices: NDArray[np.int64]) -> "Files":
+        """Keep some of the files."""
         return Files(tuple(self.paths[i] for i in indices), tuple(self.files[i] for i in indices))
 
 
@@ -39,6 +49,7 @@ class Arrays:
     rows: NDArray[np.int64]
 
     def read(self, index: int, mode: Mode) -> NDArray[np.uint8]:
+        """Copy a picture."""
         image = self.images[self.rows[index]]
         if mode == "RGB":
             return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image.copy()
@@ -49,8 +60,47 @@ class Arrays:
         return ((weighted + 0x8000) >> 16).astype(np.uint8)[..., np.newaxis]
 
     def subset(self, indices: NDArray[np.int64]) -> "Arrays":
+        """Keep some of the rows, of the same memory."""
         return Arrays(self.images, self.rows[indices])
 
     def __reduce__(self) -> tuple[type["Arrays"], tuple[NDArray, NDArray]]:
         # A pickled subset carries its own pictures only, not those of the whole data set.
         return Arrays, (self.images[self.rows], np.arange(len(self.rows)))
+
+
+def array_digest(image: NDArray[np.uint8]) -> str:
+    """Digest a picture in memory.
+
+    Args:
+        image: Pixels of any shape.
+
+    Returns:
+        SHA-256 (hex) of shape, dtype and pixels.
+    """
+    header = f"{image.shape}{image.dtype}".encode()
+    return hashlib.sha256(header + image.tobytes()).hexdigest()
+
+
+def check_arrays(images: NDArray, labels: NDArray, num_classes: int) -> None:
+    """Refuse arrays that are not labelled pictures.
+
+    Args:
+        images: Should be (n, height, width) or (n, height, width, 3 | 1), uint8.
+        labels: Should be (n,), integers from 0 to num_classes - 1.
+        num_classes: The number of classes.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    channels = images.shape[3] if images.ndim == 4 else 1
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or channels not in (1, 3):
+        raise ValueError(
+            "images must be uint8 of shape (n, height, width) or (n, height, width, 3 | 1), got "
+            f"{images.dtype} {images.shape}."
+        )
+    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"labels must be integers of shape ({len(images)},), got {labels.dtype} {labels.shape}."
+        )
+    if len(labels) == 0 or labels.min() < 0 or labels.max() >= max(num_classes, 1):
+        raise ValueError(f"labels must lie in 0 to {num_classes - 1} and there must be some.")

@@ -22,20 +22,21 @@ def merge_units(
     Returns:
         The unit of each item, (num_items,), numbered from 0.
     """
-    parents = np.arange(num_items)
+    # Imported here to keep `import safelight.datasets` quick.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    joined = [(member, cluster[0]) for cluster in clusters for member in cluster]
+    pairs = np.array(joined, dtype=np.int64).reshape(-1, 2)
     if groups is not None:
         _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
-        parents = first[inverse]
-    for cluster in clusters:
-        members = list(cluster)
-        joined = np.isin(parents, parents[members])
-        parents[joined] = parents[members].min()
-    return np.unique(parents, return_inverse=True)[1].astype(np.int64)
+        pairs = np.concatenate([pairs, np.stack([np.arange(num_items), first[inverse]], axis=1)])
+    ones = np.ones(len(pairs), dtype=np.int8)
+    graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(num_items, num_items))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
-def class_quotas(
-    counts: NDArray[np.int64], fractions: tuple[float, ...]
-) -> NDArray[np.int64]:
+def class_quotas(counts: NDArray[np.int64], fractions: tuple[float, ...]) -> NDArray[np.int64]:
     """Say how many items of each class every part should get.
 
     Use it to turn fractions into whole numbers. A part's total is its fraction of all items,

@@ -1,0 +1,499 @@
+import hashlib
+import io
+import pickle
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageEnhance
+
+from safelight import datasets
+from safelight.datasets import ImageDataset, from_directory, load, make_shapes, split
+from safelight.duplicates import find_duplicates
+from safelight.images import ImageError, read_image
+from safelight.splits import class_quotas, deal_units, merge_units
+
+
+def picture(seed, size=48):
+    """Blobs at random places: pictures of different seeds are far from alike."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
+
+
+def folder_of(root, **sizes):
+    """Write `sizes[name]` different pictures into root/name, for each name."""
+    for number, (name, size) in enumerate(sizes.items()):
+        place = root.joinpath(*name.split("__"))
+        place.mkdir(parents=True)
+        for i in range(size):
+            picture(1000 * number + i).save(place / f"{i:03}.png")
+    return root
+
+
+def dataset_of(labels, groups=None, duplicates=(), parts=None, num_classes=None):
+    """A data set that is only counted, never read."""
+    labels = np.asarray(labels)
+    num_classes = labels.max() + 1 if num_classes is None else num_classes
+    return ImageDataset(
+        name="made",
+        class_names=tuple(f"c{i}" for i in range(num_classes)),
+        labels=labels,
+        digests=tuple(str(i) for i in range(len(labels))),
+        files=tuple(str(i) for i in range(len(labels))),
+        source=datasets.Arrays(np.zeros((len(labels), 8, 8, 1), np.uint8), np.arange(len(labels))),
+        groups=None if groups is None else np.asarray(groups),
+        duplicates=duplicates,
+        parts=parts,
+    )
+
+
+# Folders
+
+
+def test_a_class_per_folder(tmp_path):
+    data = from_directory(folder_of(tmp_path, dog=5, cat=4, cat__young=2))
+    assert data.class_names == ("cat", "dog")
+    assert Counter(data.labels.tolist()) == {0: 6, 1: 5}
+    assert data.files[:2] == ("cat/000.png", "cat/001.png")
+    assert list(data.files) == sorted(data.files)
+    assert data.parts is None
+    for i in (0, 5, 10):
+        path = tmp_path / data.files[i]
+        assert np.array_equal(data.read(i), read_image(path))
+        assert data.read(i, mode="L").shape == (48, 48, 1)
+        assert data.digests[i] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("middle", ["val", "valid", "validation"])
+def test_parts_with_class_folders(tmp_path, middle):
+    sizes = {"train__a": 4, "train__b": 5, f"{middle}__a": 2, f"{middle}__b": 2, "Test__a": 3}
+    data = from_directory(folder_of(tmp_path, **sizes, Test__b=1))
+    assert data.class_names == ("a", "b")
+    assert Counter(data.parts) == {"train": 9, "validation": 4, "test": 4}
+    splits = split(data)
+    assert splits.strategy == "given"
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (9, 4, 4)
+    assert set(splits.test.parts) == {"test"}
+
+
+def test_what_is_not_looked_at(tmp_path):
+    folder_of(tmp_path, a=4, b=4)
+    folder_of(tmp_path / "a" / ".hidden", x=2)
+    folder_of(tmp_path / "__MACOSX", x=2)
+    (tmp_path / "a" / "._000.png").write_bytes(b"x")
+    (tmp_path / "a" / "notes.txt").write_text("x")
+    (tmp_path / "README.md").write_text("x")
+    data = from_directory(tmp_path, strict=True)
+    assert len(data) == 8
+    assert data.problems == ()
+
+
+def test_bad_files_are_named_and_left_out(tmp_path, caplog):
+    folder_of(tmp_path, a=4, b=4)
+    jpeg = io.BytesIO()
+    picture(5, 200).save(jpeg, "JPEG")
+    bad = {
+        "a/cut.jpg": (jpeg.getvalue()[:-900], "truncated"),
+        "a/empty.png": (b"", "empty file"),
+        "b/film.mp4": (b"\0\0\0\x18ftypmp42" + bytes(99), "not a picture"),
+        "b/text.png": (b"hello", "not a picture"),
+    }
+    for name, (content, _) in bad.items():
+        (tmp_path / name).write_bytes(content)
+    Image.new("RGB", (1, 1)).save(tmp_path / "a" / "dot.png")
+    (tmp_path / "b" / "link.png").symlink_to("nowhere.png")
+    picture(77).save(tmp_path / "b" / "no_suffix", format="PNG")
+    data = from_directory(tmp_path)
+    reasons = {problem.file: problem.reason for problem in data.problems}
+    assert set(reasons) == {*bad, "a/dot.png", "b/link.png"}
+    assert all(reason in reasons[name] for name, (_, reason) in bad.items())
+    assert reasons["a/dot.png"] == "1x1 pixels: too small"
+    assert reasons["b/link.png"] == "no such file"
+    assert len(data) == 9
+    assert "b/no_suffix" in data.files
+    assert "Left out: a/cut.jpg: truncated" in caplog.text
+    with pytest.raises(ValueError, match=r"6 bad files: a/cut\.jpg: truncated") as caught:
+        from_directory(tmp_path, strict=True)
+    assert "b/text.png" in str(caught.value)
+
+
+def test_strict_lists_ten_and_counts_the_rest(tmp_path):
+    folder_of(tmp_path, a=4, b=4)
+    for i in range(13):
+        (tmp_path / "a" / f"x{i:02}.png").write_bytes(b"?")
+    with pytest.raises(ValueError, match=r"13 bad files.*x09.*; and 3 more") as caught:
+        from_directory(tmp_path, strict=True)
+    assert "x10" not in str(caught.value)
+
+
+def test_folders_that_are_no_data_sets(tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        from_directory(tmp_path / "none")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match="is a file"):
+        from_directory(tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="is empty"):
+        from_directory(tmp_path / "empty")
+    with pytest.raises(ValueError, match="no readable picture"):
+        from_directory(tmp_path / "empty", labels=False)
+    with pytest.raises(ValueError, match=r"single class \(a\)"):
+        from_directory(folder_of(tmp_path / "single", a=5))
+    with pytest.raises(ValueError, match=r"'b'.* has 3 readable pictures and needs at least 4"):
+        from_directory(folder_of(tmp_path / "few", a=5, b=3))
+    assert len(from_directory(tmp_path / "few", min_images_per_class=3)) == 8
+    picture(0).save(folder_of(tmp_path / "loose", a=4, b=4) / "000.png")
+    picture(0).save(tmp_path / "loose" / "001.png")
+    with pytest.raises(ValueError, match=r"holds 2 pictures \(000.png, ...\) beside its class"):
+        from_directory(tmp_path / "loose")
+    with pytest.raises(ValueError, match="no class folders"):
+        from_directory(tmp_path / "loose" / "a")
+    with pytest.raises(ValueError, match="same part twice"):
+        from_directory(folder_of(tmp_path / "twice", train__a=4, val__a=4, valid__a=4))
+    with pytest.raises(ValueError, match=r"'b'.* no picture in the train folder"):
+        from_directory(folder_of(tmp_path / "untrained", train__a=4, test__b=4))
+
+
+def test_pictures_without_labels(tmp_path):
+    folder_of(tmp_path, a=2, b__c=1)
+    picture(9).save(tmp_path / "loose.png")
+    data = from_directory(tmp_path, labels=False)
+    assert data.class_names == ()
+    assert data.num_classes == 0
+    assert data.labels.tolist() == [0, 0, 0, 0]
+    splits = split(data, validation_fraction=0)
+    assert len(splits.train) == 3
+
+
+def test_links_in_a_circle_end(tmp_path):
+    folder_of(tmp_path, a=4, b=4)
+    (tmp_path / "a" / "again").symlink_to(tmp_path / "a", target_is_directory=True)
+    assert len(from_directory(tmp_path)) == 8
+
+
+def test_names_that_are_not_unicode(tmp_path):
+    folder_of(tmp_path, a=4, größe=4)
+    with Path(tmp_path / "a" / "b\udcff.png").open("wb") as stream:
+        picture(50).save(stream, format="PNG")
+    data = from_directory(tmp_path)
+    assert "a/b\\xff.png" in data.files
+    assert "größe" in data.class_names
+    assert data.read(data.files.index("a/b\\xff.png")).shape == (48, 48, 3)
+
+
+def test_a_file_that_goes_bad_is_named_by_its_short_name(tmp_path):
+    data = from_directory(folder_of(tmp_path, a=4, b=4))
+    (tmp_path / "a" / "001.png").unlink()
+    with pytest.raises(ImageError, match=r"^a/001\.png: no such file$"):
+        data.read(1)
+
+
+# Identity
+
+
+def test_one_byte_changes_the_digest_and_a_label_the_fingerprint(tmp_path):
+    before = from_directory(folder_of(tmp_path, a=4, b=4))
+    again = from_directory(tmp_path)
+    assert before.fingerprint == again.fingerprint
+    path = tmp_path / "a" / "002.png"
+    path.write_bytes(path.read_bytes() + b"\0")  # after the end of the picture: same pixels
+    after = from_directory(tmp_path)
+    changed = [a != b for a, b in zip(before.digests, after.digests, strict=True)]
+    assert changed == [False, False, True] + [False] * 5
+    assert before.fingerprint != after.fingerprint
+    path.rename(tmp_path / "b" / "a_name_that_sorts_last.png")
+    assert from_directory(tmp_path, min_images_per_class=3).fingerprint != after.fingerprint
+    images = np.zeros((4, 8, 8), np.uint8)
+    one = ImageDataset.from_arrays(images, [0, 0, 1, 1], class_names=("a", "b"))
+    two = ImageDataset.from_arrays(images, [0, 1, 1, 1], class_names=("a", "b"))
+    three = ImageDataset.from_arrays(images, [0, 0, 1, 1], class_names=("a", "c"))
+    assert len({one.fingerprint, two.fingerprint, three.fingerprint}) == 3
+
+
+def test_subsets_keep_everything_in_step():
+    data = dataset_of([0, 1, 0, 1, 0, 1], groups=[5, 5, 6, 6, 7, 7], duplicates=((0, 3, 5), (1, 2)))
+    part = data.subset([5, 2, 3])
+    assert part.files == ("5", "2", "3")
+    assert part.labels.tolist() == [1, 0, 1]
+    assert part.groups.tolist() == [7, 6, 6]
+    assert part.duplicates == ((0, 2),)
+    assert part.subset([0, 2]).duplicates == ((0, 1),)
+    assert len(data.subset([])) == 0
+    with pytest.raises(ValueError, match="once"):
+        data.subset([1, 1])
+
+
+def test_arrays(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (6, 9, 7), dtype=np.uint8)
+    data = ImageDataset.from_arrays(grey, [0, 1] * 3, class_names=("a", "b"))
+    assert np.array_equal(data.read(4, mode="L")[..., 0], grey[4])
+    assert np.array_equal(data.read(4), np.repeat(grey[4][..., None], 3, axis=-1))
+    copy = pickle.loads(pickle.dumps(data.subset([4, 1])))
+    assert np.array_equal(copy.read(0, mode="L")[..., 0], grey[4])
+    colour = np.random.default_rng(0).integers(0, 256, (2, 9, 7, 3), dtype=np.uint8)
+    Image.fromarray(colour[1]).save(tmp_path / "a.png")
+    data = ImageDataset.from_arrays(colour, [0, 1], class_names=("a", "b"))
+    assert np.array_equal(data.read(1, mode="L"), read_image(tmp_path / "a.png", mode="L"))
+    data.read(1)[:] = 0
+    assert np.array_equal(data.read(1), colour[1])
+    with pytest.raises(ValueError, match="uint8"):
+        ImageDataset.from_arrays(grey / 255, [0] * 6, class_names=("a", "b"))
+    with pytest.raises(ValueError, match="labels must lie in"):
+        ImageDataset.from_arrays(grey, [2] * 6, class_names=("a", "b"))
+    with pytest.raises(ValueError, match="shape"):
+        ImageDataset.from_arrays(grey, [0] * 5, class_names=("a", "b"))
+
+
+# Duplicates
+
+
+def test_copies_are_found_and_look_alikes_are_not(tmp_path):
+    folder_of(tmp_path, a=12, b=12)
+    original = picture(3)  # is a/003.png
+    original.save(tmp_path / "b" / "copy.png")
+    original.save(tmp_path / "b" / "jpeg.jpg", quality=75)
+    original.resize((120, 90)).save(tmp_path / "b" / "resized.png")
+    ImageEnhance.Brightness(original).enhance(1.05).save(tmp_path / "a" / "brighter.png")
+    data = from_directory(tmp_path)
+    named = [{data.files[i] for i in cluster} for cluster in data.duplicates]
+    copies = {"b/copy.png", "b/jpeg.jpg", "b/resized.png", "a/brighter.png"}
+    assert named == [{"a/003.png", *copies}]
+    assert data.conflicting_duplicates == data.duplicates
+    for seed in range(5):
+        splits = split(data, seed=seed)
+        held = [i for i in splits.indices if {"a/003.png"} & set(getattr(splits, i).files)]
+        assert copies <= set(getattr(splits, held[0]).files)
+
+
+def test_colour_alone_tells_pictures_apart_and_flat_ones_have_no_shape():
+    y, x = np.mgrid[:32, :32]
+    disc = (np.hypot(y - 16, x - 16) < 9)[..., None]
+    red, blue = (np.where(disc, colour, 255) for colour in ([220, 30, 30], [30, 30, 220]))
+    flat = [np.full((32, 32, 3), grey) for grey in (10, 60, 200)]
+    images = np.stack([red, blue, *flat, red]).astype(np.uint8)
+    data = ImageDataset.from_arrays(images, [0] * 6, class_names=("a", "b"))
+    assert data.duplicates == ((0, 5),)
+
+
+def test_duplicates_agree_with_brute_force():
+    rng = np.random.default_rng(0)
+    images = [np.asarray(picture(i // 2 if rng.random() < 0.3 else i, 32)) for i in range(60)]
+    digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
+    clusters = find_duplicates(digests, [None] * 60, lambda i: images[i])
+    same = {frozenset(i for i in range(60) if digests[i] == d) for d in digests}
+    assert {frozenset(c) for c in clusters} == {s for s in same if len(s) > 1}
+
+
+# Splits
+
+LABELS = st.lists(st.integers(0, 2), min_size=30, max_size=120)
+
+
+def whole(splits, size):
+    together = np.concatenate([splits.indices[name] for name in ("train", "validation", "test")])
+    return np.array_equal(np.sort(together), np.arange(size))
+
+
+@settings(max_examples=60, deadline=None)
+@given(labels=LABELS, seed=st.integers(0, 99))
+def test_stratified_splits_meet_their_quotas(labels, seed):
+    labels = np.array([0, 1, 2] * 4 + labels)
+    data = dataset_of(labels)
+    splits = split(data, seed=seed)
+    assert whole(splits, len(data))
+    assert abs(len(splits.test) - 0.25 * len(data)) <= 3
+    for name, share in {"test": 0.25, "validation": 0.15, "train": 0.6}.items():
+        counts = np.bincount(labels[splits.indices[name]], minlength=3)
+        assert (np.abs(counts - share * np.bincount(labels)) < 2).all()
+        assert (counts > 0).all()
+    again = split(data, seed=seed)
+    assert all(np.array_equal(splits.indices[k], again.indices[k]) for k in splits.indices)
+
+
+@settings(max_examples=60, deadline=None)
+@given(labels=LABELS, seed=st.integers(0, 99), data=st.data())
+def test_nothing_straddles(labels, seed, data):
+    labels = [0, 1, 2] * 12 + labels
+    size = len(labels)
+    pairs = data.draw(st.lists(st.tuples(*[st.integers(0, size - 1)] * 2), max_size=10))
+    units = merge_units(size, tuple(pairs))
+    clusters = [tuple(np.flatnonzero(units == u).tolist()) for u in np.unique(units)]
+    clusters = tuple(c for c in clusters if len(c) > 1)
+    groups = np.arange(size) // 3
+    made = dataset_of(labels, groups=groups, duplicates=clusters, num_classes=3)
+    for strategy in ("stratified", "grouped"):
+        splits = split(made, seed=seed, strategy=strategy)
+        assert whole(splits, size)
+        part = np.empty(size, int)
+        for number, name in enumerate(splits.indices):
+            part[splits.indices[name]] = number
+        assert all(len(set(part[list(cluster)])) == 1 for cluster in clusters)
+        if strategy == "grouped":
+            assert all(len(set(part[groups == group])) == 1 for group in groups)
+        assert abs(len(splits.test) - size / 4) < 0.1 * size
+
+
+def test_units_are_joined_through_third_parties():
+    units = merge_units(7, ((0, 3), (4, 5)), np.array([0, 0, 1, 2, 2, 3, 4]))
+    assert len(set(units[[0, 1, 3, 4, 5]])) == 1
+    assert len(set(units)) == 3
+
+
+def test_quotas_sum_to_the_counts():
+    counts = np.array([1803, 821])
+    quotas = class_quotas(counts, (0.15, 0.25))
+    assert quotas.sum(axis=0).tolist() == counts.tolist()
+    assert quotas.sum(axis=1).tolist() == [1574, 394, 656]
+    dealt = deal_units(np.arange(2624), np.repeat([0, 1], counts), quotas, seed=1)
+    assert np.bincount(dealt).tolist() == [1574, 394, 656]
+
+
+def test_seeds_differ_and_the_folder_order_does_not_matter(tmp_path):
+    data = dataset_of([0, 1] * 50)
+    assert not np.array_equal(split(data, seed=0).indices["test"], split(data).indices["test"] + 1)
+    assert not np.array_equal(split(data, seed=1).indices["test"], split(data).indices["test"])
+    one = folder_of(tmp_path / "one", a=8, b=8)
+    two = tmp_path / "two"
+    for path in sorted(one.rglob("*.png"), reverse=True):
+        (two / path.relative_to(one)).parent.mkdir(parents=True, exist_ok=True)
+        (two / path.relative_to(one)).write_bytes(path.read_bytes())
+    assert split(from_directory(one)).test.files == split(from_directory(two)).test.files
+
+
+def test_splits_that_cannot_be(tmp_path):
+    data = dataset_of([0] * 20 + [1] * 20)
+    with pytest.raises(ValueError, match="no groups"):
+        split(data, strategy="grouped")
+    with pytest.raises(ValueError, match="strategy must be"):
+        split(data, strategy="random")
+    for bad in ({"test_fraction": 0}, {"test_fraction": 0.9}, {"validation_fraction": -0.1}):
+        with pytest.raises(ValueError, match="test_fraction must be positive"):
+            split(data, **bad)
+    with pytest.raises(ValueError, match="train part would have no picture of c1"):
+        split(dataset_of([0] * 20 + [1]))
+    with pytest.raises(ValueError, match="cannot be split"):
+        split(dataset_of([0, 0, 0, 1, 1, 1], duplicates=((0, 1, 2), (3, 4, 5))))
+
+
+def test_no_validation_part():
+    splits = split(dataset_of([0, 1] * 10), validation_fraction=0)
+    assert len(splits.validation) == 0
+    assert len(splits.train) == 15
+
+
+def test_given_parts_win_and_what_they_lack_is_dealt_from_training(caplog):
+    parts = ("train",) * 60 + ("test",) * 40
+    data = dataset_of([0, 1] * 50, parts=parts, duplicates=((3, 80), (4, 5)))
+    splits = split(data, seed=3)
+    assert splits.indices["test"].tolist() == list(range(60, 100))
+    assert len(splits.validation) == 15  # 0.15 of all
+    assert splits.straddling == ((3, 80),)
+    assert "straddle" in caplog.text
+    held = [name for name, rows in splits.indices.items() if 4 in rows or 5 in rows]
+    assert len(held) == 1
+    only_train = split(dataset_of([0, 1] * 50, parts=("train",) * 100))
+    assert [len(rows) for rows in only_train.indices.values()] == [60, 15, 25]
+
+
+# Known data sets
+
+
+def test_unknown_names_and_arguments():
+    with pytest.raises(ValueError, match="'elpv' or 'mnist'"):
+        load("imagenet")
+    with pytest.raises(ValueError, match="must be 'all'"):
+        load("elpv", part="train")
+    with pytest.raises(ValueError, match="part must be"):
+        load("mnist", part="validation")
+
+
+@pytest.fixture
+def elpv(tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    lines = []
+    for i in range(125):
+        picture(i).convert("L").save(tmp_path / "images" / f"cell{i + 1:04}.png")
+        kind = "mono" if i % 2 else "poly"
+        lines.append(f"images/cell{i + 1:04}.png  {i % 4 / 3}                 {kind}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr(datasets.assets, "fetch", lambda name: tmp_path)
+
+
+def test_elpv(elpv):
+    data = load("elpv")
+    assert data.class_names == ("functional", "defective")
+    assert data.labels[:5].tolist() == [0, 0, 1, 1, 0]
+    assert load("elpv", threshold=0).labels[:5].tolist() == [0, 1, 1, 1, 0]
+    assert np.allclose(data.targets[:2], [[1, 0], [2 / 3, 1 / 3]])
+    assert np.bincount(data.groups).tolist() == [60, 60, 5]
+    assert data.types[:2] == ("poly", "mono")
+    assert data.read(124).shape == (48, 48, 3)
+    with pytest.raises(ValueError, match="threshold"):
+        load("elpv", threshold=1.5)
+
+
+def idx(array):
+    header = bytes([0, 0, 8, array.ndim])
+    return header + np.array(array.shape, ">u4").tobytes() + array.tobytes()
+
+
+def test_mnist(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    digits = {"train": 30, "t10k": 20}
+    images = {k: rng.integers(0, 256, (n, 28, 28), dtype=np.uint8) for k, n in digits.items()}
+    for name, size in digits.items():
+        (tmp_path / f"{name}-images-idx3-ubyte").write_bytes(idx(images[name]))
+        labels = np.arange(size, dtype=np.uint8) % 10
+        (tmp_path / f"{name}-labels-idx1-ubyte").write_bytes(idx(labels))
+    monkeypatch.setattr(datasets.assets, "fetch", lambda name: tmp_path)
+    data = load("mnist")
+    assert Counter(data.parts) == {"train": 30, "test": 20}
+    assert np.array_equal(data.read(33, mode="L")[..., 0], images["t10k"][3])
+    assert data.labels[33] == 3
+    test = load("mnist", part="test")
+    assert set(test.parts) == {"test"}
+    assert len(test) == 20
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(images["train"])[:-1])
+    with pytest.raises(ValueError, match="not an IDX file"):
+        load("mnist")
+
+
+@pytest.mark.assets
+@pytest.mark.slow
+def test_the_real_elpv_has_no_duplicates_and_the_known_counts():
+    data = load("elpv")
+    assert len(data) == 2624
+    assert np.bincount(data.labels).tolist() == [1803, 821]
+    assert Counter(data.targets[:, 1].round(2).tolist()).most_common(1)[0][1] == 1508
+    splits = split(data)
+    assert (len(splits.train) + len(splits.validation), len(splits.test)) == (1968, 656)
+    scan = from_directory(datasets.assets.fetch("elpv"), labels=False)
+    assert scan.duplicates == data.duplicates
+
+
+def test_shapes_are_seeded_and_balanced():
+    data = make_shapes(50, image_size=24, num_classes=4, seed=3)
+    assert data.class_names == ("circle", "square", "triangle", "cross")
+    assert np.bincount(data.labels).tolist() == [13, 13, 12, 12]
+    assert data.read(0).shape == (24, 24, 3)
+    assert data.duplicates == ()
+    assert data.fingerprint == make_shapes(50, image_size=24, num_classes=4, seed=3).fingerprint
+    assert data.fingerprint != make_shapes(50, image_size=24, num_classes=4, seed=4).fingerprint
+    for bad in ({"num_classes": 1}, {"num_classes": 9}, {"image_size": 4}):
+        with pytest.raises(ValueError, match="make_shapes needs"):
+            make_shapes(5, **bad)
+
+
+def test_importing_loads_nothing_heavy():
+    heavy = "{'keras', 'tensorflow', 'matplotlib', 'sklearn', 'scipy'}"
+    code = f"import sys, safelight.datasets; print({heavy} & set(sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "set()"
