@@ -3,5 +3,50 @@
     from safelight import datasets, transfer
     splits = datasets.split(datasets.load("elpv"), seed=0)
     trained = transfer.train(splits, transfer.TrainConfig(unfreeze_from="block5_conv1"))
-    report = transfer.evaluate(trained.model, splits.test, cut=trained.cut)
+    report = transfer.evaluate(trained.model, splits.test, config=trained.config)
+
+Names are loaded when they are first used, and Keras with them.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from safelight.transfer.augmentation import ViewMaker as ViewMaker
+    from safelight.transfer.backbones import freeze as freeze
+    from safelight.transfer.backbones import load_backbone as load_backbone
+    from safelight.transfer.backbones import unfreeze_from as unfreeze_from
+    from safelight.transfer.config import TrainConfig as TrainConfig
+    from safelight.transfer.evaluation import evaluate as evaluate
+    from safelight.transfer.evaluation import predict as predict
+    from safelight.transfer.feature_cache import FeatureCache as FeatureCache
+    from safelight.transfer.features import FeatureExtractor as FeatureExtractor
+    from safelight.transfer.features import FeatureLayer as FeatureLayer
+    from safelight.transfer.models import build_classifier as build_classifier
+    from safelight.transfer.training import train as train
+
+_HOMES = {
+    "FeatureCache": "feature_cache",
+    "FeatureExtractor": "features",
+    "FeatureLayer": "features",
+    "TrainConfig": "config",
+    "ViewMaker": "augmentation",
+    "build_classifier": "models",
+    "evaluate": "evaluation",
+    "freeze": "backbones",
+    "load_backbone": "backbones",
+    "predict": "evaluation",
+    "train": "training",
+    "unfreeze_from": "backbones",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -15,36 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-
-@dataclasses.dataclass(frozen=True)
-class Augmentation:
-    """What may happen to a picture; ranges as in the Keras layers of the same names.
-
-    Attributes:
-        horizontal_flip: Mirror left and right, in half of the cases.
-        vertical_flip: Mirror top and bottom, in half of the cases.
-        rotation: Largest turn either way, as a fraction of a full circle (0.02 is 7.2 degrees).
-        zoom: Largest change of scale either way, as a fraction.
-        translation: Largest shift either way, as a fraction of the side.
-        contrast: Largest change of contrast either way, as a fraction.
-    """
-
-    horizontal_flip: bool = True
-    vertical_flip: bool = False
-    rotation: float = 0.02
-    zoom: float = 0.05
-    translation: float = 0.0
-    contrast: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("rotation", "zoom", "translation", "contrast"):
-            value = getattr(self, name)
-            if not 0.0 <= value < 1.0:
-                raise ValueError(f"{name}={value} is not a fraction: expected 0 <= {name} < 1.")
-
-    @property
-    def is_identity(self) -> bool:
-        return self == Augmentation(False, False, 0.0, 0.0, 0.0, 0.0)
+from safelight.transfer.config import Augmentation
 
 
 def build_augmentation(augmentation: Augmentation) -> list[keras.layers.Layer]:

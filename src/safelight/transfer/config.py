@@ -1,11 +1,42 @@
-"""The settings of one training, flat; the command line's flags and `config.json` are made of them."""
+"""The settings of one training, flat; the command line's flags and `config.json` are made of them.
+
+Loads no Keras: `safelight transfer train --help` reads it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 
-from safelight.transfer.augmentation import Augmentation
-from safelight.transfer.backbones import find_backbone
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """What may happen to a picture; ranges as in the Keras layers of the same names.
+
+    Attributes:
+        horizontal_flip: Mirror left and right, in half of the cases.
+        vertical_flip: Mirror top and bottom, in half of the cases.
+        rotation: Largest turn either way, as a fraction of a full circle (0.02 is 7.2 degrees).
+        zoom: Largest change of scale either way, as a fraction.
+        translation: Largest shift either way, as a fraction of the side.
+        contrast: Largest change of contrast either way, as a fraction.
+    """
+
+    horizontal_flip: bool = True
+    vertical_flip: bool = False
+    rotation: float = 0.02
+    zoom: float = 0.05
+    translation: float = 0.0
+    contrast: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("rotation", "zoom", "translation", "contrast"):
+            value = getattr(self, name)
+            if not 0.0 <= value < 1.0:
+                raise ValueError(f"{name}={value} is not a fraction: expected 0 <= {name} < 1.")
+
+    @property
+    def is_identity(self) -> bool:
+        return self == Augmentation(False, False, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,7 +44,7 @@ class TrainConfig:
     """What to train and how.
 
     Attributes:
-        backbone: The pretrained network, a row of `transfer.BACKBONES`.
+        backbone: The pretrained network, a row of `transfer.backbones.BACKBONES`.
         image_size: Side in pixels that pictures are resized to.
         unfreeze_from: The first layer or block that is trained after the head; `"all"` trains everything,
             `None` only the head.
@@ -73,7 +104,6 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        find_backbone(self.backbone)
         for name, values in _CHOICES.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {values}.")

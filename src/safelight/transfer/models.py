@@ -1,7 +1,7 @@
 """From a backbone to a classifier, from a classifier to its trainable tail, and back to one model.
 
     classifier = build_classifier(backbone, head_layers, num_classes=2)
-    tail = build_tail(classifier, cut="block4_pool")     # takes the cached activations of the cut
+    tail = build_tail(classifier, [FeatureLayer("block4_pool")])     # takes the cached activations
     ...train the tail...
     join(classifier, tail)                               # one ordinary model again, with what the tail learned
 
@@ -83,7 +83,7 @@ def build_classifier(
             pool(
                 backbones.get_layer(backbone, head.layer).output,
                 head.pooling,
-                name=f"head_{head.layer}_{head.pooling}",
+                name=pooled_name(head),
             )
             for head in head_layers
         ]
@@ -114,31 +114,43 @@ def build_head(
     return keras.Model(inputs, logits, name="head")
 
 
-def build_tail(classifier: keras.Model, cut: str, *, precision: str = "float32") -> keras.Model:
-    """Everything above the cut, as a model of its own that shares nothing with the classifier.
+def build_tail(
+    classifier: keras.Model, kept: Sequence[FeatureLayer], *, precision: str = "float32"
+) -> keras.Model:
+    """Everything above some activations, as a model of its own that shares nothing with the classifier.
 
     Args:
         classifier: As from `build_classifier`.
-        cut: The last frozen layer.
+        kept: The activations that it starts from: the cut alone, unpooled, or all that the head sees.
         precision: `"bfloat16"` multiplies in bfloat16 and keeps float32 weights and sums.
 
     Returns:
-        A model from the cut's activations to logits; all its layers are trainable.
+        A model from those activations (a list of them if there are several) to logits; all its layers are
+        trainable.
 
     Raises:
-        ValueError: A head layer lies below the cut, where the tail cannot see it.
+        ValueError: The head needs a layer that cannot be computed from these.
     """
     copy = backbones.copy_model(classifier, precision=precision)
     for layer in copy.layers:
         layer.trainable = True
-    boundary = backbones.get_layer(copy, cut).output
+    inputs = [
+        copy.get_layer(pooled_name(start)).output if start.pooling else copy.get_layer(start.layer).output
+        for start in kept
+    ]
     try:
-        return keras.Model(boundary, copy.get_layer(LOGITS).output, name="tail")
+        return keras.Model(inputs if len(inputs) > 1 else inputs[0], copy.get_layer(LOGITS).output, name="tail")
     except ValueError as error:
+        names = ", ".join(str(start) for start in kept)
         raise ValueError(
-            f"the head reads a layer below the cut {cut!r}, which a tail cannot see: choose head layers "
-            "at or above the cut, or unfreeze from a shallower block."
+            f"the head reads a layer that cannot be computed from {names}: choose head layers at or above "
+            "the cut, or unfreeze from a shallower block."
         ) from error
+
+
+def pooled_name(head: FeatureLayer) -> str:
+    """The name of the head's pooling layer for it."""
+    return f"head_{head.layer}_{head.pooling}"
 
 
 def build_pixel_model(

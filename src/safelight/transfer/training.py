@@ -19,12 +19,13 @@ import numpy as np
 
 from safelight.datasets import ImageDataset, Splits
 from safelight.transfer import backbones, models
-from safelight.transfer.augmentation import Augmentation, BatchAugmenter, ViewMaker
+from safelight.transfer.augmentation import BatchAugmenter, ViewMaker
 from safelight.transfer.batches import FeatureBatches, ImageBatches
 from safelight.transfer.config import TrainConfig
 from safelight.transfer.feature_cache import FeatureCache
 from safelight.transfer.features import FeatureExtractor, FeatureLayer, Features
 from safelight.transfer.heads import fit_dense_head, fit_logistic_head
+from safelight.transfer.plan import Plan
 
 Report = Callable[[str, int, int, str], None]
 """Called with (stage, done, total, a few words); a progress bar for instance."""
@@ -40,6 +41,7 @@ class TrainedClassifier:
 
     Attributes:
         model: uint8 images `(batch, any, any, 3)` to probabilities `(batch, num_classes)`, float32.
+        config: The settings it was trained with.
         history: A list per metric, one value per epoch of fine-tuning; epoch 0 is the fitted head.
         seconds: Wall time per stage.
         cut: The last frozen layer; `None` where nothing was frozen.
@@ -50,6 +52,7 @@ class TrainedClassifier:
     """
 
     model: keras.Model
+    config: TrainConfig
     history: dict[str, list[float]]
     seconds: dict[str, float]
     cut: str | None
@@ -190,6 +193,7 @@ def train(
     history, interrupted = session.fine_tune(classifier, rows)
     return TrainedClassifier(
         model=classifier,
+        config=config,
         history=history,
         seconds=clock.seconds,
         cut=plan.cut,
@@ -198,46 +202,6 @@ def train(
         images_computed=extractor.num_computed,
         interrupted=interrupted,
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What a configuration means for a given network.
-
-    Attributes:
-        cut: The last frozen layer; `None` where the whole network is trained.
-        head_layers: What the head sees.
-        fine_tunes: Whether anything but the head is trained.
-        cached: Whether activations of the cut stand in for the frozen part.
-    """
-
-    cut: str | None
-    head_layers: tuple[FeatureLayer, ...]
-    fine_tunes: bool
-    cached: bool
-
-    @classmethod
-    def make(cls, backbone: keras.Model, config: TrainConfig) -> Plan:
-        """The plan, with names checked against the network."""
-        last = backbone.layers[-1].name
-        everything = config.unfreeze_from == "all" or not config.pretrained
-        cut = None if everything else last
-        if config.unfreeze_from is not None and not everything:
-            cut = backbones.cut_layer(backbone, config.unfreeze_from)
-        if config.head_layers:
-            head_layers = tuple(_parse_layer(text) for text in config.head_layers)
-        else:
-            names = dict.fromkeys([cut, last] if cut else [last])
-            head_layers = tuple(FeatureLayer(name, "avg") for name in names if name)
-        tunes = everything or config.unfreeze_from is not None
-        return cls(cut, head_layers, tunes and config.epochs > 0, config.cached and cut is not None)
-
-
-def _parse_layer(text: str) -> FeatureLayer:
-    layer, _, pooling = text.partition("/")
-    if pooling not in ("", "avg", "max"):
-        raise ValueError(f"head layer {text!r}: expected LAYER/avg or LAYER/max.")
-    return FeatureLayer(layer, "max" if pooling == "max" else "avg")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -310,9 +274,11 @@ class _Session:
             return {}, False
         with self.clock.stage("fine_tune"):
             if self.plan.cached:
-                cut = str(self.plan.cut)
-                model = models.build_tail(classifier, cut, precision=self.extractor.precision)
-                fit, watch = self._feature_batches(rows, FeatureLayer(cut))
+                start = FeatureLayer(str(self.plan.cut))
+                model = models.build_tail(
+                    classifier, [start], precision=self.extractor.precision
+                )
+                fit, watch = self._feature_batches(rows, start)
             else:
                 model = models.build_pixel_model(
                     classifier, cut=self.plan.cut, precision=self.extractor.precision

@@ -1,0 +1,65 @@
+"""The command line: `safelight NOUN VERB`, a noun a file, a verb the function of the same name.
+
+    safelight transfer train elpv --output runs/cells
+    safelight transfer evaluate runs/cells elpv --json
+    safelight transfer predict runs/cells photo.jpg another_folder
+    safelight runs show runs/cells
+
+A user's mistake is one sentence on standard error and exit code 2, never a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from safelight.cli import assets, cache, runs, transfer
+from safelight.cli.console import fail
+
+app = typer.Typer(
+    help="Learn from small sets of pictures: a folder becomes a classifier you can trust.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(transfer.app, name="transfer")
+app.add_typer(runs.app, name="runs")
+app.add_typer(assets.app, name="assets")
+app.add_typer(cache.app, name="cache")
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: bool = typer.Option(False, "--version", help="Print the version and leave."),
+) -> None:
+    if version:
+        import safelight
+
+        typer.echo(f"safelight {safelight.__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """The console script; turns what users get wrong into one sentence and exit code 2."""
+    # TensorFlow's start-up notes are for its developers; an explicit setting is respected.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        app()
+    except KeyboardInterrupt:
+        fail("stopped. What was computed is kept: the same command goes on from there.", code=130)
+    except BrokenPipeError:
+        # The reader of a pipe has left (`| head`): nothing is wrong, and nobody is there to be told.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if not _is_users(error):
+            raise
+        fail(str(error))
+
+
+def _is_users(error: Exception) -> bool:
+    """Whether the message is written for users; anything else is a defect and keeps its traceback."""
+    known = ("AssetError", "CacheError", "ImageError", "RunError")
+    return isinstance(error, ValueError | OSError) or type(error).__name__ in known

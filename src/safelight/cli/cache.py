@@ -1,0 +1,52 @@
+"""`safelight cache list|clear`: the activations that are kept so that no frozen layer runs twice."""
+
+from __future__ import annotations
+
+import datetime
+
+import typer
+
+from safelight.cli import console
+
+app = typer.Typer(help="Kept activations of frozen layers.", no_args_is_help=True)
+
+
+@app.command(name="list")
+def list_() -> None:
+    """Shows what is kept, newest use first, and the limit."""
+    from safelight.transfer.feature_cache import FeatureCache
+
+    cache = FeatureCache()
+    entries = cache.entries()
+    rows = []
+    for entry in entries:
+        facts = entry.facts
+        used = datetime.datetime.fromtimestamp(entry.last_used, tz=datetime.UTC)
+        layer = f"{facts.get('layer')}/{facts['pooling']}" if facts.get("pooling") else facts.get("layer")
+        rows.append(
+            [
+                entry.key[:10],
+                str(facts.get("network")),
+                str(layer),
+                str(facts.get("view")),
+                str(facts.get("precision")),
+                f"{entry.num_rows:,}",
+                console.megabytes(entry.bytes),
+                f"{used:%Y-%m-%d %H:%M}",
+            ]
+        )
+    names = ["key", "network", "layer", "view", "precision", "images", "size", "last used (UTC)"]
+    console.table(names, rows, right=("images", "size"))
+    total = sum(entry.bytes for entry in entries)
+    limit = console.megabytes(cache.max_bytes)
+    console.say(f"{len(entries)} entries, {console.megabytes(total)} of {limit} in {cache.root}")
+
+
+@app.command()
+def clear() -> None:
+    """Deletes all of it; whatever is needed again is computed again."""
+    from safelight.transfer.feature_cache import FeatureCache
+
+    cache = FeatureCache()
+    count, size = cache.clear()
+    console.say(f"deleted {count} entries, {console.megabytes(size)}, from {cache.root}")

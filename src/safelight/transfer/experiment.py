@@ -1,0 +1,246 @@
+"""One training from data to a run folder: model, numbers, pictures and the protocol that made them."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from typing import Any
+
+import keras
+import numpy as np
+
+from safelight import plots
+from safelight.datasets import ImageDataset, Splits
+from safelight.metrics import confident_mistakes
+from safelight.runs import Run, atomic_path
+from safelight.transfer.config import TrainConfig
+from safelight.transfer.evaluation import (
+    ClassificationReport,
+    evaluate,
+    predict,
+    predict_probabilities,
+)
+from safelight.transfer.feature_cache import FeatureCache
+from safelight.transfer.training import Report, TrainedClassifier, train
+
+logger = logging.getLogger(__name__)
+
+_DIGEST_DIGITS = 16
+_PARITY_IMAGES = 16
+
+
+def run_training(
+    run: Run,
+    splits: Splits,
+    config: TrainConfig,
+    *,
+    dataset: ImageDataset,
+    report: Report,
+    cache: FeatureCache | None = None,
+) -> dict[str, Any]:
+    """Trains, judges on the test part, and writes it all into a run folder, metrics last.
+
+    Args:
+        run: A fresh run folder.
+        splits: The data set's parts.
+        config: What to train and how.
+        dataset: The whole data set.
+        report: Told how far it is.
+        cache: Where activations are kept.
+
+    Returns:
+        What was written to `metrics.json`.
+    """
+    started = time.perf_counter()
+    run.write_config(_describe(dataset, splits, config))
+    run.write_environment()
+    trained = train(splits, config, cache=cache, report=report)
+    with atomic_path(run.model_path) as path:
+        trained.model.save(path)
+    run.write_history(trained.history)
+    before_test = time.perf_counter()
+    judged = evaluate(
+        trained.model,
+        splits.test,
+        config=config,
+        cache=cache,
+        progress=lambda done, total: report("evaluating", done, total, "test images"),
+        groups=splits.test.groups if splits.strategy == "grouped" else None,
+    )
+    seconds = {**trained.seconds, "evaluate": time.perf_counter() - before_test}
+    run.write_predictions(predictions_table(judged))
+    _draw(run, trained, judged, splits.test)
+    seconds["total"] = time.perf_counter() - started
+    metrics = {
+        **judged.to_dict(),
+        "seconds": seconds,
+        "protocol": _protocol(dataset, splits, trained),
+        "saved_model": compare_saved_model(run, splits.test, config, cache),
+    }
+    run.write_metrics(metrics)
+    return metrics
+
+
+def _describe(dataset: ImageDataset, splits: Splits, config: TrainConfig) -> dict[str, Any]:
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    return {
+        "kind": "transfer",
+        "dataset": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "num_images": len(dataset),
+            "class_names": list(dataset.class_names),
+            "problems": [str(problem) for problem in dataset.problems],
+            "duplicates": len(dataset.duplicates),
+            "conflicting_duplicates": [
+                [dataset.files[i] for i in cluster] for cluster in dataset.conflicting_duplicates
+            ],
+        },
+        "split": {
+            "strategy": splits.strategy,
+            "seed": splits.seed,
+            # Enough of each digest to tell, later, which pictures the model has seen.
+            "digests": {
+                name: [digest[:_DIGEST_DIGITS] for digest in part.digests]
+                for name, part in parts.items()
+            },
+        },
+        "settings": dataclasses.asdict(config),
+    }
+
+
+def settings_of(run: Run) -> TrainConfig:
+    """The settings that a run was trained with.
+
+    Raises:
+        ValueError: It is no transfer run, or comes from a version with other settings.
+    """
+    config = run.config
+    if config.get("kind") != "transfer":
+        raise ValueError(f"{run.path} is a run of kind {config.get('kind')!r}: expected 'transfer'.")
+    settings = dict(config["settings"])
+    known = {field.name for field in dataclasses.fields(TrainConfig)}
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise ValueError(f"{run.path}: settings {unknown} are unknown to this version of Safelight.")
+    settings["head_layers"] = tuple(settings.get("head_layers", ()))
+    return TrainConfig(**settings)
+
+
+def load_classifier(run: Run) -> keras.Model:
+    """The run's model, in Keras' safe mode: it can execute nothing.
+
+    Raises:
+        ValueError: The run has none, or it cannot be read.
+    """
+    if not run.model_path.is_file():
+        raise ValueError(f"{run.path} has no model.keras: its training did not finish; run it again.")
+    try:
+        return keras.saving.load_model(run.model_path, compile=False, safe_mode=True)
+    except Exception as error:
+        raise ValueError(f"{run.model_path} cannot be read as a Keras model: {error}") from error
+
+
+def unseen_part(run: Run, dataset: ImageDataset) -> tuple[ImageDataset, int]:
+    """The pictures of a data set that the run's model was neither trained nor chosen on.
+
+    Returns:
+        Them, and the number of pictures left out.
+
+    Raises:
+        ValueError: None remain, or the classes are others than the model's.
+    """
+    config = run.config
+    expected = config["dataset"]["class_names"]
+    if list(dataset.class_names) != expected:
+        raise ValueError(
+            f"{dataset.name} has the classes {list(dataset.class_names)}, but {run.path} was trained on "
+            f"{expected}: expected the same folders."
+        )
+    digests = config["split"]["digests"]
+    seen = set(digests["train"]) | set(digests["validation"])
+    keep = [i for i, d in enumerate(dataset.digests) if d[:_DIGEST_DIGITS] not in seen]
+    if not keep:
+        raise ValueError(
+            f"all {len(dataset)} pictures of {dataset.name} were used to train {run.path}: expected "
+            "others, a number on these would say nothing."
+        )
+    return dataset.subset(keep), len(dataset) - len(keep)
+
+
+def _protocol(dataset: ImageDataset, splits: Splits, trained: TrainedClassifier) -> dict[str, Any]:
+    """What a reader needs to know to trust or repeat the numbers."""
+    config = trained.config
+    return {
+        "dataset": dataset.name,
+        "dataset_fingerprint": dataset.fingerprint,
+        "split": splits.strategy,
+        "seed": splits.seed,
+        "num_train": len(splits.train),
+        "num_validation": len(splits.validation),
+        "backbone": config.backbone if config.pretrained else f"{config.backbone}, random start",
+        "cut": trained.cut,
+        "views": config.views,
+        "image_size": config.image_size,
+        "precision": trained.precision,
+        "head_strength": trained.inverse_strength,
+        "interrupted": trained.interrupted,
+        "intervals": "95 %, bootstrap over test images or groups; proportions Wilson",
+    }
+
+
+def predictions_table(judged: ClassificationReport) -> dict[str, list[Any]]:
+    """One row per test image: file, true class, predicted class, and a probability per class."""
+    names = judged.class_names
+    table: dict[str, list[Any]] = {
+        "file": list(judged.files),
+        "label": [names[i] for i in judged.labels],
+        "prediction": [names[i] for i in judged.probabilities.argmax(1)],
+    }
+    for column, name in enumerate(names):
+        table[f"p({name})"] = judged.probabilities[:, column].round(6).tolist()
+    return table
+
+
+def _draw(
+    run: Run, trained: TrainedClassifier, judged: ClassificationReport, test: ImageDataset
+) -> None:
+    """The run's pictures."""
+    if trained.history:
+        _save(run, "history", plots.plot_history(trained.history))
+    matrix = plots.plot_confusion_matrix(judged.confusion_matrix, judged.class_names)
+    _save(run, "confusion_matrix", matrix)
+    fractions = {name: value for name, value in judged.metrics.items() if name != "loss"}
+    _save(run, "metrics", plots.plot_intervals(fractions))
+    _save(run, "reliability", plots.plot_reliability(judged.labels, judged.probabilities))
+    mistakes = confident_mistakes(judged.labels, judged.probabilities, num_images=12)
+    if len(mistakes):
+        gallery = plots.plot_mistakes(
+            {int(i): test.read(int(i)) for i in mistakes},
+            judged.labels,
+            probabilities=judged.probabilities,
+            class_names=judged.class_names,
+        )
+        _save(run, "mistakes", gallery)
+
+
+def _save(run: Run, name: str, figure: Any) -> None:
+    plots.save_figure(figure, run.picture_path(name))
+
+
+def compare_saved_model(
+    run: Run, test: ImageDataset, config: TrainConfig, cache: FeatureCache | None
+) -> dict[str, float | int]:
+    """How far the saved float32 model's answers are from the ones that were judged.
+
+    They differ by rounding only; where the trunk ran in bfloat16, by bfloat16's.
+    """
+    few = test.subset(np.arange(min(_PARITY_IMAGES, len(test))))
+    saved = predict(load_classifier(run), [few.read(i) for i in range(len(few))])
+    judged = predict_probabilities(load_classifier(run), few, config=config, cache=cache)
+    return {
+        "num_images": len(few),
+        "max_difference": float(np.abs(saved - judged).max()),
+        "same_class": int((saved.argmax(1) == judged.argmax(1)).sum()),
+    }

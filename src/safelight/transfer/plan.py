@@ -1,0 +1,66 @@
+"""What a configuration means for a given network: where it is cut, and what its head sees."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+
+from safelight.transfer import backbones
+from safelight.transfer.config import TrainConfig
+from safelight.transfer.features import FeatureLayer
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a configuration means for a given network.
+
+    Attributes:
+        cut: The last frozen layer; `None` where the whole network is trained.
+        head_layers: What the head sees.
+        fine_tunes: Whether anything but the head is trained.
+        cached: Whether activations of the cut stand in for the frozen part.
+    """
+
+    cut: str | None
+    head_layers: tuple[FeatureLayer, ...]
+    fine_tunes: bool
+    cached: bool
+
+    @classmethod
+    def make(cls, network: keras.Model, config: TrainConfig) -> Plan:
+        """The plan, with names checked against the network.
+
+        Args:
+            network: A backbone, or a classifier made of one.
+            config: The settings.
+
+        Raises:
+            ValueError: A layer that the network does not have, or nothing left to freeze.
+        """
+        last = [layer.name for layer in network.layers if not layer.name.startswith("head_")][-1]
+        everything = config.unfreeze_from == "all" or not config.pretrained
+        cut = None if everything else last
+        if config.unfreeze_from is not None and not everything:
+            cut = backbones.cut_layer(network, config.unfreeze_from)
+        if config.head_layers:
+            head_layers = tuple(_parse_layer(text) for text in config.head_layers)
+        else:
+            names = dict.fromkeys([cut, last] if cut else [last])
+            head_layers = tuple(FeatureLayer(name, "avg") for name in names if name)
+        tunes = everything or config.unfreeze_from is not None
+        return cls(cut, head_layers, tunes and config.epochs > 0, config.cached and cut is not None)
+
+    @property
+    def kept_layers(self) -> tuple[FeatureLayer, ...]:
+        """The activations that predictions can start from: the cut's, or what the head sees."""
+        if self.fine_tunes and self.cut is not None:
+            return (FeatureLayer(self.cut),)
+        return self.head_layers
+
+
+def _parse_layer(text: str) -> FeatureLayer:
+    layer, _, pooling = text.partition("/")
+    if pooling not in ("", "avg", "max"):
+        raise ValueError(f"head layer {text!r}: expected LAYER/avg or LAYER/max.")
+    return FeatureLayer(layer, "max" if pooling == "max" else "avg")
