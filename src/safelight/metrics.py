@@ -7,15 +7,21 @@ How the intervals are made, in one place (also in `INTERVAL_METHOD`):
   would claim certainty. With groups, the number of images is replaced by the effective number
   (variance between groups against the variance of independent images) and the normal quantile by
   Student's with one degree of freedom less than there are groups.
+* Balanced accuracy is a mean of independent recalls, whose Wilson intervals are joined (with groups
+  the recalls hang together, and it is bootstrapped).
 * Everything else gets a bias-corrected and accelerated (BCa) bootstrap over images, or over whole
   groups where images of one group are alike (cells cut from one solar module).
 * Where every resample gives the best value (or the worst), the bootstrap knows nothing. The far end
   is then the value under the largest error rate that would still show no error with probability
   (1 - confidence) / 2, with all its errors in the smallest class.
 
+In simulations (tests/test_metrics.py) the 95 % intervals of all but ROC AUC, which was not tried,
+hold the truth in 93 to 96 % of test sets, at accuracies of 86 and 99 %.
+
 References: Wilson 1927, doi:10.1080/01621459.1927.10502953; Brown, Cai and DasGupta 2001,
 doi:10.1214/ss/1009213286; Korn and Graubard 1998 (effective sample size); Efron 1987,
-doi:10.1080/01621459.1987.10478410; Hesterberg 2015, doi:10.1080/00031305.2015.1089789.
+doi:10.1080/01621459.1987.10478410; Hesterberg 2015, doi:10.1080/00031305.2015.1089789;
+Zou and Donner 2008, doi:10.1002/sim.3095.
 """
 
 import logging
@@ -139,6 +145,8 @@ def classification_metrics(
     intervals = {"accuracy": _interval(*proportion(correct, plan))}
     for name, value, low, high in zip(names, values, lows, highs, strict=True):
         intervals[name] = _interval(value, *_open_ends(value, low, high, unseen[name]))
+    if groups is None:
+        intervals["balanced_accuracy"] = _mean_recall(labels, correct, plan)
     missing = sorted(set(range(probabilities.shape[1])) - set(labels.tolist()))
     if missing:
         reason = f"no image of class index {', '.join(map(str, missing[:5]))}"
@@ -370,6 +378,17 @@ def _interval(value: float, low: float, high: float, reason: str = "") -> Interv
     if math.isnan(value):
         return Interval(value, math.nan, math.nan, reason)
     return Interval(value, low, high)
+
+
+def _mean_recall(
+    labels: NDArray[np.int64], correct: NDArray[np.bool_], plan: Resampling
+) -> Interval:
+    """Join the classes' Wilson intervals (Zou and Donner 2008): the recalls are independent."""
+    recalls = [proportion(correct, plan, among=labels == c) for c in np.unique(labels)]
+    values, lows, highs = np.array(recalls).T
+    value, num_classes = values.mean(), len(values)
+    below, above = np.linalg.norm(values - lows), np.linalg.norm(highs - values)
+    return _interval(value, value - below / num_classes, value + above / num_classes)
 
 
 def _unseen_losses(labels: NDArray[np.int64], plan: Resampling) -> dict[str, float]:

@@ -428,8 +428,8 @@ def _read_interval(value: Mapping[str, Any]) -> Interval:
     numbers = [value[key] for key in ("value", "low", "high")]
     if not all(x is None or isinstance(x, int | float) for x in numbers):
         raise ValueError(f"metrics.json holds {numbers} where three numbers belong; it is damaged.")
-    low, middle, high = (math.nan if x is None else float(x) for x in numbers)
-    return Interval(low, middle, high, str(value.get("reason", "")))
+    middle, low, high = (math.nan if x is None else float(x) for x in numbers)
+    return Interval(middle, low, high, str(value.get("reason", "")))
 
 
 def _refuse_foreign(folder: Path) -> None:
