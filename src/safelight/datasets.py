@@ -404,8 +404,9 @@ def _load_elpv(folder: Path, threshold: float) -> ImageDataset:
         groups=np.arange(len(rows)) // _ELPV_BLOCK,
         targets=np.stack([1 - probability, probability], axis=1),
         types=tuple(row[2] for row in rows),
-        # Looked for once with find_duplicates: there are none, near or exact, and the files are
-        # pinned by their hashes. A test repeats the search.
+        # find_duplicates finds no copies here, and the files are pinned by their hashes, so the
+        # search is not made at each load (a test repeats it). Wafers sawn from one brick do look
+        # alike, up to their grain; they are different cells, mostly within a block.
         duplicates=(),
     )
 
