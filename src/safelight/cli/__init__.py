@@ -51,7 +51,7 @@ def main() -> None:
     except KeyboardInterrupt:
         fail("stopped. What was computed is kept: the same command goes on from there.", code=130)
     except BrokenPipeError:
-        # The reader of a pipe has left (`| head`): nothing is wrong, and nobody is there to be told.
+        # The reader of a pipe has left (`| head`): nothing is wrong, nobody is there to be told.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if not _is_users(error):
@@ -60,6 +60,6 @@ def main() -> None:
 
 
 def _is_users(error: Exception) -> bool:
-    """Whether the message is written for users; anything else is a defect and keeps its traceback."""
+    """Whether the message is for users; anything else is a defect and keeps its traceback."""
     known = ("AssetError", "CacheError", "ImageError", "RunError")
     return isinstance(error, ValueError | OSError) or type(error).__name__ in known

@@ -9,7 +9,10 @@ import typer
 from safelight import assets
 from safelight.cli import console
 
-app = typer.Typer(help="Data and weights from elsewhere: what there is, and whether it is sound.", no_args_is_help=True)
+app = typer.Typer(
+    help="Data and weights from elsewhere: what there is, and whether it is sound.",
+    no_args_is_help=True,
+)
 Names = Annotated[list[str] | None, typer.Argument(help="Names as in the list; all by default.")]
 
 

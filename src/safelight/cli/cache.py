@@ -1,4 +1,4 @@
-"""`safelight cache list|clear`: the activations that are kept so that no frozen layer runs twice."""
+"""`safelight cache list|clear`: activations are kept so that no frozen layer runs twice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ def list_() -> None:
     for entry in entries:
         facts = entry.facts
         used = datetime.datetime.fromtimestamp(entry.last_used, tz=datetime.UTC)
-        layer = f"{facts.get('layer')}/{facts['pooling']}" if facts.get("pooling") else facts.get("layer")
+        layer = (
+            f"{facts.get('layer')}/{facts['pooling']}"
+            if facts.get("pooling")
+            else facts.get("layer")
+        )
         rows.append(
             [
                 entry.key[:10],

@@ -1,4 +1,4 @@
-"""How the command line speaks: progress on a terminal, silence in a pipe, one sentence for an error."""
+"""How the command line speaks: progress on a terminal, silence in a pipe, one sentence of error."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
-from rich.progress import TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -43,12 +50,12 @@ def start_keras() -> None:
         import keras
 
         keras.ops.convert_to_numpy(keras.ops.zeros(1))
-        # Its advice on retracing is for whoever writes the loop; ours compiles a few shapes on purpose.
+        # Its advice on retracing is for authors of loops; ours compiles a few shapes on purpose.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
     except ImportError as error:
         raise ValueError(
-            f"Keras finds no backend ({error}): install one with `pip install 'safelight[tensorflow]'`, "
-            "or set KERAS_BACKEND to the one you have."
+            f"Keras finds no backend ({error}): install one with "
+            "`pip install 'safelight[tensorflow]'`, or set KERAS_BACKEND to the one you have."
         ) from error
     finally:
         os.dup2(saved, 2)
@@ -117,7 +124,9 @@ class _Bars:
         self._bars.update(self._tasks[key], completed=done, words=words)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()
+) -> None:
     """Prints a plain table; columns named in `right` are aligned right."""
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:

@@ -47,9 +47,7 @@ def _as_dict(summary: Any) -> dict[str, Any]:
 
 
 @app.command()
-def show(
-    run: Annotated[Path, typer.Argument(help="A run folder.")], as_json: Json = False
-) -> None:
+def show(run: Annotated[Path, typer.Argument(help="A run folder.")], as_json: Json = False) -> None:
     """Shows one run: numbers with intervals, protocol, time, and where its pictures are."""
     opened = Run.open(run)
     if not opened.finished:

@@ -21,14 +21,19 @@ app = typer.Typer(
 )
 
 Data = Annotated[
-    str, typer.Argument(help="`elpv`, `mnist`, or a folder with one sub-folder of pictures per class.")
+    str,
+    typer.Argument(help="`elpv`, `mnist`, or a folder with one sub-folder of pictures per class."),
 ]
 RunFolder = Annotated[Path, typer.Argument(help="A folder that `transfer train` made.")]
 Strict = Annotated[
-    bool, typer.Option("--strict", help="Stop at a file that is no sound picture, instead of leaving it out.")
+    bool,
+    typer.Option(
+        "--strict", help="Stop at a file that is no sound picture, instead of leaving it out."
+    ),
 ]
 Threshold = Annotated[
-    float, typer.Option(help="elpv: a cell counts as defective if its probability of that is above this.")
+    float,
+    typer.Option(help="elpv: a cell counts as defective if its probability of that is above this."),
 ]
 
 
@@ -49,7 +54,9 @@ def _tell_problems(dataset: ImageDataset) -> None:
     if len(dataset.problems) > 10:
         console.err.print(f"... and {len(dataset.problems) - 10} more", markup=False)
     if dataset.problems:
-        console.err.print(f"{len(dataset.problems)} files left out, {len(dataset)} pictures remain", markup=False)
+        console.err.print(
+            f"{len(dataset.problems)} files left out, {len(dataset)} pictures remain", markup=False
+        )
     if dataset.duplicates:
         number = sum(len(cluster) for cluster in dataset.duplicates)
         console.err.print(
@@ -58,7 +65,9 @@ def _tell_problems(dataset: ImageDataset) -> None:
             markup=False,
         )
     for cluster in dataset.conflicting_duplicates[:10]:
-        names = ", ".join(f"{dataset.files[i]} ({dataset.class_names[dataset.labels[i]]})" for i in cluster)
+        names = ", ".join(
+            f"{dataset.files[i]} ({dataset.class_names[dataset.labels[i]]})" for i in cluster
+        )
         console.err.print(f"the same picture in different classes: {names}", markup=False)
 
 
@@ -66,7 +75,11 @@ def _flags_from_config(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command one option per field of `TrainConfig`, described by its docstring."""
     descriptions = _descriptions(TrainConfig.__doc__ or "")
     hints = get_type_hints(TrainConfig)
-    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "settings"]
+    own = [
+        p
+        for p in inspect.signature(command, eval_str=True).parameters.values()
+        if p.name != "settings"
+    ]
     flags = [
         inspect.Parameter(
             field.name,
@@ -98,7 +111,7 @@ def _annotation(hint: Any, description: str) -> Any:
 
 def _descriptions(docstring: str) -> dict[str, str]:
     """The `name: text` entries of a docstring's Attributes section, continuation lines joined."""
-    entries = docstring.split("Attributes:")[-1]
+    entries = docstring.rsplit("Attributes:", maxsplit=1)[-1]
     found = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", entries, flags=re.MULTILINE)
     return {name: " ".join(text.split()).replace("`", "") for name, text in found}
 
@@ -113,17 +126,22 @@ def train(
         Literal["stratified", "grouped"],
         typer.Option(help="`grouped` also keeps neighbours together (elpv: blocks of 60 cells)."),
     ] = "stratified",
-    test_fraction: Annotated[float, typer.Option(help="Share of the pictures that only judge.")] = 0.25,
+    test_fraction: Annotated[
+        float, typer.Option(help="Share of the pictures that only judge.")
+    ] = 0.25,
     validation_fraction: Annotated[
         float, typer.Option(help="Share of the pictures that decide when to stop.")
     ] = 0.1,
     threshold: Threshold = 0.5,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in that folder.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run in that folder.")
+    ] = False,
     strict: Strict = False,
 ) -> None:
     """Trains a classifier and leaves a run folder: model, numbers with intervals, pictures.
 
-    Use `--unfreeze-from none` to train only the head, `--no-pretrained` for the same network from scratch.
+    Use `--unfreeze-from none` to train only the head, `--no-pretrained` for the same network from
+    scratch.
     """
     console.start_keras()
     from safelight import datasets
@@ -178,8 +196,12 @@ def evaluate(
     for name in ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc"):
         console.say(f"{name.replace('_', ' '):<18}{console.percent(result[name])}")
     loss = result["loss"]
-    console.say(f"{'loss':<18}{loss['value']:.3f} [{loss['low']:.3f}, {loss['high']:.3f}] nats per image")
-    console.say(f"on {result['num_test']} pictures; {left_out} left out because training had seen them")
+    console.say(
+        f"{'loss':<18}{loss['value']:.3f} [{loss['low']:.3f}, {loss['high']:.3f}] nats per image"
+    )
+    console.say(
+        f"on {result['num_test']} pictures; {left_out} left out because training had seen them"
+    )
 
 
 @app.command()
@@ -191,7 +213,7 @@ def predict(
     """Says what is on pictures; a bad file is one line of error, the others are answered."""
     console.start_keras()
     from safelight.runs import Run
-    from safelight.transfer import experiment, evaluation
+    from safelight.transfer import evaluation, experiment
 
     opened = Run.open(run)
     names = opened.config["dataset"]["class_names"]
@@ -208,7 +230,9 @@ def predict(
     if as_json:
         console.print_json(answers)
     if not pictures:
-        raise ValueError("no picture could be read: expected image files or folders that hold some.")
+        raise ValueError(
+            "no picture could be read: expected image files or folders that hold some."
+        )
 
 
 def _read_pictures(paths: list[Path]) -> tuple[list[tuple[str, Any]], list[dict[str, Any]]]:

@@ -1,8 +1,8 @@
 """Random changes of a picture that leave its label true, from Keras' own layers.
 
 Two uses of the same layers. Where the trunk is frozen, an image has a few numbered *views*, each a
-function of its content, the number and the settings alone, so that the trunk's activations for it can be
-kept (`ViewMaker`). Where it is not, every batch is changed afresh (`BatchAugmenter`).
+function of its content, the number and the settings alone, so that the trunk's activations for it
+can be kept (`ViewMaker`). Where it is not, every batch is changed afresh (`BatchAugmenter`).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def build_augmentation(augmentation: Augmentation) -> list[keras.layers.Layer]:
     `(batch, height, width, 3)`, values 0 to 255, and return the same shape; edges are reflected.
     """
     a, layers = augmentation, keras.layers
-    modes = {(True, True): "horizontal_and_vertical", (True, False): "horizontal", (False, True): "vertical"}  # fmt: skip
     pipeline: list[keras.layers.Layer] = []
     if a.horizontal_flip or a.vertical_flip:
-        mode = modes[a.horizontal_flip, a.vertical_flip]
+        axes = [a.horizontal_flip and "horizontal", a.vertical_flip and "vertical"]
+        mode = "_and_".join(axis for axis in axes if axis)
         pipeline.append(layers.RandomFlip(mode, seed=1, dtype="float32"))
     if a.rotation:
         pipeline.append(layers.RandomRotation(a.rotation, seed=2, dtype="float32"))
@@ -92,9 +92,10 @@ class BatchAugmenter:
 class ViewMaker:
     """Numbered views of an image, each the same whenever and wherever it is asked for.
 
-    View 0 is the image itself. View k > 0 depends on the image's content digest, k, the augmentation and
-    the seed, and on nothing else: not on its neighbours in the batch, not on the order. So a view's
-    activations can be kept, and an extraction that was interrupted goes on with the same views.
+    View 0 is the image itself. View k > 0 depends on the image's content digest, k, the
+    augmentation and the seed, and on nothing else: not on its neighbours in the batch, not on the
+    order. So a view's activations can be kept, and an extraction that was interrupted goes on with
+    the same views.
 
     Args:
         augmentation: What may happen.

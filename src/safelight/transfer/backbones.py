@@ -2,10 +2,10 @@
 
     backbone = load_backbone("vgg16", output_layer="block5_pool")
     freeze(backbone, until="block4_pool")          # the number of weights that now stay as they are
-    cut_layer(backbone, "block5_conv1")            # "block4_pool": the last tensor that no training can change
+    cut_layer(backbone, "block5_conv1")            # "block4_pool": what training cannot change
 
-A backbone takes raw uint8 images: resizing and preprocessing are its first two layers, so whoever saves,
-serves or exports it needs to know nothing about either.
+A backbone takes raw uint8 images: resizing and preprocessing are its first two layers, so whoever
+saves, serves or exports it needs to know nothing about either.
 """
 
 from __future__ import annotations
@@ -39,46 +39,52 @@ class Backbone:
         name: What the user writes, `"vgg16"`.
         application: The constructor in `keras.applications`.
         weights: The asset that holds its ImageNet weights.
-        preprocessing: What its weights were trained with; feeding anything else costs points of accuracy.
-        image_size: Height and width it was trained at, in pixels.
-        min_image_size: The smallest side it accepts, in pixels.
+        preprocessing: What its weights were trained with; feeding anything else costs points of
+            accuracy.
         unfreeze_from: The block whose training usually pays with a few hundred pictures.
         reference: The paper.
+        image_size: Height and width it was trained at, in pixels.
+        min_image_size: The smallest side it accepts, in pixels.
     """
 
     name: str
     application: str
     weights: str
     preprocessing: Preprocessing
-    image_size: int
-    min_image_size: int
     unfreeze_from: str
     reference: str
+    image_size: int = 224
+    min_image_size: int = 32
 
 
-_ROWS = (
-    Backbone("vgg16", "VGG16", "vgg16-imagenet-notop", "caffe", 224, 32, "block5_conv1", "arXiv:1409.1556"),
-    Backbone("vgg19", "VGG19", "vgg19-imagenet-notop", "caffe", 224, 32, "block5_conv1", "arXiv:1409.1556"),
-    Backbone("resnet50", "ResNet50", "resnet50-imagenet-notop", "caffe", 224, 32, "conv5_block1_1_conv", "arXiv:1512.03385"),
-    Backbone("mobilenetv2", "MobileNetV2", "mobilenetv2-imagenet-notop", "tf", 224, 32, "block_16_expand", "arXiv:1801.04381"),
-    Backbone("efficientnetv2b0", "EfficientNetV2B0", "efficientnetv2b0-imagenet-notop", "tf", 224, 32, "block6a_expand_conv", "arXiv:2104.00298"),
-    Backbone("convnexttiny", "ConvNeXtTiny", "convnexttiny-imagenet-notop", "torch", 224, 32, "convnext_tiny_stage_3_block_0_depthwise_conv", "arXiv:2201.03545"),
-)  # fmt: skip
-BACKBONES: dict[str, Backbone] = {row.name: row for row in _ROWS}
+# name, application, preprocessing, unfreeze_from, reference
+_ROWS: tuple[tuple[str, str, Preprocessing, str, str], ...] = (
+    ("vgg16", "VGG16", "caffe", "block5_conv1", "arXiv:1409.1556"),
+    ("vgg19", "VGG19", "caffe", "block5_conv1", "arXiv:1409.1556"),
+    ("resnet50", "ResNet50", "caffe", "conv5_block1_1_conv", "arXiv:1512.03385"),
+    ("mobilenetv2", "MobileNetV2", "tf", "block_16_expand", "arXiv:1801.04381"),
+    ("efficientnetv2b0", "EfficientNetV2B0", "tf", "block6a_expand_conv", "arXiv:2104.00298"),
+    ("convnexttiny", "ConvNeXtTiny", "torch", "convnext_tiny_stage_3", "arXiv:2201.03545"),
+)
+BACKBONES: dict[str, Backbone] = {
+    name: Backbone(name, application, f"{name}-imagenet-notop", mode, block, reference)
+    for name, application, mode, block, reference in _ROWS
+}
 
 
 @keras.saving.register_keras_serializable(package="safelight")
 class ImageResizing(keras.layers.Layer):
     """Raw images of any size to float32 RGB of one size, values still 0 to 255, not rounded.
 
-    Bilinear with antialias: the same numbers as `safelight.images.resize` gives, so that a picture resized
-    before it is batched and one resized inside the saved model answer alike.
+    Bilinear with antialias: the same numbers as `safelight.images.resize` gives, so that a picture
+    resized before it is batched and one resized inside the saved model answer alike.
 
     Args:
         height: Pixels.
         width: Pixels.
 
-    Input shape: `(batch, h, w, 3)` or `(batch, h, w, 1)`, any number type. Output: `(batch, height, width, 3)`.
+    Input shape: `(batch, h, w, 3)` or `(batch, h, w, 1)`, any number type. Output: `(batch,
+    height, width, 3)`.
     """
 
     def __init__(self, height: int, width: int, **kwargs: Any) -> None:
@@ -156,14 +162,16 @@ def load_backbone(
     Args:
         name: A row of `BACKBONES`.
         output_layer: The layer whose activations the model returns; by default the last one.
-        image_size: Side, or height and width, in pixels, that images are resized to inside the model; by
-            default the size that the network was trained at.
-        weights: `"imagenet"`, the path of a Keras weights file for the same network, or `None` for a random
-            start (seed it with `keras.utils.set_random_seed`).
-        channels: 3 for colour input; 1 for a model that takes grey images, which it repeats three times.
+        image_size: Side, or height and width, in pixels, that images are resized to inside the
+            model; by default the size that the network was trained at.
+        weights: `"imagenet"`, the path of a Keras weights file for the same network, or `None` for
+            a random start (seed it with `keras.utils.set_random_seed`).
+        channels: 3 for colour input; 1 for a model that takes grey images, which it repeats three
+            times.
 
     Returns:
-        A float32 functional model: input `(batch, any, any, channels)` uint8, output the layer's activations.
+        A float32 functional model: input `(batch, any, any, channels)` uint8, output the layer's
+        activations.
 
     Raises:
         ValueError: Unknown name or layer, or an image size that the network cannot take.
@@ -194,7 +202,7 @@ def _check_image_size(row: Backbone, image_size: int | tuple[int, int] | None) -
 
 
 def _build_application(row: Backbone, pixels: Any) -> keras.Model:
-    """The keras.applications network on our preprocessed tensor, its own preprocessing switched off."""
+    """The keras.applications network on preprocessed pixels, its own preprocessing off."""
     build = getattr(keras.applications, row.application)
     options: dict[str, Any] = {"include_top": False, "weights": None, "input_tensor": pixels}
     if row.application.startswith(("EfficientNetV2", "ConvNeXt")):
@@ -216,7 +224,7 @@ def _load_weights(model: keras.Model, row: Backbone, weights: str | Path) -> Non
 
 @contextlib.contextmanager
 def dtype_policy(name: str) -> Iterator[None]:
-    """Layers built inside have this dtype policy; the caller's own policy is put back afterwards."""
+    """Layers built inside have this dtype policy; the caller's own is put back afterwards."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:
@@ -230,8 +238,8 @@ def copy_model(model: keras.Model, *, precision: str = "float32") -> keras.Model
 
     Args:
         model: A functional model.
-        precision: `"float32"`, or `"bfloat16"`: weights stay float32, products are bfloat16 with float32
-            sums. Preprocessing and the head (layers named `head_...`) stay in float32.
+        precision: `"float32"`, or `"bfloat16"`: weights stay float32, products are bfloat16 with
+            float32 sums. Preprocessing and the head (layers named `head_...`) stay in float32.
 
     Returns:
         The copy, with the same weights and the same `trainable` flags.
@@ -311,10 +319,11 @@ def _upstream(graph: dict[str, list[str]], name: str) -> set[str]:
 
 
 def cut_layer(model: keras.Model, unfreeze_from: str) -> str:
-    """The freeze boundary: the deepest layer through which everything must pass before `unfreeze_from`.
+    """The freeze boundary: the last layer that everything passes before `unfreeze_from`.
 
-    Below it nothing changes while the layers after it are trained, so its activations may be kept. In a
-    chain such as VGG16 it is simply the layer before; in a network with branches it is the last bottleneck
+    Below it nothing changes while the layers after it are trained, so its activations may be kept.
+    In a chain such as VGG16 it is simply the layer before; in a network with branches it is the
+    last bottleneck
     (a dominator of the output in the graph) upstream of the named layer.
 
     Args:
@@ -347,11 +356,12 @@ def _reachable_around(graph: dict[str, list[str]], output: str, avoid: str) -> b
 def freeze(model: keras.Model, *, until: str) -> int:
     """Freezes every layer that `until` depends on, itself included, and unfreezes the rest.
 
-    A frozen BatchNormalization layer runs in inference mode in Keras 3: its moving statistics neither
-    change nor depend on the batch, which is what makes keeping its activations valid.
+    A frozen BatchNormalization layer runs in inference mode in Keras 3: its moving statistics
+    neither change nor depend on the batch, which is what makes keeping its activations valid.
 
     Args:
-        model: A functional model; compile it (again) afterwards, as after any change of `trainable`.
+        model: A functional model; compile it (again) afterwards, as after any change of
+            `trainable`.
         until: A layer name, `"block4_pool"`.
 
     Returns:
@@ -388,13 +398,15 @@ def layers_until(model: keras.Model, name: str) -> list[keras.layers.Layer]:
 def weights_digest(layers: Iterable[keras.layers.Layer]) -> str:
     """SHA-256 over the layers' architecture and weights: equal digests compute the same function.
 
-    Configuration (without dtype and `trainable`, which have places of their own in a cache key), the
-    names and all variables, moving statistics included, as little-endian float32.
+    Configuration (without dtype and `trainable`, which have places of their own in a cache key),
+    the names and all variables, moving statistics included, as little-endian float32.
     """
     digest = hashlib.sha256()
     for layer in layers:
         config = {k: v for k, v in layer.get_config().items() if k not in ("dtype", "trainable")}
-        digest.update(json.dumps([type(layer).__name__, config], sort_keys=True, default=str).encode())
+        digest.update(
+            json.dumps([type(layer).__name__, config], sort_keys=True, default=str).encode()
+        )
         for weight in layer.get_weights():
             digest.update(np.ascontiguousarray(weight, "<f4").tobytes())
     return digest.hexdigest()

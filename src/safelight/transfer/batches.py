@@ -1,10 +1,12 @@
 """What a network is fed with, epoch after epoch: cached activations, or pictures changed afresh.
 
-Both are `keras.utils.PyDataset`s, so plain `fit` takes them on every backend. The order of an epoch is a
-function of the seed and the epoch's number alone.
+Both are `keras.utils.PyDataset`s, so plain `fit` takes them on every backend. The order of an
+epoch is a function of the seed and the epoch's number alone.
 """
 
 from __future__ import annotations
+
+import math
 
 import keras
 import numpy as np
@@ -34,7 +36,7 @@ class _Batches(keras.utils.PyDataset):
             self._order = np.random.default_rng([self._seed, self._epoch]).permutation(count)
 
     def __len__(self) -> int:
-        return -(-len(self._targets) // self._batch_size)
+        return math.ceil(len(self._targets) / self._batch_size)
 
     def on_epoch_end(self) -> None:
         self._epoch += 1
@@ -53,7 +55,7 @@ class _Batches(keras.utils.PyDataset):
 
 
 class FeatureBatches(_Batches):
-    """Cached activations; while training, each image comes as one of its views, drawn anew every epoch.
+    """Cached activations; while training, an image comes as one of its views, drawn every epoch.
 
     Args:
         features: Rows of the cut.
@@ -87,11 +89,11 @@ class FeatureBatches(_Batches):
 
 
 class ImageBatches(_Batches):
-    """Resized pictures, float32 `(batch, height, width, 3)`; while training changed afresh every time.
+    """Resized pictures, float32 `(batch, height, width, 3)`; changed afresh while training.
 
     Args:
-        dataset: The images; decoded once if they fit (8-bit, resized pictures are kept as float32 only
-            while `keep_bytes` allows), else every epoch.
+        dataset: The images; decoded once if they fit (8-bit, resized pictures are kept as float32
+            only while `keep_bytes` allows), else every epoch.
         image_size: Height and width in pixels.
         targets: As in `FeatureBatches`.
         batch_size: Images.

@@ -36,6 +36,7 @@ class Augmentation:
 
     @property
     def is_identity(self) -> bool:
+        """Whether nothing can happen."""
         return self == Augmentation(False, False, 0.0, 0.0, 0.0, 0.0)
 
 
@@ -46,14 +47,14 @@ class TrainConfig:
     Attributes:
         backbone: The pretrained network, a row of `transfer.backbones.BACKBONES`.
         image_size: Side in pixels that pictures are resized to.
-        unfreeze_from: The first layer or block that is trained after the head; `"all"` trains everything,
-            `None` only the head.
-        pretrained: `False` starts from random weights and trains everything: the baseline that shows what
-            transfer is worth.
-        head: `"logistic"` (L-BFGS, its strength chosen by inner cross-validation) or `"dense"` (one hidden
-            layer with dropout, trained with Adam).
-        head_layers: What the head sees, `"LAYER/avg"` or `"LAYER/max"`; by default the pooled activations of
-            the freeze boundary and of the last layer.
+        unfreeze_from: The first layer or block that is trained after the head; `"all"` trains
+            everything, `None` only the head.
+        pretrained: `False` starts from random weights and trains everything: the baseline that
+            shows what transfer is worth.
+        head: `"logistic"` (L-BFGS, its strength chosen by inner cross-validation) or `"dense"`
+            (one hidden layer with dropout, trained with Adam).
+        head_layers: What the head sees, `"LAYER/avg"` or `"LAYER/max"`; by default the pooled
+            activations of the freeze boundary and of the last layer.
         hidden_units: Width of the dense head's hidden layer.
         dropout: Fraction of features dropped while training.
         views: Views of each training image where the frozen part is cached; 1 is the image alone.
@@ -71,7 +72,8 @@ class TrainConfig:
         patience: Epochs without a better validation loss before fine-tuning stops.
         class_weight: `"balanced"` or `None`.
         soft_targets: Train on label probabilities where the data set has them.
-        precision: `"auto"`, `"float32"` or `"bfloat16"`, of the frozen part and the products of the tail.
+        precision: `"auto"`, `"float32"` or `"bfloat16"`, of the frozen part and the products of
+            the tail.
         cached: `False` runs the frozen part anew in every epoch, with fresh augmentation.
         seed: Of views, order, dropout and cross-validation.
     """
@@ -114,11 +116,13 @@ class TrainConfig:
             raise ValueError(f"epochs={self.epochs}, seed={self.seed}: expected 0 or more.")
         if self.learning_rate <= 0 or not 0 <= self.dropout < 1:
             raise ValueError(
-                f"learning_rate={self.learning_rate}, dropout={self.dropout}: expected a positive rate "
-                "and a dropout of at least 0 and less than 1."
+                f"learning_rate={self.learning_rate}, dropout={self.dropout}: expected a positive "
+                "rate and a dropout of at least 0 and less than 1."
             )
         if self.augmentation.is_identity and self.views > 1:
-            raise ValueError(f"views={self.views}, but every augmentation is off: expected views=1.")
+            raise ValueError(
+                f"views={self.views}, but every augmentation is off: expected views=1."
+            )
 
     @property
     def augmentation(self) -> Augmentation:

@@ -1,4 +1,4 @@
-"""What a classifier is worth: numbers with intervals on the test part, and its answers for new pictures."""
+"""What a classifier is worth: numbers with intervals, and its answers for new pictures."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def predict_probabilities(
     Args:
         classifier: As trained; a float32 model from uint8 images to probabilities.
         dataset: The images.
-        config: The settings of its training: they say where it was cut and in which precision it computes.
+        config: The settings of its training: they say where it was cut and in which precision it
+            computes.
         cache: As in training.
         progress: Called with (done, total).
 
@@ -137,9 +138,7 @@ def report_on(
     table = per_class_table(
         labels, probabilities, class_names=class_names, confidence=confidence, groups=groups
     )
-    matrix = confusion_matrix(
-        labels, probabilities.argmax(1), labels=np.arange(len(class_names))
-    )
+    matrix = confusion_matrix(labels, probabilities.argmax(1), labels=np.arange(len(class_names)))
     return ClassificationReport(
         metrics, table, matrix, tuple(class_names), labels, probabilities, tuple(files)
     )

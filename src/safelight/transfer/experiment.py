@@ -1,4 +1,4 @@
-"""One training from data to a run folder: model, numbers, pictures and the protocol that made them."""
+"""From data to a run folder: model, numbers, pictures and the protocol that made them."""
 
 from __future__ import annotations
 
@@ -118,12 +118,16 @@ def settings_of(run: Run) -> TrainConfig:
     """
     config = run.config
     if config.get("kind") != "transfer":
-        raise ValueError(f"{run.path} is a run of kind {config.get('kind')!r}: expected 'transfer'.")
+        raise ValueError(
+            f"{run.path} is a run of kind {config.get('kind')!r}: expected 'transfer'."
+        )
     settings = dict(config["settings"])
     known = {field.name for field in dataclasses.fields(TrainConfig)}
     unknown = sorted(set(settings) - known)
     if unknown:
-        raise ValueError(f"{run.path}: settings {unknown} are unknown to this version of Safelight.")
+        raise ValueError(
+            f"{run.path}: settings {unknown} are unknown to this version of Safelight."
+        )
     settings["head_layers"] = tuple(settings.get("head_layers", ()))
     return TrainConfig(**settings)
 
@@ -135,7 +139,9 @@ def load_classifier(run: Run) -> keras.Model:
         ValueError: The run has none, or it cannot be read.
     """
     if not run.model_path.is_file():
-        raise ValueError(f"{run.path} has no model.keras: its training did not finish; run it again.")
+        raise ValueError(
+            f"{run.path} has no model.keras: its training did not finish; run it again."
+        )
     try:
         return keras.saving.load_model(run.model_path, compile=False, safe_mode=True)
     except Exception as error:
@@ -155,16 +161,16 @@ def unseen_part(run: Run, dataset: ImageDataset) -> tuple[ImageDataset, int]:
     expected = config["dataset"]["class_names"]
     if list(dataset.class_names) != expected:
         raise ValueError(
-            f"{dataset.name} has the classes {list(dataset.class_names)}, but {run.path} was trained on "
-            f"{expected}: expected the same folders."
+            f"{dataset.name} has the classes {list(dataset.class_names)}, but {run.path} was "
+            f"trained on {expected}: expected the same folders."
         )
     digests = config["split"]["digests"]
     seen = set(digests["train"]) | set(digests["validation"])
     keep = [i for i, d in enumerate(dataset.digests) if d[:_DIGEST_DIGITS] not in seen]
     if not keep:
         raise ValueError(
-            f"all {len(dataset)} pictures of {dataset.name} were used to train {run.path}: expected "
-            "others, a number on these would say nothing."
+            f"all {len(dataset)} pictures of {dataset.name} were used to train {run.path}: "
+            "expected others, a number on these would say nothing."
         )
     return dataset.subset(keep), len(dataset) - len(keep)
 

@@ -1,9 +1,10 @@
 """Activations on disk, found again only by everything they depend on.
 
-An *entry* is a folder for one setting (network, weights, cut, size, view, precision ...); the key is the
-SHA-256 of those facts, which lie readable beside it in `facts.json`. Inside, shards of rows, each row
-addressed by the SHA-256 of its image. A shard is an `.npy` file and, written after it, a manifest that
-names its rows: without its manifest it does not exist. All files get their final name only when whole.
+An *entry* is a folder for one setting (network, weights, cut, size, view, precision ...); the key
+is the SHA-256 of those facts, which lie readable beside it in `facts.json`. Inside, shards of
+rows, each row addressed by the SHA-256 of its image. A shard is an `.npy` file and, written after
+it, a manifest that names its rows: without its manifest it does not exist. All files get their
+final name only when whole.
 
 Adding a picture to a folder therefore costs one row; changing one byte of it, a miss.
 """
@@ -38,7 +39,7 @@ class CacheError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class EntrySummary:
-    """One entry as `safelight cache list` shows it; `bytes` on disk, `last_used` in Unix seconds."""
+    """One entry, as `safelight cache list` shows it; `last_used` in Unix seconds."""
 
     key: str
     facts: dict[str, Any]
@@ -116,10 +117,13 @@ class CacheEntry:
             rows: `(len(digests), *row_shape)` in the entry's dtype.
 
         Raises:
-            CacheError: The disk is full or the folder cannot be written; nothing half-written remains.
+            CacheError: The disk is full or the folder cannot be written; nothing half-written
+                remains.
         """
         if rows.shape != (len(digests), *self.row_shape):
-            raise ValueError(f"rows has shape {rows.shape}: expected {(len(digests), *self.row_shape)}.")
+            raise ValueError(
+                f"rows has shape {rows.shape}: expected {(len(digests), *self.row_shape)}."
+            )
         stored = np.ascontiguousarray(rows).view(_storage_dtype(self.dtype))
         name = f"shard-{uuid.uuid4().hex}"
         temporary = self.folder / f"tmp-{name}.npy"
@@ -132,7 +136,7 @@ class CacheEntry:
             facts = {
                 "digests": list(digests),
                 "file_bytes": temporary.stat().st_size,
-                "sha256": hashlib.sha256(stored).hexdigest(),
+                "sha256": hashlib.sha256(stored.data).hexdigest(),
             }
             os.replace(temporary, self.folder / f"{name}.npy")
             _write_json(self.folder / f"{name}.json", facts)
@@ -147,7 +151,7 @@ class CacheEntry:
         self.refresh()
 
     def remove_leftovers(self) -> None:
-        """Deletes what a killed process left behind; call it only while holding the entry's lock."""
+        """Deletes what a killed process left; call it only while holding the entry's lock."""
         for path in self.folder.glob("tmp-*"):
             path.unlink(missing_ok=True)
         for path in self.folder.glob("shard-*.npy"):
@@ -187,7 +191,7 @@ class CacheEntry:
             facts = json.loads(manifest.read_text(encoding="utf-8"))
             try:
                 rows = np.load(manifest.with_suffix(".npy"), allow_pickle=False)
-                whole = hashlib.sha256(np.ascontiguousarray(rows)).hexdigest() == facts["sha256"]
+                whole = hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest() == facts["sha256"]
             except (OSError, ValueError):
                 whole = False
             if not whole:
@@ -224,18 +228,18 @@ class FeatureCache:
             os.utime(folder)
         except OSError as error:
             raise CacheError(
-                f"the activation cache {self.root} cannot be written ({error.strerror}): expected a "
-                "folder of yours; point SAFELIGHT_HOME to one."
+                f"the activation cache {self.root} cannot be written ({error.strerror}): expected "
+                "a folder of yours; point SAFELIGHT_HOME to one."
             ) from error
         return CacheEntry(folder, row_shape, dtype)
 
     @contextlib.contextmanager
     def locked(self, entries: Sequence[CacheEntry]) -> Iterator[None]:
-        """Holds the entries' locks, so that of two processes one extracts and the other then finds."""
+        """Holds the entries' locks: of two processes one extracts, and the other finds."""
         from filelock import FileLock
 
         with contextlib.ExitStack() as stack:
-            # In one order everywhere: two processes that want overlapping sets cannot block each other.
+            # In one order everywhere: two processes cannot block each other.
             for folder in sorted({entry.folder for entry in entries}):
                 stack.enter_context(FileLock(folder.with_suffix(".lock")))
             for entry in entries:
@@ -257,17 +261,19 @@ class FeatureCache:
             if used + needed_bytes <= self.max_bytes:
                 break
             if entry.key not in kept:
-                logger.info("cache over its limit: dropping %s (%d rows)", entry.key, entry.num_rows)
+                logger.info(
+                    "cache over its limit: dropping %s (%d rows)", entry.key, entry.num_rows
+                )
                 self.remove(entry.key)
                 used -= entry.bytes
         free = shutil.disk_usage(self.root).free - _SPARE_DISK_BYTES
         if used + needed_bytes > self.max_bytes or needed_bytes > free:
             room = max(0, min(free, self.max_bytes - used))
             raise CacheError(
-                f"the activations need {needed_bytes / 1e9:.2f} GB in {self.root}, but there is room "
-                f"for {room / 1e9:.2f} GB (limit {self.max_bytes / 1e9:.1f} GB). Use fewer views, a "
-                "smaller image size or a deeper cut, raise SAFELIGHT_CACHE_LIMIT (GB), or point "
-                "SAFELIGHT_HOME to a larger disk."
+                f"the activations need {needed_bytes / 1e9:.2f} GB in {self.root}, but there is "
+                f"room for {room / 1e9:.2f} GB (limit {self.max_bytes / 1e9:.1f} GB). Use fewer "
+                "views, a smaller image size or a deeper cut, raise SAFELIGHT_CACHE_LIMIT (GB), or "
+                "point SAFELIGHT_HOME to a larger disk."
             )
 
     def entries(self) -> list[EntrySummary]:
@@ -325,5 +331,3 @@ def _limit_from_environment() -> int:
         raise ValueError(
             f"SAFELIGHT_CACHE_LIMIT={text!r} is not a number: expected gigabytes, such as 20."
         ) from None
-
-

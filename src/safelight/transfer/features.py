@@ -4,9 +4,10 @@
     features = extractor.extract(splits.train, [FeatureLayer("block4_pool")], views=views)
     batch = features[FeatureLayer("block4_pool")].gather([0, 5, 7], view=2)
 
-What is below the cut does not change while what is above it is trained, so its output for a given picture
-does not either. The trunk is run in inference mode: BatchNormalization uses its moving statistics and
-Dropout is off, otherwise an activation would depend on its batch and could not be kept.
+What is below the cut does not change while what is above it is trained, so its output for a given
+picture does not either. The trunk is run in inference mode: BatchNormalization uses its moving
+statistics and Dropout is off, otherwise an activation would depend on its batch and could not be
+kept.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import dataclasses
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -58,8 +59,9 @@ class FeatureLayer:
 def choose_precision(precision: str = "auto") -> str:
     """The precision that the trunk computes in.
 
-    `"auto"` is bfloat16 where the processor multiplies it natively (AMX or AVX512-BF16, on which it is
-    two to five times faster with the TensorFlow backend) and float32 elsewhere, where it would be slower.
+    `"auto"` is bfloat16 where the processor multiplies it natively (AMX or AVX512-BF16, on which
+    it is two to five times faster with the TensorFlow backend) and float32 elsewhere, where it
+    would be slower.
 
     Raises:
         ValueError: Not `"auto"`, `"float32"` or `"bfloat16"`.
@@ -164,7 +166,7 @@ class FeatureExtractor:
         num_views: int = 1,
         progress: Progress | None = None,
     ) -> dict[FeatureLayer, Features]:
-        """The activations of some layers for every image and view; only those not yet kept are computed.
+        """The activations of some layers for every image and view, computed where not yet kept.
 
         An interrupted call loses at most the last shard: the next one goes on from there.
 
@@ -228,7 +230,9 @@ class FeatureExtractor:
 
         name = backbones.get_layer(self._model, layer.layer).name
         if name not in self._digests:
-            self._digests[name] = backbones.weights_digest(backbones.layers_until(self._model, name))
+            self._digests[name] = backbones.weights_digest(
+                backbones.layers_until(self._model, name)
+            )
         return {
             "format": 1,
             "network": self._model.name.removesuffix("_classifier"),
@@ -273,12 +277,14 @@ class FeatureExtractor:
 
     def _batches(
         self, dataset: ImageDataset, todo: list[int], job: _Job
-    ) -> Iterator[tuple[list[int], np.ndarray]]:
+    ) -> Generator[tuple[list[int], np.ndarray]]:
         """Batches of resized pixels, decoded ahead by two threads while the network computes."""
 
         def prepare(index: int) -> np.ndarray:
             image = resize(dataset.read(index, mode="RGB"), self.image_size)
-            return image if job.views is None else job.views(image, dataset.digests[index], job.view)
+            return (
+                image if job.views is None else job.views(image, dataset.digests[index], job.view)
+            )
 
         groups = [todo[start : start + BATCH_SIZE] for start in range(0, len(todo), BATCH_SIZE)]
         with ThreadPoolExecutor(2) as pool_of_threads:
@@ -312,8 +318,9 @@ def _shift(progress: Progress, offset: int, total: int, done: int) -> None:
 class _ShardWriter:
     """Collects rows of several entries and writes their shards together.
 
-    All entries of one pass are flushed at the same moment, so that an interruption leaves them equally
-    long and the pass goes on from one place. On the way out, whatever the reason, what is whole is kept.
+    All entries of one pass are flushed at the same moment, so that an interruption leaves them
+    equally long and the pass goes on from one place. On the way out, whatever the reason, what is
+    whole is kept.
     """
 
     def __init__(self, entries: Sequence[CacheEntry]) -> None:

@@ -1,7 +1,8 @@
 """Fitting a head on pooled features: logistic regression by L-BFGS, or a small dense network.
 
-With a few hundred pictures a linear head on good features is hard to beat, has one setting (chosen here by
-inner cross-validation) and is fitted in seconds (Kornblith et al. 2019, arXiv 1805.08974, section A.2).
+With a few hundred pictures a linear head on good features is hard to beat, has one setting (chosen
+here by inner cross-validation) and is fitted in seconds (Kornblith et al. 2019, arXiv 1805.08974,
+section A.2).
 """
 
 from __future__ import annotations
@@ -52,11 +53,11 @@ def fit_logistic_head(
     """Standardises, chooses the strength by stratified inner cross-validation, fits on everything.
 
     Args:
-        features: `(num_images, num_views, num_features)`. All views are fitted on, each with 1/num_views of
-            its image's weight, so that the strength means the same for any number of views. The strength is
-            chosen on view 0, whose folds are then folds of images.
-        targets: `(num_images, num_classes)` one-hot or probabilities; an image with soft targets counts as
-            one row per class, weighted by them.
+        features: `(num_images, num_views, num_features)`. All views are fitted on, each with
+            1/num_views of its image's weight, so that the strength means the same for any number
+            of views. The strength is chosen on view 0, whose folds are then folds of images.
+        targets: `(num_images, num_classes)` one-hot or probabilities; an image with soft targets
+            counts as one row per class, weighted by them.
         weights: `(num_images,)`.
         seed: Of the folds.
 
@@ -65,7 +66,9 @@ def fit_logistic_head(
     """
     missing = np.flatnonzero(targets.sum(0) == 0)
     if len(missing):
-        raise ValueError(f"classes {missing.tolist()} have no training image: every class needs some.")
+        raise ValueError(
+            f"classes {missing.tolist()} have no training image: every class needs some."
+        )
     num_images, num_views, num_features = features.shape
     mean, scale = standardization(features.reshape(-1, num_features))
     scaled = (features - mean) / scale
@@ -125,7 +128,9 @@ def _weighted_loss(
     from scipy.special import log_softmax
 
     kernel, bias = _two_sided(*model)
-    return float(-(weights[:, None] * targets * log_softmax(features @ kernel + bias, axis=1)).sum())
+    return float(
+        -(weights[:, None] * targets * log_softmax(features @ kernel + bias, axis=1)).sum()
+    )
 
 
 def _two_sided(coefficients: np.ndarray, intercepts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -149,13 +154,14 @@ def fit_dense_head(
         features: `(num_images, num_views, num_features)`.
         targets: `(num_images, num_classes)`.
         weights: `(num_images,)` or `None`.
-        validation: Features `(m, num_features)` and targets `(m, num_classes)` that decide when to stop.
+        validation: Features `(m, num_features)` and targets `(m, num_classes)` that decide when to
+            stop.
         config: Hidden units, dropout, batch size, patience, seed.
 
     Returns:
         The head, from features to logits.
     """
-    num_images, num_views, num_features = features.shape
+    _, num_views, num_features = features.shape
     keras.utils.set_random_seed(config.seed)
     head = build_head(
         num_features, targets.shape[1], dropout=config.dropout, hidden_units=config.hidden_units

@@ -3,10 +3,11 @@
     classifier = build_classifier(backbone, head_layers, num_classes=2)
     tail = build_tail(classifier, [FeatureLayer("block4_pool")])     # takes the cached activations
     ...train the tail...
-    join(classifier, tail)                               # one ordinary model again, with what the tail learned
+    join(classifier, tail)                               # one ordinary model again, with what the
+    tail learned
 
-A classifier takes raw uint8 images and returns probabilities. The layers of its head have names that begin
-with `head_`; they always compute in float32.
+A classifier takes raw uint8 images and returns probabilities. The layers of its head have names
+that begin with `head_`; they always compute in float32.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ STANDARDIZE = "head_standardize"
 class Standardize(keras.layers.Layer):
     """`(features - mean) / scale` with fixed statistics of the training images.
 
-    Kept apart from the weights of the dense layer after it: on standardised features these are all of one
-    size, so that one learning rate suits them when fine-tuning goes on from a fitted head.
+    Kept apart from the weights of the dense layer after it: on standardised features these are all
+    of one size, so that one learning rate suits them when fine-tuning goes on from a fitted head.
 
     Input and output shape: `(batch, num_features)`; computes in float32.
     """
@@ -68,7 +69,8 @@ def build_classifier(
         hidden_units: Width of one hidden ReLU layer; by default the head is linear.
 
     Returns:
-        A float32 model from `(batch, any, any, channels)` uint8 to `(batch, num_classes)` probabilities.
+        A float32 model from `(batch, any, any, channels)` uint8 to `(batch, num_classes)`
+        probabilities.
 
     Raises:
         ValueError: Fewer than two classes, or a head layer without pooling.
@@ -117,16 +119,17 @@ def build_head(
 def build_tail(
     classifier: keras.Model, kept: Sequence[FeatureLayer], *, precision: str = "float32"
 ) -> keras.Model:
-    """Everything above some activations, as a model of its own that shares nothing with the classifier.
+    """Everything above some activations, as a model that shares nothing with the classifier.
 
     Args:
         classifier: As from `build_classifier`.
-        kept: The activations that it starts from: the cut alone, unpooled, or all that the head sees.
+        kept: The activations that it starts from: the cut alone, unpooled, or all that the head
+            sees.
         precision: `"bfloat16"` multiplies in bfloat16 and keeps float32 weights and sums.
 
     Returns:
-        A model from those activations (a list of them if there are several) to logits; all its layers are
-        trainable.
+        A model from those activations (a list of them if there are several) to logits; all its
+        layers are trainable.
 
     Raises:
         ValueError: The head needs a layer that cannot be computed from these.
@@ -135,16 +138,20 @@ def build_tail(
     for layer in copy.layers:
         layer.trainable = True
     inputs = [
-        copy.get_layer(pooled_name(start)).output if start.pooling else copy.get_layer(start.layer).output
+        copy.get_layer(pooled_name(start)).output
+        if start.pooling
+        else copy.get_layer(start.layer).output
         for start in kept
     ]
     try:
-        return keras.Model(inputs if len(inputs) > 1 else inputs[0], copy.get_layer(LOGITS).output, name="tail")
+        return keras.Model(
+            inputs if len(inputs) > 1 else inputs[0], copy.get_layer(LOGITS).output, name="tail"
+        )
     except ValueError as error:
         names = ", ".join(str(start) for start in kept)
         raise ValueError(
-            f"the head reads a layer that cannot be computed from {names}: choose head layers at or above "
-            "the cut, or unfreeze from a shallower block."
+            f"the head reads a layer that cannot be computed from {names}: choose head layers at "
+            "or above the cut, or unfreeze from a shallower block."
         ) from error
 
 
@@ -156,7 +163,7 @@ def pooled_name(head: FeatureLayer) -> str:
 def build_pixel_model(
     classifier: keras.Model, *, cut: str | None = None, precision: str = "float32"
 ) -> keras.Model:
-    """The whole network from resized pixels to logits, frozen up to a cut: training without a cache.
+    """The whole network from resized pixels to logits, frozen up to a cut: no cache needed.
 
     Args:
         classifier: As from `build_classifier`.
@@ -179,13 +186,16 @@ def join(classifier: keras.Model, tail: keras.Model) -> keras.Model:
     """Puts a trained tail's (or head's) weights into the classifier, layer by layer by name.
 
     Returns:
-        The same classifier, an ordinary Keras model: in float32 it answers as frozen trunk and tail did.
+        The same classifier, an ordinary Keras model: in float32 it answers as frozen trunk and
+        tail did.
     """
     names = {layer.name for layer in classifier.layers}
     for layer in tail.layers:
         if layer.weights:
             if layer.name not in names:
-                raise ValueError(f"the classifier has no layer {layer.name!r} for the tail's weights.")
+                raise ValueError(
+                    f"the classifier has no layer {layer.name!r} for the tail's weights."
+                )
             classifier.get_layer(layer.name).set_weights(layer.get_weights())
     return classifier
 

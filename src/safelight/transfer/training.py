@@ -3,8 +3,9 @@
     trained = train(splits, TrainConfig(unfreeze_from="block5_conv1", views=4))
     trained.model.predict(uint8_images)
 
-The order is that of LP-FT (Kumar et al. 2022, arXiv 2202.10054): a head fitted to convergence on the
-frozen features first, fine-tuning from there, so that a random head does not spoil the features.
+The order is that of LP-FT (Kumar et al. 2022, arXiv 2202.10054): a head fitted to convergence on
+the frozen features first, fine-tuning from there, so that a random head does not spoil the
+features.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class TrainedClassifier:
         precision: What the frozen part was computed in.
         inverse_strength: The `C` that inner cross-validation chose for the logistic head, if any.
         images_computed: Images (times views) that ran through the frozen part.
-        interrupted: Whether Ctrl-C ended fine-tuning early; the best weights until then are in the model.
+        interrupted: Whether Ctrl-C ended fine-tuning early; the best weights until then are in the
+            model.
     """
 
     model: keras.Model
@@ -66,7 +68,8 @@ class KeepBest(keras.callbacks.Callback):
     """Early stopping that knows the score before the first epoch and survives Ctrl-C.
 
     Args:
-        score: Validation loss of the weights at the start: fine-tuning that never beats them gives them back.
+        score: Validation loss of the weights at the start: fine-tuning that never beats them gives
+            them back.
         patience: Epochs without improvement after which training stops.
     """
 
@@ -110,7 +113,7 @@ class _ReportEpochs(keras.callbacks.Callback):
 
 
 def make_targets(dataset: ImageDataset, *, soft: bool = False) -> np.ndarray:
-    """`(n, num_classes)` float32: the data set's label probabilities if `soft`, else one-hot labels.
+    """`(n, num_classes)` float32: the data set's label probabilities if `soft`, else one-hot.
 
     Raises:
         ValueError: `soft` without label probabilities in the data set.
@@ -119,8 +122,8 @@ def make_targets(dataset: ImageDataset, *, soft: bool = False) -> np.ndarray:
         return np.eye(dataset.num_classes, dtype="float32")[dataset.labels]
     if dataset.targets is None:
         raise ValueError(
-            f"soft_targets=True, but {dataset.name} has hard labels only: leave it out, or give the "
-            "data set `targets`, a probability per class."
+            f"soft_targets=True, but {dataset.name} has hard labels only: leave it out, or give "
+            "the data set `targets`, a probability per class."
         )
     return np.asarray(dataset.targets, "float32")
 
@@ -128,10 +131,12 @@ def make_targets(dataset: ImageDataset, *, soft: bool = False) -> np.ndarray:
 def balanced_weights(targets: np.ndarray) -> np.ndarray:
     """A weight per image that makes every class count alike; they average to one.
 
-    `n / (num_classes * n_k)` as scikit-learn's `class_weight="balanced"`, mixed by an image's targets.
+    `n / (num_classes * n_k)` as scikit-learn's `class_weight="balanced"`, mixed by the targets.
     """
     totals = targets.sum(0)
-    per_class = np.divide(totals.sum(), len(totals) * totals, where=totals > 0, out=np.ones_like(totals))
+    per_class = np.divide(
+        totals.sum(), len(totals) * totals, where=totals > 0, out=np.ones_like(totals)
+    )
     return targets @ per_class
 
 
@@ -157,7 +162,7 @@ def train(
     cache: FeatureCache | None = None,
     report: Report = _silent,
 ) -> TrainedClassifier:
-    """Trains a classifier on `splits.train`, watching `splits.validation`; the test part is not touched.
+    """Trains on `splits.train`, watching `splits.validation`; the test part is not touched.
 
     Args:
         splits: As from `datasets.split`.
@@ -237,12 +242,16 @@ class _Session:
                 layers,
                 views=views,
                 num_views=num_views,
-                progress=lambda done, total: self.report("extracting", done, total, "training images"),
+                progress=lambda done, total: self.report(
+                    "extracting", done, total, "training images"
+                ),
             )
             validation = self.extractor.extract(
                 self.splits.validation,
                 layers,
-                progress=lambda done, total: self.report("extracting", done, total, "validation images"),
+                progress=lambda done, total: self.report(
+                    "extracting", done, total, "validation images"
+                ),
             )
         return _Rows(train, validation)
 
@@ -275,25 +284,25 @@ class _Session:
         with self.clock.stage("fine_tune"):
             if self.plan.cached:
                 start = FeatureLayer(str(self.plan.cut))
-                model = models.build_tail(
-                    classifier, [start], precision=self.extractor.precision
-                )
+                model = models.build_tail(classifier, [start], precision=self.extractor.precision)
                 fit, watch = self._feature_batches(rows, start)
             else:
                 model = models.build_pixel_model(
                     classifier, cut=self.plan.cut, precision=self.extractor.precision
                 )
                 fit, watch = self._image_batches()
-            history, interrupted = fine_tune(model, fit, watch, config=self.config, report=self.report)
+            history, interrupted = fine_tune(
+                model, fit, watch, config=self.config, report=self.report
+            )
         models.join(classifier, model)
         return history, interrupted
 
-    def _feature_batches(self, rows: _Rows, cut: FeatureLayer) -> tuple[FeatureBatches, FeatureBatches]:
+    def _feature_batches(
+        self, rows: _Rows, cut: FeatureLayer
+    ) -> tuple[FeatureBatches, FeatureBatches]:
         (targets, weights), held_out = self._targets()
         size, seed = self.config.batch_size, self.config.seed
-        fit = FeatureBatches(
-            rows.train[cut], targets, batch_size=size, seed=seed, weights=weights
-        )
+        fit = FeatureBatches(rows.train[cut], targets, batch_size=size, seed=seed, weights=weights)
         return fit, FeatureBatches(rows.validation[cut], held_out, batch_size=size)
 
     def _image_batches(self) -> tuple[ImageBatches, ImageBatches]:
