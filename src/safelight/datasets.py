@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from safelight import assets
-from safelight.duplicates import MIN_CONTRAST, contrast, find_duplicates
+from safelight.duplicates import find_duplicates, hash_picture
 from safelight.folders import Problem, scan_folder
-from safelight.images import Mode, perceptual_hash
+from safelight.images import Mode
 from safelight.shapes import SHAPE_NAMES, draw_shape
 from safelight.sources import Arrays, Files, Source, array_digest, check_arrays
 from safelight.splits import class_quotas, deal_units, merge_units
@@ -157,7 +157,9 @@ class ImageDataset:
         images = images[..., np.newaxis] if images.ndim == 3 else images
         source = Arrays(images, np.arange(len(images)))
         digests = tuple(array_digest(image) for image in images)
-        hashes = [_hash(image) for image in images] if near_duplicates else [None] * len(images)
+        hashes = (
+            [hash_picture(image) for image in images] if near_duplicates else [None] * len(images)
+        )
         return cls(
             name=name,
             class_names=tuple(class_names),
@@ -435,10 +437,6 @@ def _read_idx(path: Path, num_axes: int) -> NDArray[np.uint8]:
     if data[:4] != bytes([0, 0, 8, num_axes]) or len(data) != header + shape.prod():
         raise ValueError(f"{path.name} is not an IDX file of {num_axes}-d bytes; fetch it anew.")
     return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
-
-
-def _hash(image: NDArray[np.uint8]) -> int | None:
-    return perceptual_hash(image) if contrast(image) >= MIN_CONTRAST else None
 
 
 def _check_split(

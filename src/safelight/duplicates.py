@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from safelight.images import thumbnail
+from safelight.images import perceptual_hash, thumbnail
 
 # Re-encoded, resized and brightened copies of 150 solar cells differed in 0 to 6 of 64 bits.
 MAX_DISTANCE = 6
@@ -57,18 +57,20 @@ def find_duplicates(
     return _clusters(len(digests), np.concatenate([exact, near]))
 
 
-def contrast(image: NDArray[np.uint8]) -> float:
-    """Measure how much of a picture is left in its thumbnail.
+def hash_picture(image: NDArray[np.uint8]) -> int | None:
+    """Hash a picture for `find_duplicates`.
 
-    Use it to see whether a perceptual hash means anything: under `MIN_CONTRAST` it does not.
+    Use it while the picture is decoded anyway.
 
     Args:
         image: Pixels, (height, width, 3 | 1), uint8.
 
     Returns:
-        The thumbnail's standard deviation, in grey levels.
+        Its perceptual hash, or None if it is so flat that its hash would be noise.
     """
-    return float(thumbnail(image, _THUMBNAIL_SIZE).std())
+    # Reduced once, for both: what is 32 x 32 already is not resized again by perceptual_hash.
+    small = thumbnail(image, _THUMBNAIL_SIZE)
+    return perceptual_hash(small) if small.std() >= MIN_CONTRAST else None
 
 
 def _near_pairs(

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from safelight.duplicates import MIN_CONTRAST, contrast
-from safelight.images import ImageError, decode_image, open_image, perceptual_hash
+from safelight.duplicates import hash_picture
+from safelight.images import ImageError, decode_image, open_image
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -163,8 +163,7 @@ def _look(picture: Picture) -> Picture | Problem:
     height, width = image.shape[:2]
     if min(height, width) < _MIN_SIDE:
         return Problem(picture.file, f"{width}x{height} pixels: too small")
-    flat = contrast(image) < MIN_CONTRAST
-    return replace(picture, digest=digest, hash=None if flat else perceptual_hash(image))
+    return replace(picture, digest=digest, hash=hash_picture(image))
 
 
 def _visible(name: str) -> bool:
