@@ -15,7 +15,6 @@ import importlib.metadata
 import json
 import logging
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -97,8 +96,17 @@ def framework(backend: str, place: Workplace) -> str:
     return f"torch-{version.strip().split('+')[0]}"
 
 
-def run_process(call: list[str], log: Path) -> tuple[float, float]:
-    """Run a command from this folder; returns its wall seconds and peak memory in GiB.
+@dataclass(frozen=True)
+class Usage:
+    """What a process took: wall and processor seconds, largest resident memory in GiB."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_gib: float
+
+
+def run_process(call: list[str], log: Path) -> Usage:
+    """Run a command from this folder, its output into a log.
 
     Raises:
         RuntimeError: If it fails; the message names its log.
@@ -115,13 +123,10 @@ def run_process(call: list[str], log: Path) -> tuple[float, float]:
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise RuntimeError(f"{' '.join(call[1:3])} exited {child.returncode}; its log is {log}.")
-    return time.perf_counter() - start, peak_gib(usage)
-
-
-def peak_gib(usage: resource.struct_rusage) -> float:
-    """Peak resident memory in GiB (Linux counts KiB, macOS bytes)."""
+    # Linux counts memory in KiB, macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
-    return usage.ru_maxrss * unit / 2**30
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    return Usage(time.perf_counter() - start, cpu_seconds, usage.ru_maxrss * unit / 2**30)
 
 
 def prepare_data(protocol: Protocol, place: Workplace) -> tuple[Protocol, Path, Path]:
@@ -170,10 +175,10 @@ def run_variant(
     for name, path in {**options, "output": output}.items():
         call += [f"--{name}", str(path)]
     load = os.getloadavg()[0]
-    process_seconds, peak = run_process(call, place.work / f"{label}.log")
+    usage = run_process(call, place.work / f"{label}.log")
     raw = json.loads(output.read_text())
-    raw["seconds"]["process"] = process_seconds
-    return {**summarise(raw, protocol, files[0]), "peak_gib": peak, "load_before": load}
+    raw["seconds"] |= {"process": usage.seconds, "process_cpu": usage.cpu_seconds}
+    return {**summarise(raw, protocol, files[0]), "peak_gib": usage.peak_gib, "load_before": load}
 
 
 def summarise(raw: dict, protocol: Protocol, data: Path) -> dict[str, object]:

@@ -135,9 +135,10 @@ def test_a_finished_variant_is_skipped_and_another_protocol_is_not_overwritten(t
 
 def test_a_child_that_fails_names_its_log_and_one_that_works_has_a_peak(tmp_path):
     driver, log = module("transfer_cached_vs_end_to_end"), tmp_path / "x.log"
-    seconds, peak = driver.run_process([sys.executable, "-c", "print(1)"], log)
-    assert seconds > 0
-    assert 0.001 < peak < 8
+    usage = driver.run_process([sys.executable, "-c", "print(1)"], log)
+    assert usage.seconds > 0
+    assert 0 < usage.cpu_seconds < 60
+    assert 0.001 < usage.peak_gib < 8
     with pytest.raises(RuntimeError, match=r"x\.log"):
         driver.run_process([sys.executable, "-c", "raise SystemExit(3)"], log)
 
