@@ -6,6 +6,7 @@ Loads no Keras: `safelight transfer train --help` reads it.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,19 +107,22 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, values in _CHOICES.items():
+        for name, values in CHOICES.items():
             if getattr(self, name) not in values:
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {values}.")
+                known = ", ".join(str(value).lower() for value in values)
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {known}.")
         for name in ("views", "batch_size", "hidden_units", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1.")
-        if self.epochs < 0 or self.seed < 0:
-            raise ValueError(f"epochs={self.epochs}, seed={self.seed}: expected 0 or more.")
-        if self.learning_rate <= 0 or not 0 <= self.dropout < 1:
-            raise ValueError(
-                f"learning_rate={self.learning_rate}, dropout={self.dropout}: expected a positive "
-                "rate and a dropout of at least 0 and less than 1."
-            )
+        for name in ("epochs", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more.")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate={self.learning_rate}: expected a positive number.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay={self.weight_decay}: expected 0 or more.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout}: expected 0 <= dropout < 1.")
         if self.augmentation.is_identity and self.views > 1:
             raise ValueError(
                 f"views={self.views}, but every augmentation is off: expected views=1."
@@ -131,7 +135,7 @@ class TrainConfig:
         return Augmentation(**{field.name: getattr(self, field.name) for field in fields})
 
 
-_CHOICES: dict[str, tuple[str | None, ...]] = {
+CHOICES: dict[str, tuple[str | None, ...]] = {
     "head": ("logistic", "dense"),
     "optimizer": ("adam", "adamw"),
     "class_weight": (None, "balanced"),
