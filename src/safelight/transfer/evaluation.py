@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -76,7 +77,7 @@ def predict_probabilities(
     """
     plan = Plan.make(classifier, config)
     if plan.cut is None:
-        return predict(classifier, [dataset.read(i) for i in range(len(dataset))])
+        return predict(classifier, (dataset.read(i) for i in range(len(dataset))))
     extractor = FeatureExtractor(classifier, precision=config.precision, cache=cache)
     features = extractor.extract(dataset, plan.kept_layers, progress=progress)
     tail = models.build_tail(classifier, plan.kept_layers, precision=extractor.precision)
@@ -144,23 +145,25 @@ def report_on(
     )
 
 
-def predict(classifier: keras.Model, images: Sequence[np.ndarray]) -> np.ndarray:
+def predict(classifier: keras.Model, images: Iterable[np.ndarray]) -> np.ndarray:
     """Class probabilities of pictures of any sizes, through the joined model in float32.
 
     Args:
         classifier: From uint8 images to probabilities.
-        images: Arrays `(height, width, 3)` uint8, sizes may differ.
+        images: Arrays `(height, width, 3)` uint8, sizes may differ; a generator is read batch by
+            batch.
 
     Returns:
-        `(len(images), num_classes)` float64.
+        `(number of images, num_classes)` float64.
     """
     pixels = next(la for la in classifier.layers if isinstance(la, backbones.ImageResizing))
     size = (pixels.height, pixels.width)
     whole = models.build_pixel_model(classifier)
+    # One batch at a time, so that a folder of large pictures never lies in memory as a whole.
+    resized = (resize(image, size) for image in images)
     logits = []
-    for start in range(0, len(images), BATCH_SIZE):
-        batch = np.stack([resize(image, size) for image in images[start : start + BATCH_SIZE]])
-        logits.append(whole.predict_on_batch(batch))
+    while batch := list(itertools.islice(resized, BATCH_SIZE)):
+        logits.append(whole.predict_on_batch(np.stack(batch)))
     if not logits:
         return np.zeros((0, classifier.output_shape[-1]))
     return softmax(np.concatenate(logits).astype(np.float64), axis=1)
