@@ -444,7 +444,8 @@ def _check_split(
 ) -> None:
     if strategy not in ("stratified", "grouped"):
         raise ValueError(f"strategy must be 'stratified' or 'grouped', got {strategy!r}.")
-    if test_fraction <= 0 or validation_fraction < 0 or test_fraction + validation_fraction >= 1:
+    total = test_fraction + validation_fraction
+    if not (test_fraction > 0 and validation_fraction >= 0 and total < 1):
         raise ValueError(
             "test_fraction must be positive, validation_fraction not negative, and their sum less "
             f"than 1, got {test_fraction} and {validation_fraction}."

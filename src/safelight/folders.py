@@ -145,7 +145,7 @@ def _find_classes(root: Path) -> tuple[list[Picture], tuple[str, ...]]:
 
 def _find_flat(root: Path) -> list[Picture]:
     parts = _parts(root, _folders(root))
-    relative = ((path, path.relative_to(root)) for path in _walk(root))
+    relative = ((path, path.relative_to(root)) for path in walk(root))
     return [Picture(p, _printable(r), "", parts.get(r.parts[0], "")) for p, r in relative]
 
 
@@ -206,12 +206,25 @@ def _of_classes(root: Path, folders: list[Path], part: str) -> list[Picture]:
     return [
         Picture(path, _printable(path.relative_to(root)), folder.name, part)
         for folder in folders
-        for path in _walk(folder)
+        for path in walk(folder)
     ]
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder in sorted order, following links but never in a circle."""
+def walk(folder: Path) -> Iterator[Path]:
+    """Find what may be a picture below a folder, whatever its suffix.
+
+    Use it to name pictures without opening them. Links are followed, but never in a circle; hidden
+    files and usual companions of pictures (.txt, .csv, .json and the like) are passed over.
+
+    Args:
+        folder: Where to look.
+
+    Returns:
+        The files, in the order of their names.
+
+    Raises:
+        OSError: If a folder cannot be read.
+    """
     found: list[Path] = []
     seen: set[str] = set()
     for place, folders, files in os.walk(folder, onerror=_reraise, followlinks=True):
