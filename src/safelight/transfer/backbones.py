@@ -16,7 +16,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
@@ -117,6 +117,8 @@ class ImageNetPreprocessing(keras.layers.Layer):
     """
 
     def __init__(self, mode: Preprocessing, **kwargs: Any) -> None:
+        if mode not in get_args(Preprocessing):
+            raise ValueError(f"mode={mode!r}: expected one of {get_args(Preprocessing)}.")
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.mode = mode
 
@@ -339,7 +341,8 @@ def cut_layer(model: keras.Model, unfreeze_from: str) -> str:
     graph = _parents(model)
     first = get_layer(model, unfreeze_from).name
     output = model.output_names[0] if model.output_names[0] in graph else model.layers[-1].name
-    before = [name for name in graph if name in _upstream(graph, first) and name != first]
+    upstream = _upstream(graph, first) - {first}
+    before = [name for name in graph if name in upstream]
     for name in reversed(before):
         if not _reachable_around(graph, output, name):
             return name
