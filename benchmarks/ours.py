@@ -22,6 +22,7 @@ from safelight.datasets import ImageDataset, Splits, load
 from safelight.transfer import training
 from safelight.transfer.backbones import load_backbone
 from safelight.transfer.config import TrainConfig
+from safelight.transfer.evaluation import predict_probabilities
 from safelight.transfer.feature_cache import FeatureCache
 from safelight.transfer.features import BATCH_SIZE, FeatureExtractor, FeatureLayer
 
@@ -106,11 +107,11 @@ def train(splits: Splits, config: TrainConfig, folder: Path) -> training.Trained
 
 
 def predict(
-    trained: training.TrainedClassifier, dataset: ImageDataset, batch_size: int
+    trained: training.TrainedClassifier, dataset: ImageDataset, config: TrainConfig, folder: Path
 ) -> np.ndarray:
-    """Probabilities (n, num_classes) of the joined model on raw uint8 images."""
-    images = np.stack([dataset.read(index) for index in range(len(dataset))])
-    return trained.model.predict(images, batch_size=batch_size, verbose=0)
+    """Probabilities (n, num_classes), in the precision that the library evaluates in."""
+    cache = FeatureCache(folder)
+    return predict_probabilities(trained.model, dataset, config=config, cache=cache)
 
 
 def stage_seconds(watch: Stopwatch, trained: training.TrainedClassifier) -> dict[str, float]:
@@ -133,8 +134,8 @@ def measure(assignment: Assignment) -> Measured:
         splits = read_splits(assignment.data, assignment.protocol)
     with tempfile.TemporaryDirectory(dir=assignment.work) as folder:
         trained = train(splits, config, Path(folder))
-    with watch.stage("evaluation"):
-        probabilities = predict(trained, splits.test, assignment.protocol.batch_size)
+        with watch.stage("evaluation"):
+            probabilities = predict(trained, splits.test, config, Path(folder))
     settings = {
         "config": dataclasses.asdict(config),
         "threads": assignment.num_threads,
