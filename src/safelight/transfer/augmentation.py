@@ -26,10 +26,11 @@ def build_augmentation(augmentation: Augmentation) -> list[keras.layers.Layer]:
     """
     a, layers = augmentation, keras.layers
     pipeline: list[keras.layers.Layer] = []
-    if a.horizontal_flip or a.vertical_flip:
-        axes = [a.horizontal_flip and "horizontal", a.vertical_flip and "vertical"]
-        mode = "_and_".join(axis for axis in axes if axis)
-        pipeline.append(layers.RandomFlip(mode, seed=1, dtype="float32"))
+    # Two layers: Keras' own "horizontal_and_vertical" draws once and does both or neither.
+    if a.horizontal_flip:
+        pipeline.append(layers.RandomFlip("horizontal", seed=1, dtype="float32"))
+    if a.vertical_flip:
+        pipeline.append(layers.RandomFlip("vertical", seed=6, dtype="float32"))
     if a.rotation:
         pipeline.append(layers.RandomRotation(a.rotation, seed=2, dtype="float32"))
     if a.zoom:
