@@ -138,6 +138,10 @@ def test_history_shows_the_numbers_and_the_best_epoch():
     assert (best.get_xdata()[0], best.get_ydata()[0]) == (2, 1)
     assert accuracy.lines[0].get_ydata().tolist() == [0, 50, 100]
     assert accuracy.get_ylabel() == "accuracy (%)"
+    counted = {"epoch": [0.0, 1.0, 2.0], "val_loss": [3, 1, 2]}  # 0 is the head before fine-tuning
+    (loss,) = plots.plot_history(counted).axes
+    assert loss.lines[0].get_xdata().tolist() == [0, 1, 2]
+    assert (loss.lines[1].get_xdata()[0], loss.lines[1].get_label()) == (1, "best epoch: 1")
     with pytest.raises(ValueError, match="'lr'"):
         plots.plot_history({"lr": [1]})
     with pytest.raises(ValueError, match="epoch"):

@@ -58,8 +58,8 @@ def plot_history(history: Mapping[str, Sequence[float]], *, monitor: str = "val_
 
     Args:
         history: `loss` (nats per image) and, where they exist, `accuracy` (fractions), `val_loss`
-            and `val_accuracy`: one number per epoch, NaN where there was none. Other keys are left
-            out.
+            and `val_accuracy`: one number per epoch, NaN where there was none. `epoch` numbers
+            them (from 1 if it is missing). Other keys are left out.
         monitor: the key by which the best epoch is found: lowest for a loss, else highest.
 
     Raises:
@@ -439,18 +439,18 @@ def _draw_curves(
     ax: Axes, history: Mapping[str, Sequence[float]], key: str, best: int | None
 ) -> None:
     scale, unit = (100, "accuracy (%)") if key == "accuracy" else (1, "loss (nats per image)")
-    num_epochs = 1
+    first, num_epochs = int(next(iter(history.get("epoch", ())), 1)), 1
     for name, label, colour in ((key, "training", _PALE), (f"val_{key}", "validation", BLUE)):
         values = scale * np.asarray(history.get(name, ()), dtype=float)
-        epochs = np.arange(1, len(values) + 1)
+        epochs = first + np.arange(len(values))
         num_epochs = max(num_epochs, len(values))
         if len(values):
             marker = "o" if len(values) <= 3 else ""
             ax.plot(epochs, values, color=colour, linewidth=2.2, marker=marker, label=label)
         if name.startswith("val_") and best is not None and best < len(values):
-            mark: dict[str, Any] = {"markersize": 8, "label": f"best epoch: {best + 1}"}
-            ax.plot([best + 1], [values[best]], "o", color=VERMILION, **mark)
-    ax.set_xlim(0.5, num_epochs + 0.5)
+            mark: dict[str, Any] = {"markersize": 8, "label": f"best epoch: {first + best}"}
+            ax.plot([first + best], [values[best]], "o", color=VERMILION, **mark)
+    ax.set_xlim(first - 0.5, first + num_epochs - 0.5)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
     ax.set_xlabel("epoch")
     ax.set_ylabel(unit)
