@@ -153,7 +153,7 @@ def render_table(results: list[dict]) -> str:
         results: Contents of the files in results/.
 
     Returns:
-        Text that ends in a newline; a sentence where there is nothing to show.
+        Text that ends in a newline, or nothing where there are no results.
     """
     groups: dict[str, list[dict]] = defaultdict(list)
     for result in results:
@@ -163,7 +163,7 @@ def render_table(results: list[dict]) -> str:
     for result in results:
         if result["claim"] == RATE_CLAIM:
             lines += render_rates(result)
-    return "\n".join(lines or ["No results yet.", ""])
+    return "\n".join(lines)
 
 
 def insert(text: str, tables: str) -> str:
