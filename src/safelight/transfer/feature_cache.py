@@ -16,6 +16,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import uuid
@@ -62,9 +63,25 @@ def _as_dtype(rows: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    temporary = path.with_name(f"tmp-{uuid.uuid4().hex}.json")
-    temporary.write_text(json.dumps(content, sort_keys=True, indent=1), encoding="utf-8")
-    os.replace(temporary, path)
+    temporary = path.with_name(f"tmp-{path.stem}-{uuid.uuid4().hex}.json")
+    try:
+        temporary.write_text(json.dumps(content, sort_keys=True, indent=1), encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _file_bytes(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
+
+
+def _read_manifest(path: Path) -> dict[str, Any] | None:
+    """A shard's manifest; `None` where it is gone, damaged, or not one."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        return {key: facts[key] for key in ("digests", "file_bytes", "sha256")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 class CacheEntry:
@@ -86,21 +103,13 @@ class CacheEntry:
 
     def refresh(self) -> None:
         """Reads the manifests written since the last look, by this or another process."""
-        for manifest in sorted(self.folder.glob("shard-*.json")):
-            if manifest.stem not in self._known and self._is_whole(manifest):
-                self._known.add(manifest.stem)
-                digests = json.loads(manifest.read_text(encoding="utf-8"))["digests"]
-                for row, digest in enumerate(digests):
-                    self._index.setdefault(digest, (manifest.stem, row))
-
-    def _is_whole(self, manifest: Path) -> bool:
-        """A shard counts only if the file behind the manifest has the size that it should have."""
-        try:
-            facts = json.loads(manifest.read_text(encoding="utf-8"))
-            size = manifest.with_suffix(".npy").stat().st_size
-        except (OSError, ValueError):
-            return False
-        return size == facts["file_bytes"]
+        for path in sorted(self.folder.glob("shard-*.json")):
+            manifest = None if path.stem in self._known else _read_manifest(path)
+            # A shard counts only if the file behind the manifest is as long as it should be.
+            if manifest and _file_bytes(path.with_suffix(".npy")) == manifest["file_bytes"]:
+                self._known.add(path.stem)
+                for row, digest in enumerate(manifest["digests"]):
+                    self._index.setdefault(digest, (path.stem, row))
 
     def __contains__(self, digest: str) -> bool:
         return digest in self._index
@@ -152,9 +161,10 @@ class CacheEntry:
 
     def remove_leftovers(self) -> None:
         """Deletes what a killed process left; call it only while holding the entry's lock."""
-        for path in self.folder.glob("tmp-*"):
+        # Not `tmp-facts-*`: another process may be writing it, before it asks for the lock.
+        for path in self.folder.glob("tmp-shard-*"):
             path.unlink(missing_ok=True)
-        for path in self.folder.glob("shard-*.npy"):
+        for path in self.folder.glob("shard-*"):
             if path.stem not in self._known:
                 path.unlink(missing_ok=True)
 
@@ -178,6 +188,11 @@ class CacheEntry:
             out[positions[order]] = self._open(shard)[rows[order]]
         return _as_dtype(out, self.dtype)
 
+    def hold(self, digests: Iterable[str]) -> None:
+        """Opens the shards of these images: they stay readable if another process drops them."""
+        for digest in digests:
+            self._open(self._index[digest][0])
+
     def _open(self, shard: str) -> np.ndarray:
         if shard not in self._shards:
             path = self.folder / f"{shard}.npy"
@@ -187,15 +202,15 @@ class CacheEntry:
     def damaged_shards(self) -> list[str]:
         """Names of shards whose bytes no longer have the SHA-256 of their manifest."""
         damaged = []
-        for manifest in sorted(self.folder.glob("shard-*.json")):
-            facts = json.loads(manifest.read_text(encoding="utf-8"))
+        for path in sorted(self.folder.glob("shard-*.json")):
+            manifest = _read_manifest(path)
             try:
-                rows = np.load(manifest.with_suffix(".npy"), allow_pickle=False)
-                whole = hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest() == facts["sha256"]
+                rows = np.load(path.with_suffix(".npy"), allow_pickle=False)
+                found = hashlib.sha256(np.ascontiguousarray(rows)).hexdigest()
             except (OSError, ValueError):
-                whole = False
-            if not whole:
-                damaged.append(manifest.stem)
+                found = ""
+            if manifest is None or found != manifest["sha256"]:
+                damaged.append(path.stem)
         return damaged
 
 
@@ -255,25 +270,23 @@ class FeatureCache:
         """
         self.root.mkdir(parents=True, exist_ok=True)
         kept = {entry.folder.name for entry in keep}
-        entries = sorted(self.entries(), key=lambda entry: entry.last_used)
-        used = sum(entry.bytes for entry in entries)
-        for entry in entries:
-            if used + needed_bytes <= self.max_bytes:
-                break
-            if entry.key not in kept:
-                logger.info(
-                    "cache over its limit: dropping %s (%d rows)", entry.key, entry.num_rows
-                )
-                self.remove(entry.key)
-                used -= entry.bytes
-        free = shutil.disk_usage(self.root).free - _SPARE_DISK_BYTES
-        if used + needed_bytes > self.max_bytes or needed_bytes > free:
-            room = max(0, min(free, self.max_bytes - used))
+        entries = self.entries()
+        droppable = [entry for entry in reversed(entries) if entry.key not in kept]
+        within_limit = self.max_bytes - sum(entry.bytes for entry in entries)
+        room = min(within_limit, shutil.disk_usage(self.root).free - _SPARE_DISK_BYTES)
+        # Looked at first: what would not fit even so is no reason to drop anything.
+        if needed_bytes <= room + sum(entry.bytes for entry in droppable):
+            for entry in droppable:
+                if needed_bytes > room:
+                    logger.info("out of room: dropping %s (%d rows)", entry.key, entry.num_rows)
+                    self.remove(entry.key)
+                    room += entry.bytes
+        if needed_bytes > room:
             raise CacheError(
                 f"the activations need {needed_bytes / 1e9:.2f} GB in {self.root}, but there is "
-                f"room for {room / 1e9:.2f} GB (limit {self.max_bytes / 1e9:.1f} GB). Use fewer "
-                "views, a smaller image size or a deeper cut, raise SAFELIGHT_CACHE_LIMIT (GB), or "
-                "point SAFELIGHT_HOME to a larger disk."
+                f"room for {max(0, room) / 1e9:.2f} GB (limit {self.max_bytes / 1e9:.1f} GB). Use "
+                "fewer views, a smaller image size or a deeper cut, raise SAFELIGHT_CACHE_LIMIT (GB), "
+                "or point SAFELIGHT_HOME to a larger disk."
             )
 
     def entries(self) -> list[EntrySummary]:
@@ -303,10 +316,10 @@ class FeatureCache:
             shutil.rmtree(doomed, ignore_errors=True)
 
     def clear(self) -> tuple[int, int]:
-        """Deletes every entry; returns how many and their bytes."""
+        """Deletes every entry, broken ones too; returns how many were whole, and their bytes."""
         entries = self.entries()
-        for entry in entries:
-            self.remove(entry.key)
+        for folder in self.root.glob("*/"):
+            self.remove(folder.name)
         return len(entries), sum(entry.bytes for entry in entries)
 
 
@@ -317,8 +330,8 @@ def facts_key(facts: dict[str, Any]) -> str:
 
 
 def _count_rows(folder: Path) -> int:
-    manifests = folder.glob("shard-*.json")
-    return sum(len(json.loads(path.read_text(encoding="utf-8"))["digests"]) for path in manifests)
+    manifests = (_read_manifest(path) for path in folder.glob("shard-*.json"))
+    return sum(len(manifest["digests"]) for manifest in manifests if manifest is not None)
 
 
 def _limit_from_environment() -> int:
@@ -326,8 +339,11 @@ def _limit_from_environment() -> int:
     if not text:
         return DEFAULT_MAX_BYTES
     try:
-        return int(float(text) * 1e9)
+        limit = float(text)
     except ValueError:
+        limit = math.nan
+    if not 0 <= limit < math.inf:
         raise ValueError(
-            f"SAFELIGHT_CACHE_LIMIT={text!r} is not a number: expected gigabytes, such as 20."
-        ) from None
+            f"SAFELIGHT_CACHE_LIMIT={text!r} is no size: expected gigabytes, 0 or more, such as 20."
+        )
+    return int(limit * 1e9)

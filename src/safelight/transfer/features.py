@@ -30,7 +30,7 @@ from safelight.datasets import ImageDataset
 from safelight.images import resize
 from safelight.transfer import backbones
 from safelight.transfer.augmentation import ViewMaker
-from safelight.transfer.feature_cache import CacheEntry, FeatureCache
+from safelight.transfer.feature_cache import CacheEntry, CacheError, FeatureCache
 
 Pooling = Literal["avg", "max"]
 Progress = Callable[[int, int], None]
@@ -146,6 +146,7 @@ class FeatureExtractor:
         self._model.trainable = False
         self.image_size = self._image_size()
         self._trunks: dict[tuple[FeatureLayer, ...], keras.Model] = {}
+        self._aboves: dict[tuple[FeatureLayer, ...], keras.Model | None] = {}
         self._digests: dict[str, str] = {}
         self.num_computed = self.num_found = 0
 
@@ -191,7 +192,10 @@ class FeatureExtractor:
             done = view * len(dataset)
             report = None if progress is None else functools.partial(_shift, progress, done, total)
             with self.cache.locked(of_view):
+                self._derive(layers, dataset, of_view)
                 self._fill(trunk, dataset, of_view, _Job(view, views, report))
+                for entry in of_view:
+                    entry.hold(dataset.digests)
         columns = zip(*entries, strict=True)
         return {
             layer: Features(column, dataset.digests)
@@ -252,6 +256,47 @@ class FeatureExtractor:
         needed = sum(len(entry.missing(dataset.digests)) * entry.row_bytes for entry in flat)
         if needed:
             self.cache.make_room(needed, flat)
+
+    def _derive(
+        self, layers: Sequence[FeatureLayer], dataset: ImageDataset, entries: list[CacheEntry]
+    ) -> None:
+        """Computes what is missing from kept activations of the cut, where these are there.
+
+        A new head on an old cut then costs what lies above the cut, not the frozen trunk again.
+        """
+        kept = [position for position, layer in enumerate(layers) if layer.pooling is None]
+        if len(kept) != 1 or len(layers) == 1:
+            return
+        source = entries[kept[0]]
+        others = [position for position in range(len(layers)) if position != kept[0]]
+        targets = [entries[position] for position in others]
+        lacking = set(itertools.chain.from_iterable(e.missing(dataset.digests) for e in targets))
+        todo = [digest for digest in dict.fromkeys(dataset.digests) if digest in lacking]
+        todo = [digest for digest in todo if digest in source]
+        above = self._above(layers[kept[0]], tuple(layers[p] for p in others)) if todo else None
+        if above is None:
+            return
+        with _ShardWriter(targets) as writer:
+            for start in range(0, len(todo), BATCH_SIZE):
+                digests = todo[start : start + BATCH_SIZE]
+                outputs = above.predict_on_batch(source.gather(digests))
+                writer.add(digests, outputs if isinstance(outputs, list) else [outputs])
+
+    def _above(self, cut: FeatureLayer, layers: tuple[FeatureLayer, ...]) -> keras.Model | None:
+        """From the cut's activations to others; `None` if one of these lies below the cut."""
+        key = (cut, *layers)
+        if key not in self._aboves:
+            model = backbones.copy_model(self._model, precision=self.precision)
+            start = backbones.get_layer(model, cut.layer).output
+            outputs = [
+                pool(backbones.get_layer(model, wanted.layer).output, wanted.pooling)
+                for wanted in layers
+            ]
+            try:
+                self._aboves[key] = keras.Model(start, outputs)
+            except ValueError:
+                self._aboves[key] = None
+        return self._aboves[key]
 
     def _fill(
         self, trunk: keras.Model, dataset: ImageDataset, entries: list[CacheEntry], job: _Job
@@ -336,7 +381,7 @@ class _ShardWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # After a failed write another would only hide the first error.
-        if kind is None or issubclass(kind, KeyboardInterrupt):
+        if kind is None or not issubclass(kind, CacheError):
             self.flush()
 
     def add(self, digests: list[str], rows: list[np.ndarray]) -> None:
