@@ -101,7 +101,7 @@ class TrainConfig:
     weight_decay: float = 1e-4
     patience: int = 3
     class_weight: str | None = None
-    soft_targets: bool = False
+    soft_targets: bool = True
     precision: str = "auto"
     cached: bool = True
     seed: int = 0

@@ -47,7 +47,9 @@ class Plan:
             head_layers = tuple(_parse_layer(text) for text in config.head_layers)
         else:
             names = dict.fromkeys([cut, last] if cut else [last])
-            head_layers = tuple(FeatureLayer(name, "avg") for name in names if name)
+            head_layers = tuple(
+                FeatureLayer(name, pooling) for pooling in ("avg", "max") for name in names if name
+            )
         tunes = everything or config.unfreeze_from is not None
         return cls(cut, head_layers, tunes and config.epochs > 0, config.cached and cut is not None)
 

@@ -112,20 +112,19 @@ class _ReportEpochs(keras.callbacks.Callback):
         self._words = f"validation loss {logs['val_loss']:.3f}, accuracy {logs['val_accuracy']:.1%}"
 
 
-def make_targets(dataset: ImageDataset, *, soft: bool = False) -> np.ndarray:
-    """`(n, num_classes)` float32: the data set's label probabilities if `soft`, else one-hot.
+def make_targets(dataset: ImageDataset, *, soft: bool = True) -> np.ndarray:
+    """What a picture's probabilities should be.
 
-    Raises:
-        ValueError: `soft` without label probabilities in the data set.
+    Args:
+        dataset: The pictures.
+        soft: Whether to use the probabilities of its labels, where it has them.
+
+    Returns:
+        `(n, num_classes)` float32, rows that sum to one; one-hot where labels are certain.
     """
-    if not soft:
-        return np.eye(dataset.num_classes, dtype="float32")[dataset.labels]
-    if dataset.targets is None:
-        raise ValueError(
-            f"soft_targets=True, but {dataset.name} has hard labels only: leave it out, or give "
-            "the data set `targets`, a probability per class."
-        )
-    return np.asarray(dataset.targets, "float32")
+    if soft and dataset.targets is not None:
+        return np.asarray(dataset.targets, "float32")
+    return np.eye(dataset.num_classes, dtype="float32")[dataset.labels]
 
 
 def balanced_weights(targets: np.ndarray) -> np.ndarray:
@@ -322,7 +321,9 @@ class _Session:
     def _targets(self) -> tuple[tuple[np.ndarray, np.ndarray | None], np.ndarray]:
         targets = make_targets(self.splits.train, soft=self.config.soft_targets)
         weights = balanced_weights(targets) if self.config.class_weight == "balanced" else None
-        return (targets, weights), make_targets(self.splits.validation)
+        return (targets, weights), make_targets(
+            self.splits.validation, soft=self.config.soft_targets
+        )
 
 
 def _stack_views(
