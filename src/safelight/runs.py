@@ -70,19 +70,33 @@ class Run:
                 no run, or cannot be written.
         """
         folder = Path(path)
+        cls.check(folder, overwrite=overwrite)
         try:
-            _refuse_foreign(folder)
-            _refuse_finished(folder, overwrite)
             folder.mkdir(parents=True, exist_ok=True)
             _remove_run_files(folder)
             run = cls(folder)
             run._write_config({"created": datetime.now(UTC).isoformat(timespec="seconds")})
         except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise ValueError(
-                f"{folder}: cannot be written ({reason}); choose another --output."
-            ) from error
+            raise ValueError(_not_written(folder, error)) from error
         return run
+
+    @classmethod
+    def check(cls, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Raise what `create` would raise, and change nothing; use it before long work.
+
+        Args:
+            path: as for `create`.
+            overwrite: as for `create`.
+
+        Raises:
+            ValueError: if no run may be made there.
+        """
+        folder = Path(path)
+        try:
+            _refuse_foreign(folder)
+            _refuse_finished(folder, overwrite)
+        except OSError as error:
+            raise ValueError(_not_written(folder, error)) from error
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -430,6 +444,11 @@ def _read_interval(value: Mapping[str, Any]) -> Interval:
         raise ValueError(f"metrics.json holds {numbers} where three numbers belong; it is damaged.")
     middle, low, high = (math.nan if x is None else float(x) for x in numbers)
     return Interval(middle, low, high, str(value.get("reason", "")))
+
+
+def _not_written(folder: Path, error: OSError) -> str:
+    reason = error.strerror or type(error).__name__
+    return f"{folder}: cannot be written ({reason}); choose another --output."
 
 
 def _refuse_foreign(folder: Path) -> None:
