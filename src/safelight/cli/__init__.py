@@ -16,7 +16,7 @@ import sys
 import typer
 
 from safelight.cli import assets, cache, runs, transfer
-from safelight.cli.console import fail
+from safelight.cli.console import fail, set_up_streams
 
 app = typer.Typer(
     help="Learn from small sets of pictures: a folder becomes a classifier you can trust.",
@@ -31,23 +31,34 @@ app.add_typer(assets.app, name="assets")
 app.add_typer(cache.app, name="cache")
 
 
-@app.callback(invoke_without_command=True)
-def _version(
-    version: bool = typer.Option(False, "--version", help="Print the version and leave."),
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         import safelight
 
         typer.echo(f"safelight {safelight.__version__}")
         raise typer.Exit
 
 
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False,
+        "--version",
+        help="Print the version and leave.",
+        is_eager=True,
+        callback=_print_version,
+    ),
+) -> None:
+    """Learn from small sets of pictures: a folder becomes a classifier you can trust."""
+
+
 def main() -> None:
     """The console script; turns what users get wrong into one sentence and exit code 2."""
     # TensorFlow's start-up notes are for its developers; an explicit setting is respected.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    set_up_streams()
     try:
-        app()
+        app(prog_name="safelight")
     except KeyboardInterrupt:
         fail("stopped. What was computed is kept: the same command goes on from there.", code=130)
     except BrokenPipeError:

@@ -8,7 +8,7 @@ import typer
 
 from safelight.cli import console
 
-app = typer.Typer(help="Kept activations of frozen layers.", no_args_is_help=True)
+app = typer.Typer(help="See or clear the kept activations of frozen layers.", no_args_is_help=True)
 
 
 @app.command(name="list")

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
+    TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -40,7 +43,7 @@ def start_keras() -> None:
     """Loads Keras and its backend, whose C++ start-up notes would otherwise go to standard error.
 
     Raises:
-        ValueError: No backend is installed.
+        ValueError: No backend is installed, or KERAS_BACKEND names none.
     """
     sys.stderr.flush()
     saved = os.dup(2)
@@ -52,7 +55,7 @@ def start_keras() -> None:
         keras.ops.convert_to_numpy(keras.ops.zeros(1))
         # Its advice on retracing is for authors of loops; ours compiles a few shapes on purpose.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         raise ValueError(
             f"Keras finds no backend ({error}): install one with "
             "`pip install 'safelight[tensorflow]'`, or set KERAS_BACKEND to the one you have."
@@ -63,47 +66,86 @@ def start_keras() -> None:
         os.close(silence)
 
 
+def set_up_streams() -> None:
+    """Prepares both streams for names in any script, and for what the library remarks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the terminal's encoding lacks is spelt out rather than an error.
+            stream.reconfigure(errors="backslashreplace")
+    handler = _Remarks(logging.WARNING)
+    logging.getLogger("safelight").addHandler(handler)
+    # The commands name the files that were left out themselves, with a limit.
+    logging.getLogger("safelight.folders").setLevel(logging.ERROR)
+
+
+class _Remarks(logging.Handler):
+    """Passes on what the library logs, above a progress bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        remark(record.getMessage())
+
+
+def printable(name: object) -> str:
+    """A name on one line: line ends, control characters and what is not Unicode are spelt out."""
+    text = str(name)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def say(text: str = "") -> None:
     """Prints a line as it is: names of files and classes are data, never markup."""
     out.print(Text(text))
+
+
+def remark(text: str) -> None:
+    """Prints a line on standard error, as it is."""
+    err.print(Text(text))
 
 
 def print_json(content: Any) -> None:
     """Prints strict JSON, alone on standard output, for other programs."""
     from safelight.runs import to_json
 
-    sys.stdout.write(to_json(content))
-
-
-def parse_json(text: str) -> Any:
-    """The inverse of `print_json`, for tests."""
-    return json.loads(text)
+    # ASCII, because a pipe's encoding is anybody's guess, and names need not be valid Unicode.
+    plain = json.loads(to_json(content))
+    sys.stdout.write(json.dumps(plain, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    sys.stdout.flush()
 
 
 class _Speed(ProgressColumn):
-    """Images per second."""
+    """Images or bytes per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if not speed else f"{speed:.0f} images/s")
+        if not speed or (task.total or 0) <= 1:
+            return Text("")
+        if task.fields["unit"] == "bytes":
+            return Text(f"{speed / 1e6:.1f} MB/s")
+        return Text(f"{speed:.0f} images/s")
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Report]:
-    """A report function: a bar per stage on a terminal, nothing elsewhere."""
+def progress(*, unit: str = "images") -> Iterator[Report]:
+    """A report function: a bar per stage on a terminal, nothing elsewhere.
+
+    Args:
+        unit: What is counted, "images" or "bytes".
+    """
     if not err.is_terminal:
         yield _silent
         return
+    # Together 80 columns, the widest words included.
     columns = (
-        TextColumn("{task.description:<18}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
+        TextColumn("{task.description:<16}"),
+        BarColumn(bar_width=10),
+        TaskProgressColumn("{task.percentage:>3.0f}%"),
         _Speed(),
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[words]}"),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        TextColumn("{task.fields[words]}", markup=False),
     )
     with Progress(*columns, console=err) as bars:
-        yield _Bars(bars)
+        yield _Bars(bars, unit)
 
 
 def _silent(stage: str, done: int, total: int, words: str) -> None:
@@ -111,17 +153,26 @@ def _silent(stage: str, done: int, total: int, words: str) -> None:
 
 
 class _Bars:
-    """Makes a bar when a stage is first heard of."""
+    """Makes a bar when a stage is first heard of, or starts again after its end."""
 
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-        self._tasks: dict[tuple[str, int], Any] = {}
+    def __init__(self, bars: Progress, unit: str) -> None:
+        self._bars, self._unit = bars, unit
+        self._tasks: dict[str, tuple[TaskID, bool]] = {}
 
     def __call__(self, stage: str, done: int, total: int, words: str) -> None:
-        key = (stage, total)
-        if key not in self._tasks:
-            self._tasks[key] = self._bars.add_task(stage, total=total, words=words)
-        self._bars.update(self._tasks[key], completed=done, words=words)
+        task, ended = self._tasks.get(stage, (None, False))
+        if task is None or (ended and done < total):
+            task = self._bars.add_task(stage, total=None, words=words, unit=self._unit)
+        self._bars.update(task, completed=done, total=total or None, words=words)
+        self._tasks[stage] = (task, 0 < total <= done)
+
+
+def fetch(asset: str) -> Path:
+    """Gives an asset's path; a download shows its progress, what is here already shows nothing."""
+    from safelight import assets
+
+    with progress(unit="bytes") as report:
+        return assets.fetch(asset, progress=lambda step, done, total: report(step, done, total, ""))
 
 
 def table(

@@ -9,29 +9,40 @@ import typer
 
 from safelight.cli import console
 from safelight.metrics import format_percent
-from safelight.runs import Run, list_runs
+from safelight.runs import Run, RunSummary, list_runs
 
-app = typer.Typer(help="Folders that trainings leave.", no_args_is_help=True)
+app = typer.Typer(help="See what was trained, and how good it is.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
 
 
 @app.command(name="list")
 def list_(
-    root: Annotated[Path, typer.Argument(help="The folder that holds runs.")] = Path("runs"),
+    root: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Runs are sought in it and below it.")
+    ] = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Lists the runs below a folder, oldest first."""
+    """List the runs below a folder, oldest first."""
     summaries = list_runs(root)
     if as_json:
         console.print_json([_as_dict(summary) for summary in summaries])
         return
-    rows = []
-    for run in summaries:
-        accuracy = run.metrics.get("accuracy")
-        state = run.problem or ("" if run.finished else "not finished")
-        number = format_percent(accuracy) if accuracy else state
-        rows.append([str(run.path), run.kind, run.dataset, run.created[:16], number])
-    console.table(["run", "kind", "data", "created (UTC)", "accuracy"], rows)
+    if not summaries:
+        console.remark(f"no runs in {console.printable(root)} yet")
+        return
+    names = ["run", "kind", "data", "created (UTC)", "accuracy"]
+    console.table(names, [_row(summary) for summary in summaries])
+    for summary in summaries:
+        if summary.problem:
+            console.remark(console.printable(summary.problem))
+
+
+def _row(run: RunSummary) -> list[str]:
+    accuracy = run.metrics.get("accuracy")
+    state = "damaged" if run.problem else "" if run.finished else "not finished"
+    created = run.created[:16].replace("T", " ")
+    number = format_percent(accuracy) if accuracy else state
+    return [console.printable(x) for x in (run.path, run.kind, run.dataset, created, number)]
 
 
 def _as_dict(summary: Any) -> dict[str, Any]:
@@ -47,8 +58,11 @@ def _as_dict(summary: Any) -> dict[str, Any]:
 
 
 @app.command()
-def show(run: Annotated[Path, typer.Argument(help="A run folder.")], as_json: Json = False) -> None:
-    """Shows one run: numbers with intervals, protocol, time, and where its pictures are."""
+def show(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    as_json: Json = False,
+) -> None:
+    """Show one run: numbers with intervals, protocol, time, and where its pictures are."""
     opened = Run.open(run)
     if not opened.finished:
         raise ValueError(f"{run} did not finish: it has no metrics.json; train it again.")
@@ -59,24 +73,44 @@ def show(run: Annotated[Path, typer.Argument(help="A run folder.")], as_json: Js
 
 
 def print_results(run: Run) -> None:
-    """The numbers, the protocol and the pictures of a finished run."""
-    metrics = run.metrics
+    """The numbers, the protocol and the pictures of a finished run.
+
+    Raises:
+        ValueError: Its metrics.json holds something else.
+    """
+    try:
+        _print_results(run)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{run.path / 'metrics.json'}: damaged ({error}).") from error
+
+
+def print_numbers(metrics: dict[str, Any]) -> None:
+    """A line per metric, each with its interval."""
     for name in ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc"):
         if name in metrics:
             console.say(f"{name.replace('_', ' '):<18}{console.percent(metrics[name])}")
-    if "loss" in metrics:
-        loss = metrics["loss"]
-        console.say(
-            f"{'loss':<18}{loss['value']:.3f} [{loss['low']:.3f}, {loss['high']:.3f}] nats per image"
-        )
+    loss = metrics.get("loss")
+    if loss and loss["value"] is not None:
+        low, high = ("?" if loss[end] is None else f"{loss[end]:.3f}" for end in ("low", "high"))
+        console.say(f"{'loss':<18}{loss['value']:.3f} [{low}, {high}] nats per image")
+
+
+def _print_results(run: Run) -> None:
+    metrics = run.metrics
+    print_numbers(metrics)
     protocol = metrics.get("protocol", {})
     if protocol:
+        name = console.printable(protocol["dataset"])
         console.say(
-            f"on {metrics['num_test']} test images of {protocol['dataset']} that training did not see "
-            f"({protocol['split']} split, seed {protocol['seed']}; {protocol['intervals']})"
+            f"{'judged on':<18}{metrics['num_test']} pictures of {name}, kept from training"
         )
+        console.say(f"{'split':<18}{protocol['split']}, seed {protocol['seed']}")
+        console.say(f"{'intervals':<18}{protocol['intervals']}")
+    if protocol.get("interrupted"):
+        console.say(f"{'interrupted':<18}fine-tuning ended by Ctrl-C, best weights until then kept")
     seconds = {name: value for name, value in metrics.get("seconds", {}).items() if value >= 0.05}
     if seconds:
-        console.say("seconds           " + ", ".join(f"{k} {v:.1f}" for k, v in seconds.items()))
+        stages = ", ".join(f"{name.replace('_', '-')} {s:.1f}" for name, s in seconds.items())
+        console.say(f"{'seconds':<18}{stages}")
     for picture in run.pictures:
-        console.say(f"picture           {picture}")
+        console.say(f"{'picture':<18}{console.printable(picture)}")

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import inspect
-import re
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from safelight.cli import console
-from safelight.cli.runs import Json, print_results
-from safelight.datasets import ImageDataset
+from safelight.cli.flags import with_config_flags
+from safelight.cli.runs import Json, print_numbers, print_results
+from safelight.datasets import ImageDataset, Splits
+from safelight.runs import Run
 from safelight.transfer.config import TrainConfig
 
+if TYPE_CHECKING:
+    import numpy as np
+
 app = typer.Typer(
-    help="From a pretrained network and a folder of pictures to a classifier.", no_args_is_help=True
+    help="Make a classifier from a pretrained network and a folder of pictures.",
+    no_args_is_help=True,
 )
 
 Data = Annotated[
     str,
-    typer.Argument(help="`elpv`, `mnist`, or a folder with one sub-folder of pictures per class."),
+    typer.Argument(
+        metavar="DATA", help="`elpv`, `mnist`, or a folder with a sub-folder of pictures per class."
+    ),
 ]
-RunFolder = Annotated[Path, typer.Argument(help="A folder that `transfer train` made.")]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A folder that `transfer train` made.")
+]
 Strict = Annotated[
     bool,
     typer.Option(
@@ -36,12 +45,15 @@ Threshold = Annotated[
     typer.Option(help="elpv: a cell counts as defective if its probability of that is above this."),
 ]
 
+_MAX_LINES = 10
+
 
 def load_data(data: str, *, strict: bool = False, threshold: float = 0.5) -> ImageDataset:
     """A known data set by its name, or a folder; what was left out is told."""
     from safelight import datasets
 
     if data in ("elpv", "mnist") and not Path(data).is_dir():
+        console.fetch(data)
         return datasets.load(data, threshold=threshold)
     dataset = datasets.from_directory(data, strict=strict)
     _tell_problems(dataset)
@@ -49,78 +61,30 @@ def load_data(data: str, *, strict: bool = False, threshold: float = 0.5) -> Ima
 
 
 def _tell_problems(dataset: ImageDataset) -> None:
-    for problem in dataset.problems[:10]:
-        console.err.print(f"left out: {problem}", markup=False)
-    if len(dataset.problems) > 10:
-        console.err.print(f"... and {len(dataset.problems) - 10} more", markup=False)
+    for problem in dataset.problems[:_MAX_LINES]:
+        console.remark(f"left out: {console.printable(problem)}")
+    if len(dataset.problems) > _MAX_LINES:
+        console.remark(f"... and {len(dataset.problems) - _MAX_LINES} more")
     if dataset.problems:
-        console.err.print(
-            f"{len(dataset.problems)} files left out, {len(dataset)} pictures remain", markup=False
-        )
+        console.remark(f"{len(dataset.problems)} files left out, {len(dataset)} pictures remain")
     if dataset.duplicates:
         number = sum(len(cluster) for cluster in dataset.duplicates)
-        console.err.print(
-            f"{number} pictures are duplicates of each other, in {len(dataset.duplicates)} clusters; "
-            "each cluster stays in one part of the split",
-            markup=False,
+        console.remark(
+            f"{number} pictures have a duplicate ({len(dataset.duplicates)} groups); "
+            "a group never straddles the split"
         )
-    for cluster in dataset.conflicting_duplicates[:10]:
-        names = ", ".join(
-            f"{dataset.files[i]} ({dataset.class_names[dataset.labels[i]]})" for i in cluster
-        )
-        console.err.print(f"the same picture in different classes: {names}", markup=False)
+    for cluster in dataset.conflicting_duplicates[:_MAX_LINES]:
+        names = " = ".join(console.printable(dataset.files[i]) for i in cluster)
+        console.remark(f"the same picture in different classes: {names}")
+    if len(dataset.conflicting_duplicates) > _MAX_LINES:
+        console.remark(f"... and {len(dataset.conflicting_duplicates) - _MAX_LINES} more of these")
 
 
-def _flags_from_config(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command one option per field of `TrainConfig`, described by its docstring."""
-    descriptions = _descriptions(TrainConfig.__doc__ or "")
-    hints = get_type_hints(TrainConfig)
-    own = [
-        p
-        for p in inspect.signature(command, eval_str=True).parameters.values()
-        if p.name != "settings"
-    ]
-    flags = [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=list(field.default) if isinstance(field.default, tuple) else field.default,
-            annotation=_annotation(hints[field.name], descriptions.get(field.name, "")),
-        )
-        for field in dataclasses.fields(TrainConfig)
-    ]
-
-    def wrapped(**values: Any) -> None:
-        settings = {field.name: values.pop(field.name) for field in dataclasses.fields(TrainConfig)}
-        settings["head_layers"] = tuple(settings["head_layers"] or ())
-        if settings["unfreeze_from"] == "none":
-            settings["unfreeze_from"] = None
-        command(settings=TrainConfig(**settings), **values)
-
-    wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + flags
-    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
-    return wrapped
-
-
-def _annotation(hint: Any, description: str) -> Any:
-    kind = list[str] if hint == tuple[str, ...] else hint
-    return Annotated[kind, typer.Option(help=description)]
-
-
-def _descriptions(docstring: str) -> dict[str, str]:
-    """The `name: text` entries of a docstring's Attributes section, continuation lines joined."""
-    entries = docstring.rsplit("Attributes:", maxsplit=1)[-1]
-    found = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", entries, flags=re.MULTILINE)
-    return {name: " ".join(text.split()).replace("`", "") for name, text in found}
-
-
-@app.command()
-@_flags_from_config
+@app.command(short_help="Train a classifier; leaves a run folder.")
+@with_config_flags
 def train(
     data: Data,
-    output: Annotated[Path, typer.Option(help="The run folder to make.")],
+    output: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to make.")],
     settings: TrainConfig,
     split: Annotated[
         Literal["stratified", "grouped"],
@@ -138,16 +102,15 @@ def train(
     ] = False,
     strict: Strict = False,
 ) -> None:
-    """Trains a classifier and leaves a run folder: model, numbers with intervals, pictures.
+    """Train a classifier and leave a run folder: model, numbers with intervals, pictures.
 
-    Use `--unfreeze-from none` to train only the head, `--no-pretrained` for the same network from
-    scratch.
+    Pictures that cannot be read are named and left out. Ctrl-C during fine-tuning keeps the best
+    weights so far, finishes the run and exits with 130.
     """
-    console.start_keras()
     from safelight import datasets
-    from safelight.runs import Run
-    from safelight.transfer.experiment import run_training
 
+    # In this order mistakes show soon: the folders first, Keras (seconds) after them.
+    Run.check(output, overwrite=overwrite)
     dataset = load_data(data, strict=strict, threshold=threshold)
     splits = datasets.split(
         dataset,
@@ -156,14 +119,46 @@ def train(
         seed=settings.seed,
         strategy=split,
     )
+    console.start_keras()
+    from safelight.transfer.experiment import run_training
+
+    settings = _settled(settings)
+    _check(settings, splits)
     run = Run.create(output, overwrite=overwrite)
     with console.progress() as report:
-        run_training(run, splits, settings, dataset=dataset, report=report)
+        metrics = run_training(run, splits, settings, dataset=dataset, report=report)
     print_results(run)
-    console.say(f"run               {run.path}")
+    console.say(f"run               {console.printable(run.path)}")
+    if metrics["protocol"]["interrupted"]:
+        raise typer.Exit(130)
 
 
-@app.command()
+def _settled(settings: TrainConfig) -> TrainConfig:
+    """The settings, with the block that pays for the chosen network where none was named."""
+    from safelight.transfer.backbones import find_backbone
+
+    row = find_backbone(settings.backbone)
+    if settings.unfreeze_from != "default":
+        return settings
+    return dataclasses.replace(settings, unfreeze_from=row.unfreeze_from)
+
+
+def _check(settings: TrainConfig, splits: Splits) -> None:
+    """Finds what would stop the training before an older run gives way to it."""
+    from safelight.transfer.backbones import find_backbone, load_backbone
+    from safelight.transfer.feature_cache import FeatureCache
+    from safelight.transfer.plan import Plan
+    from safelight.transfer.training import make_targets
+
+    network = load_backbone(settings.backbone, image_size=settings.image_size, weights=None)
+    Plan.make(network, settings)
+    FeatureCache()
+    make_targets(splits.train, soft=settings.soft_targets)
+    if settings.pretrained:
+        console.fetch(find_backbone(settings.backbone).weights)
+
+
+@app.command(short_help="Judge a run's model on other pictures.")
 def evaluate(
     run: RunFolder,
     data: Data,
@@ -171,12 +166,11 @@ def evaluate(
     strict: Strict = False,
     threshold: Threshold = 0.5,
 ) -> None:
-    """Judges a run's model on those pictures of DATA that it was not trained or chosen on."""
+    """Judge a run's model on those pictures of DATA that it was not trained or chosen on."""
+    opened, _ = _open(run)
     console.start_keras()
-    from safelight.runs import Run
     from safelight.transfer import evaluation, experiment
 
-    opened = Run.open(run)
     config = experiment.settings_of(opened)
     dataset, left_out = experiment.unseen_part(
         opened, load_data(data, strict=strict, threshold=threshold)
@@ -193,68 +187,94 @@ def evaluate(
     if as_json:
         console.print_json(result)
         return
-    for name in ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc"):
-        console.say(f"{name.replace('_', ' '):<18}{console.percent(result[name])}")
-    loss = result["loss"]
-    console.say(
-        f"{'loss':<18}{loss['value']:.3f} [{loss['low']:.3f}, {loss['high']:.3f}] nats per image"
-    )
-    console.say(
-        f"on {result['num_test']} pictures; {left_out} left out because training had seen them"
-    )
+    print_numbers(result)
+    seen = f"; {left_out} left out because training had seen them" if left_out else ""
+    console.say(f"on {result['num_test']} pictures{seen}")
 
 
-@app.command()
+@app.command(short_help="Say what is on pictures.")
 def predict(
     run: RunFolder,
-    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE", help="Pictures, or folders of pictures.")
+    ],
     as_json: Json = False,
 ) -> None:
-    """Says what is on pictures; a bad file is one line of error, the others are answered."""
+    """Say what is on pictures: a line for each with its file, class and probability.
+
+    A file that cannot be read is one line on standard error, and the others are answered. Exits
+    with 0 if all were answered, with 1 if some were, with 2 if none.
+    """
+    opened, names = _open(run)
     console.start_keras()
-    from safelight.runs import Run
     from safelight.transfer import evaluation, experiment
 
-    opened = Run.open(run)
-    names = opened.config["dataset"]["class_names"]
     experiment.settings_of(opened)
-    pictures, answers = _read_pictures(images)
-    model = experiment.load_classifier(opened) if pictures else None
-    rows = evaluation.predict(model, [pixels for _, pixels in pictures]) if model else []
-    for (file, _), row in zip(pictures, rows, strict=True):
+    model = experiment.load_classifier(opened)
+    if model.output_shape[-1] != len(names):
+        raise ValueError(f"{run}: damaged, its model does not know the {len(names)} classes.")
+    answers: list[dict[str, Any]] = [{"file": str(file)} for file in _files(images)]
+    with console.progress() as report:
+        rows = evaluation.predict(model, _read_pictures(answers, report))
+    answered = [answer for answer in answers if "error" not in answer]
+    for answer, row in zip(answered, rows, strict=True):
         probabilities = {name: float(p) for name, p in zip(names, row, strict=True)}
-        best = max(probabilities, key=probabilities.__getitem__)
-        answers.append({"file": file, "prediction": best, "probabilities": probabilities})
-        if not as_json:
-            console.say(f"{file}  {best}  {probabilities[best]:.1%}")
+        answer |= {"prediction": names[int(row.argmax())], "probabilities": probabilities}
     if as_json:
         console.print_json(answers)
-    if not pictures:
+    else:
+        _say_answers(answered)
+    if not answered:
         raise ValueError(
             "no picture could be read: expected image files or folders that hold some."
         )
+    if len(answered) < len(answers):
+        raise typer.Exit(1)
 
 
-def _read_pictures(paths: list[Path]) -> tuple[list[tuple[str, Any]], list[dict[str, Any]]]:
-    """Decoded pictures by name, and an entry for each file that could not be read."""
+def _say_answers(answers: list[dict[str, Any]]) -> None:
+    for answer in answers:
+        best = answer["prediction"]
+        file, name = console.printable(answer["file"]), console.printable(best)
+        console.say(f"{file}  {name}  {answer['probabilities'][best]:.1%}")
+
+
+def _open(path: Path) -> tuple[Run, list[str]]:
+    """A run with a model, and its class names; cheap, so that mistakes show before Keras loads."""
+    opened = Run.open(path)
+    if not opened.model_path.is_file():
+        raise ValueError(f"{path}: training did not finish, there is no model; train it again.")
+    with _damage(path):
+        return opened, [str(name) for name in opened.config["dataset"]["class_names"]]
+
+
+@contextlib.contextmanager
+def _damage(run: Path) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{run}: config.json is damaged, it lacks {error}; train the run again."
+        ) from error
+
+
+def _read_pictures(answers: list[dict[str, Any]], report: console.Report) -> Iterator[np.ndarray]:
+    """Yields the pictures that decode, one by one; the entries of others get their `error`."""
     from safelight.images import ImageError, read_image
 
-    pictures, failures = [], []
-    for path in _files(paths):
+    for number, answer in enumerate(answers, start=1):
         try:
-            pictures.append((str(path), read_image(path)))
+            picture = read_image(answer["file"])
         except ImageError as error:
-            failures.append({"file": str(path), "error": error.reason})
-            console.err.print(f"{path}: {error.reason}", markup=False)
-    return pictures, failures
+            answer["error"] = error.reason
+            name, reason = console.printable(answer["file"]), console.printable(error.reason)
+            console.remark(f"{name}: {reason}")
+        else:
+            yield picture
+        report("predicting", number, len(answers), "")
 
 
 def _files(paths: list[Path]) -> list[Path]:
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = (p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-            found += sorted(inside)
-        else:
-            found.append(path)
-    return found
+    from safelight.folders import walk
+
+    return [file for path in paths for file in (walk(path) if path.is_dir() else [path])]
