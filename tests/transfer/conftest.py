@@ -94,5 +94,15 @@ def splits() -> datasets.Splits:
 
 
 @pytest.fixture
+def eager():
+    """Without graphs: tracing costs a tiny network a hundred times what computing does."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
 def cache(tmp_path) -> FeatureCache:
     return FeatureCache(tmp_path / "features")

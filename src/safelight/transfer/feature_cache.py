@@ -285,8 +285,8 @@ class FeatureCache:
             raise CacheError(
                 f"the activations need {needed_bytes / 1e9:.2f} GB in {self.root}, but there is "
                 f"room for {max(0, room) / 1e9:.2f} GB (limit {self.max_bytes / 1e9:.1f} GB). Use "
-                "fewer views, a smaller image size or a deeper cut, raise SAFELIGHT_CACHE_LIMIT (GB), "
-                "or point SAFELIGHT_HOME to a larger disk."
+                "fewer views, a smaller image size or a deeper cut, raise SAFELIGHT_CACHE_LIMIT "
+                "(GB), or point SAFELIGHT_HOME to a larger disk."
             )
 
     def entries(self) -> list[EntrySummary]:
