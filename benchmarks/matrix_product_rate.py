@@ -146,7 +146,8 @@ def main() -> None:
         write_json(Path(options.output), measure_extraction(int(options.extract)))
     else:
         options.work, options.results = options.work.resolve(), options.results.resolve()
-        options.work.mkdir(parents=True, exist_ok=True)
+        for folder in (options.work, options.results):
+            folder.mkdir(parents=True, exist_ok=True)
         run_all(options)
 
 
