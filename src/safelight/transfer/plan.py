@@ -50,6 +50,8 @@ class Plan:
             head_layers = tuple(
                 FeatureLayer(name, pooling) for pooling in ("avg", "max") for name in names if name
             )
+        for wanted in head_layers:
+            backbones.get_layer(network, wanted.layer)
         tunes = everything or config.unfreeze_from is not None
         return cls(cut, head_layers, tunes and config.epochs > 0, config.cached and cut is not None)
 
