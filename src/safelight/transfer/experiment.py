@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+import zipfile
 from typing import Any
 
 import keras
@@ -142,6 +143,9 @@ def load_classifier(run: Run) -> keras.Model:
         raise ValueError(
             f"{run.path} has no model.keras: its training did not finish; run it again."
         )
+    # Keras calls whatever is no zip archive "not found".
+    if not zipfile.is_zipfile(run.model_path):
+        raise ValueError(f"{run.model_path} is damaged: expected the file that training wrote.")
     try:
         return keras.saving.load_model(run.model_path, compile=False, safe_mode=True)
     except Exception as error:
