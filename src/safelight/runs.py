@@ -113,6 +113,8 @@ class Run:
             what = "is a file" if folder.exists() else "does not exist"
             raise ValueError(f"{folder}: {what}; pass the folder of a run (`safelight runs list`).")
         if not _is_run(folder):
+            if _looks_like_run(folder, [item.name for item in folder.iterdir()]):
+                _read_json(folder / "config.json")
             raise ValueError(
                 f"{folder}: not a run (it has no config.json of Safelight); "
                 "pass a folder that `safelight ... --output` made."
