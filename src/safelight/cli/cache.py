@@ -13,7 +13,7 @@ app = typer.Typer(help="See or clear the kept activations of frozen layers.", no
 
 @app.command(name="list")
 def list_() -> None:
-    """Shows what is kept, newest use first, and the limit."""
+    """Show what is kept, newest use first, and the limit."""
     from safelight.transfer.feature_cache import FeatureCache
 
     cache = FeatureCache()
@@ -29,17 +29,17 @@ def list_() -> None:
         )
         rows.append(
             [
-                entry.key[:10],
+                entry.key[:8],
                 str(facts.get("network")),
                 str(layer),
                 str(facts.get("view")),
                 str(facts.get("precision")),
                 f"{entry.num_rows:,}",
                 console.megabytes(entry.bytes),
-                f"{used:%Y-%m-%d %H:%M}",
+                f"{used:%Y-%m-%d}",
             ]
         )
-    names = ["key", "network", "layer", "view", "precision", "images", "size", "last used (UTC)"]
+    names = ["key", "network", "layer", "view", "precision", "images", "size", "last used"]
     console.table(names, rows, right=("images", "size"))
     total = sum(entry.bytes for entry in entries)
     limit = console.megabytes(cache.max_bytes)
@@ -48,7 +48,7 @@ def list_() -> None:
 
 @app.command()
 def clear() -> None:
-    """Deletes all of it; whatever is needed again is computed again."""
+    """Delete all of it; whatever is needed again is computed again."""
     from safelight.transfer.feature_cache import FeatureCache
 
     cache = FeatureCache()

@@ -189,7 +189,7 @@ def table(
 
 def megabytes(number: float) -> str:
     """`58.9 MB`, for people."""
-    return f"{number / 1e6:,.1f} MB"
+    return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
 
 
 def percent(metric: dict[str, Any]) -> str:

@@ -32,9 +32,6 @@ def list_(
         return
     names = ["run", "kind", "data", "created (UTC)", "accuracy"]
     console.table(names, [_row(summary) for summary in summaries])
-    for summary in summaries:
-        if summary.problem:
-            console.remark(console.printable(summary.problem))
 
 
 def _row(run: RunSummary) -> list[str]:

@@ -171,7 +171,8 @@ def evaluate(
     console.start_keras()
     from safelight.transfer import evaluation, experiment
 
-    config = experiment.settings_of(opened)
+    with _damage(run):
+        config = experiment.settings_of(opened)
     dataset, left_out = experiment.unseen_part(
         opened, load_data(data, strict=strict, threshold=threshold)
     )
@@ -209,7 +210,8 @@ def predict(
     console.start_keras()
     from safelight.transfer import evaluation, experiment
 
-    experiment.settings_of(opened)
+    with _damage(run):
+        experiment.settings_of(opened)
     model = experiment.load_classifier(opened)
     if model.output_shape[-1] != len(names):
         raise ValueError(f"{run}: damaged, its model does not know the {len(names)} classes.")
@@ -254,7 +256,7 @@ def _damage(run: Path) -> Iterator[None]:
         yield
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{run}: config.json is damaged, it lacks {error}; train the run again."
+            f"{run}: config.json is damaged ({error}); train the run again."
         ) from error
 
 
