@@ -15,8 +15,9 @@ import numpy as np
 from safelight.transfer.config import TrainConfig
 from safelight.transfer.models import STANDARDIZE, build_head
 
-INVERSE_STRENGTHS = tuple(10.0 ** np.arange(-4, 0.6, 0.5))
+INVERSE_STRENGTHS = tuple((10.0 ** np.arange(-4, 0.6, 0.5)).tolist())
 _NUM_FOLDS = 4
+_PATIENCE = 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,8 +78,7 @@ def fit_logistic_head(
     rows = scaled.reshape(-1, num_features)
     row_targets = np.repeat(targets, num_views, axis=0)
     row_weights = np.repeat(weights, num_views) / num_views
-    model = _fit(rows, row_targets, row_weights, [strength])[0]
-    kernel, bias = _two_sided(model[0], model[1])
+    kernel, bias = _two_sided(*_Path(rows, row_targets, row_weights).fit(strength))
     return LinearHead(mean, scale, kernel, bias, strength)
 
 
@@ -92,31 +92,39 @@ def _choose_strength(
     num_folds = min(_NUM_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
     if num_folds < 2:
         return 0.01
-    losses = np.zeros(len(INVERSE_STRENGTHS))
-    folds = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
-    for fit, held in folds.split(features, labels):
-        models = _fit(features[fit], targets[fit], weights[fit], INVERSE_STRENGTHS)
-        for position, model in enumerate(models):
-            losses[position] += _weighted_loss(model, features[held], targets[held], weights[held])
-    return float(INVERSE_STRENGTHS[int(losses.argmin())])
+    splitter = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
+    folds = [
+        (_Path(features[fit], targets[fit], weights[fit]), held)
+        for fit, held in splitter.split(features, labels)
+    ]
+    losses: list[float] = []
+    for strength in INVERSE_STRENGTHS:
+        fitted = [(path.fit(strength), held) for path, held in folds]
+        losses.append(
+            sum(_weighted_loss(m, features[h], targets[h], weights[h]) for m, h in fitted)
+        )
+        # Past the best one the loss only rises, and the weaker the penalty the slower the fit.
+        if len(losses) - 1 - int(np.argmin(losses)) >= _PATIENCE:
+            break
+    return INVERSE_STRENGTHS[int(np.argmin(losses))]
 
 
-def _fit(
-    features: np.ndarray, targets: np.ndarray, weights: np.ndarray, strengths: tuple | list
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Coefficients and intercepts for each strength, each started from the one before."""
-    from sklearn.linear_model import LogisticRegression
+class _Path:
+    """Logistic regressions on the same rows, each started from the one before."""
 
-    image, label = np.nonzero(targets > 0)
-    rows = features if len(image) == len(features) else features[image]
-    row_weights = weights[image] * targets[image, label]
-    model = LogisticRegression(max_iter=300, tol=1e-3, warm_start=True)
-    found = []
-    for strength in sorted(strengths):
-        model.set_params(C=strength)
-        model.fit(rows, label, sample_weight=row_weights)
-        found.append((model.coef_.copy(), model.intercept_.copy()))
-    return found
+    def __init__(self, features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> None:
+        from sklearn.linear_model import LogisticRegression
+
+        image, self._labels = np.nonzero(targets > 0)
+        self._rows = features if len(image) == len(features) else features[image]
+        self._weights = weights[image] * targets[image, self._labels]
+        self._model = LogisticRegression(max_iter=300, tol=1e-3, warm_start=True)
+
+    def fit(self, strength: float) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients and intercepts, as scikit-learn gives them."""
+        self._model.set_params(C=strength)
+        self._model.fit(self._rows, self._labels, sample_weight=self._weights)
+        return self._model.coef_.copy(), self._model.intercept_.copy()
 
 
 def _weighted_loss(
