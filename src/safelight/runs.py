@@ -13,6 +13,7 @@ data and never evaluated. This module knows no subject: it only carries what the
 """
 
 import csv
+import errno
 import io
 import json
 import logging
@@ -95,6 +96,7 @@ class Run:
         try:
             _refuse_foreign(folder)
             _refuse_finished(folder, overwrite)
+            _refuse_unwritable(folder)
         except OSError as error:
             raise ValueError(_not_written(folder, error)) from error
 
@@ -476,6 +478,14 @@ def _refuse_finished(folder: Path, overwrite: bool) -> None:
         raise ValueError(
             f"{folder}: holds {state}; choose another --output, or replace it with --overwrite."
         )
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _remove_run_files(folder: Path) -> None:
