@@ -109,7 +109,7 @@ class _ReportEpochs(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self._epoch = epoch + 1
         logs = logs or {}
-        self._words = f"validation loss {logs['val_loss']:.3f}, accuracy {logs['val_accuracy']:.1%}"
+        self._words = f"val. loss {logs['val_loss']:.3f}, acc. {logs['val_accuracy']:.1%}"
 
 
 def make_targets(dataset: ImageDataset, *, soft: bool = True) -> np.ndarray:
