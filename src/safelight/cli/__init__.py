@@ -12,13 +12,31 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from safelight.cli import assets, cache, runs, transfer
 from safelight.cli.console import fail, set_up_streams
 
+
+class _Commands(TyperGroup):
+    """Ends Ctrl-C and a closed pipe in our words; typer would leave without any."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            fail("stopped. What was computed is kept: the same command continues there.", code=130)
+        except BrokenPipeError:
+            # The reader of a pipe has left (`| head`): nothing is wrong, nobody is to be told.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return None
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Learn from small sets of pictures: a folder becomes a classifier you can trust.",
     no_args_is_help=True,
     add_completion=False,
@@ -59,11 +77,6 @@ def main() -> None:
     set_up_streams()
     try:
         app(prog_name="safelight")
-    except KeyboardInterrupt:
-        fail("stopped. What was computed is kept: the same command goes on from there.", code=130)
-    except BrokenPipeError:
-        # The reader of a pipe has left (`| head`): nothing is wrong, nobody is there to be told.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if not _is_users(error):
             raise

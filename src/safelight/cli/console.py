@@ -20,11 +20,10 @@ from rich.progress import (
     ProgressColumn,
     Task,
     TaskID,
-    TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 out = Console(highlight=False, soft_wrap=True)
@@ -135,14 +134,14 @@ def progress(*, unit: str = "images") -> Iterator[Report]:
     if not err.is_terminal:
         yield _silent
         return
-    # Together 80 columns, the widest words included.
+    # Together 80 columns, the longest words included; rich would otherwise fold them.
     columns = (
-        TextColumn("{task.description:<16}"),
-        BarColumn(bar_width=10),
-        TaskProgressColumn("{task.percentage:>3.0f}%"),
-        _Speed(),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-        TextColumn("{task.fields[words]}", markup=False),
+        TextColumn("{task.description:<16}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=8),
+        TextColumn("{task.percentage:>3.0f}%", table_column=Column(no_wrap=True)),
+        _Speed(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[words]}", markup=False, table_column=Column(no_wrap=True)),
     )
     with Progress(*columns, console=err) as bars:
         yield _Bars(bars, unit)
