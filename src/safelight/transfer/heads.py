@@ -17,6 +17,7 @@ from safelight.transfer.models import STANDARDIZE, build_head
 
 INVERSE_STRENGTHS = tuple((10.0 ** np.arange(-4, 0.6, 0.5)).tolist())
 _NUM_FOLDS = 4
+_UNSEEN_LOGIT = -20.0
 _PATIENCE = 2
 
 
@@ -78,7 +79,8 @@ def fit_logistic_head(
     rows = scaled.reshape(-1, num_features)
     row_targets = np.repeat(targets, num_views, axis=0)
     row_weights = np.repeat(weights, num_views) / num_views
-    kernel, bias = _two_sided(*_Path(rows, row_targets, row_weights).fit(strength))
+    # The folds only rank strengths; this fit is the answer, and goes nearer to the optimum.
+    kernel, bias = _Path(rows, row_targets, row_weights, tol=1e-4).fit(strength)
     return LinearHead(mean, scale, kernel, bias, strength)
 
 
@@ -112,19 +114,30 @@ def _choose_strength(
 class _Path:
     """Logistic regressions on the same rows, each started from the one before."""
 
-    def __init__(self, features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> None:
+    def __init__(
+        self, features: np.ndarray, targets: np.ndarray, weights: np.ndarray, *, tol: float = 1e-3
+    ) -> None:
         from sklearn.linear_model import LogisticRegression
 
         image, self._labels = np.nonzero(targets > 0)
+        self._num_classes = targets.shape[1]
         self._rows = features if len(image) == len(features) else features[image]
         self._weights = weights[image] * targets[image, self._labels]
-        self._model = LogisticRegression(max_iter=300, tol=1e-3, warm_start=True)
+        self._model = LogisticRegression(max_iter=300, tol=tol, warm_start=True)
 
     def fit(self, strength: float) -> tuple[np.ndarray, np.ndarray]:
-        """Coefficients and intercepts, as scikit-learn gives them."""
+        """Kernel `(num_features, num_classes)` and bias `(num_classes,)`."""
         self._model.set_params(C=strength)
         self._model.fit(self._rows, self._labels, sample_weight=self._weights)
-        return self._model.coef_.copy(), self._model.intercept_.copy()
+        coefficients, intercepts = self._model.coef_, self._model.intercept_
+        if len(coefficients) == 1:  # scikit-learn gives two classes as one difference
+            coefficients = np.concatenate([-coefficients, coefficients]) / 2
+            intercepts = np.concatenate([-intercepts, intercepts]) / 2
+        # A fold may lack a class that only soft targets know: it gets next to no probability.
+        kernel = np.zeros((self._rows.shape[1], self._num_classes), "float32")
+        bias = np.full(self._num_classes, _UNSEEN_LOGIT, "float32")
+        kernel[:, self._model.classes_], bias[self._model.classes_] = coefficients.T, intercepts
+        return kernel, bias
 
 
 def _weighted_loss(
@@ -135,18 +148,10 @@ def _weighted_loss(
 ) -> float:
     from scipy.special import log_softmax
 
-    kernel, bias = _two_sided(*model)
+    kernel, bias = model
     return float(
         -(weights[:, None] * targets * log_softmax(features @ kernel + bias, axis=1)).sum()
     )
-
-
-def _two_sided(coefficients: np.ndarray, intercepts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel and bias with a column per class; scikit-learn gives two classes as one difference."""
-    if len(coefficients) == 1:
-        coefficients = np.concatenate([-coefficients, coefficients]) / 2
-        intercepts = np.concatenate([-intercepts, intercepts]) / 2
-    return coefficients.T.astype("float32"), intercepts.astype("float32")
 
 
 def fit_dense_head(

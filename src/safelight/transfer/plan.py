@@ -36,7 +36,8 @@ class Plan:
             config: The settings.
 
         Raises:
-            ValueError: A layer that the network does not have, or nothing left to freeze.
+            ValueError: A layer that the network does not have, nothing left to freeze, or a head
+                layer that is not computed from the cut.
         """
         last = [layer.name for layer in network.layers if not layer.name.startswith("head_")][-1]
         everything = config.unfreeze_from == "all" or not config.pretrained
@@ -52,6 +53,8 @@ class Plan:
             )
         for wanted in head_layers:
             backbones.get_layer(network, wanted.layer)
+        if cut is not None and config.unfreeze_from is not None:
+            _check_above(network, cut, head_layers)
         tunes = everything or config.unfreeze_from is not None
         return cls(cut, head_layers, tunes and config.epochs > 0, config.cached and cut is not None)
 
@@ -61,6 +64,17 @@ class Plan:
         if self.fine_tunes and self.cut is not None:
             return (FeatureLayer(self.cut),)
         return self.head_layers
+
+
+def _check_above(network: keras.Model, cut: str, head_layers: tuple[FeatureLayer, ...]) -> None:
+    """Refused before anything is computed: what the head reads must come from the cut."""
+    for head in head_layers:
+        name = backbones.get_layer(network, head.layer).name
+        if cut not in {layer.name for layer in backbones.layers_until(network, name)}:
+            raise ValueError(
+                f"the head reads {head}, which is not computed from the cut {cut}: choose head "
+                "layers at or above the cut, or unfreeze from a shallower block."
+            )
 
 
 def _parse_layer(text: str) -> FeatureLayer:
