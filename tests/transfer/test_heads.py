@@ -1,0 +1,164 @@
+import keras
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from safelight.transfer import heads
+from safelight.transfer.config import TrainConfig
+from safelight.transfer.heads import fit_dense_head, fit_logistic_head, standardization
+
+
+def make_rows(num_classes: int, num_images: int = 90, num_features: int = 6, seed: int = 0):
+    """Overlapping clouds of very different scales: `(n, 1, f)` float32 and one-hot targets."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(num_images) % num_classes
+    centres = rng.normal(0, 1.2, (num_classes, num_features))
+    rows = centres[labels] + rng.normal(0, 1, (num_images, num_features))
+    rows = rows * 10.0 ** np.arange(num_features) / 100 + 3
+    return rows.astype("float32")[:, None], np.eye(num_classes, dtype="float32")[labels]
+
+
+def probabilities(head: heads.LinearHead, rows: np.ndarray) -> np.ndarray:
+    return softmax((rows - head.mean) / head.scale @ head.kernel + head.bias, axis=1)
+
+
+def reference(rows, labels, strength, **fit) -> np.ndarray:
+    """scikit-learn's own pipeline, its scaler fitted on the rows as they are."""
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=5000, tol=1e-8))
+    options = {f"logisticregression__{k}": v for k, v in fit.items()}
+    return model.fit(rows, labels, **options).predict_proba(rows)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 5])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_it_is_scikit_learn_s_pipeline_at_the_strength_it_chose(num_classes, weighted):
+    features, targets = make_rows(num_classes)
+    weights = np.random.default_rng(1).uniform(0.2, 3, len(targets)) if weighted else None
+    head = fit_logistic_head(features, targets, weights=weights)
+    rows, labels = features[:, 0].astype(float), targets.argmax(1)
+    expected = reference(rows, labels, head.inverse_strength, sample_weight=weights)
+    np.testing.assert_allclose(probabilities(head, rows), expected, atol=5e-3)
+    assert head.kernel.shape == (6, num_classes)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_its_strength_is_that_of_a_grid_search(num_classes):
+    features, targets = make_rows(num_classes, seed=5)
+    labels = targets.argmax(1)
+    mean, scale = standardization(features[:, 0])
+    search = GridSearchCV(
+        LogisticRegression(max_iter=5000, tol=1e-6),
+        {"C": heads.INVERSE_STRENGTHS},
+        scoring="neg_log_loss",
+        cv=StratifiedKFold(4, shuffle=True, random_state=3),
+    ).fit((features[:, 0] - mean) / scale, labels)
+    head = fit_logistic_head(features, targets, seed=3)
+    assert head.inverse_strength == search.best_params_["C"]
+
+
+def test_soft_targets_equal_replicated_rows(monkeypatch):
+    """A target of (1/4, 3/4) is four copies of the image, one and three of the classes."""
+    monkeypatch.setattr(heads, "INVERSE_STRENGTHS", (0.1,))
+    features, _ = make_rows(2, 40)
+    quarters = np.random.default_rng(0).integers(0, 5, 40)
+    quarters[:2] = (0, 4)
+    targets = np.stack([4 - quarters, quarters], axis=1) / 4
+    head = fit_logistic_head(features, targets)
+    rows = features[:, 0].astype(float)
+    copies, labels = [], []
+    for row, quarter in zip(rows, quarters, strict=True):
+        copies += [row] * 4
+        labels += [0] * (4 - quarter) + [1] * quarter
+    expected = reference(np.array(copies), labels, 0.1 / 4)[::4]
+    np.testing.assert_allclose(probabilities(head, rows), expected, atol=5e-3)
+
+
+def test_a_rare_soft_class_that_a_fold_lacks_is_no_obstacle():
+    features, targets = make_rows(3, 30)
+    targets = np.eye(3)[targets.argmax(1) % 2]
+    targets[0] = (0.6, 0.0, 0.4)
+    head = fit_logistic_head(features, targets)
+    assert probabilities(head, features[:, 0])[:, 2].argmax() == 0
+
+
+@pytest.mark.parametrize("hard", [True, False])
+def test_a_view_repeated_is_the_view_alone(hard):
+    features, targets = make_rows(3)
+    targets = targets if hard else 0.8 * targets + 0.2 / 3
+    one, four = (fit_logistic_head(np.repeat(features, k, axis=1), targets) for k in (1, 4))
+    rows = features[:, 0]
+    assert one.inverse_strength == four.inverse_strength
+    np.testing.assert_allclose(probabilities(one, rows), probabilities(four, rows), atol=5e-3)
+
+
+def test_weights_of_whole_numbers_are_repetitions(monkeypatch):
+    monkeypatch.setattr(heads, "INVERSE_STRENGTHS", (0.03,))
+    features, targets = make_rows(2, 30)
+    # Standardisation knows no weights, so that the features here are already standardised twice.
+    weights = np.tile([1, 3, 2], 10)
+    head = fit_logistic_head(features, targets, weights=weights)
+    rows = (features[:, 0] - head.mean) / head.scale
+    model = LogisticRegression(C=0.03, tol=1e-8, max_iter=5000)
+    model.fit(np.repeat(rows, weights, axis=0), np.repeat(targets.argmax(1), weights))
+    np.testing.assert_allclose(
+        probabilities(head, features[:, 0]), model.predict_proba(rows), atol=5e-3
+    )
+
+
+def test_dead_channels_are_left_alone():
+    rows = np.random.default_rng(0).normal(5, 2, (50, 4)).astype("float32")
+    rows[:, 1] = 0.1
+    rows[:, 2] = 7 + rows[:, 0] * 1e-9
+    mean, scale = standardization(rows)
+    assert scale[1] == scale[2] == 1
+    np.testing.assert_allclose(mean, rows.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(scale[[0, 3]], rows.std(0)[[0, 3]], rtol=1e-5)
+    assert (standardization(np.zeros((3, 2), "float32"))[1] == 1).all()
+
+
+@pytest.mark.parametrize("missing", [0, 2])
+def test_a_class_without_an_image_is_named(missing):
+    features, targets = make_rows(3)
+    keep = targets.argmax(1) != missing
+    with pytest.raises(ValueError, match=rf"\[{missing}\] have no training image"):
+        fit_logistic_head(features[keep], targets[keep])
+
+
+def test_a_class_of_one_image_leaves_no_folds_and_is_fitted_all_the_same():
+    features, targets = make_rows(2, 21)
+    keep = [0, *np.flatnonzero(targets[:, 1])]
+    head = fit_logistic_head(features[keep], targets[keep])
+    assert head.inverse_strength == 0.01
+
+
+def test_the_dense_head_learns_what_no_line_divides():
+    rng = np.random.default_rng(0)
+    rows = rng.uniform(-1, 1, (400, 2)).astype("float32") * [100, 0.01]
+    targets = np.eye(2, dtype="float32")[(rows[:, 0] * rows[:, 1] > 0).astype(int)]
+    config = TrainConfig(head="dense", dropout=0.0, hidden_units=64, batch_size=25)
+    features = rows[:, None].astype("float32")
+    head = fit_dense_head(features[:300], targets[:300], None, (rows[300:], targets[300:]), config)
+    predicted = head.predict_on_batch(rows[300:]).argmax(1)
+    assert (predicted == targets[300:].argmax(1)).mean() > 0.9
+    linear = fit_logistic_head(features[:300], targets[:300])
+    assert log_loss(targets[300:].argmax(1), probabilities(linear, rows[300:])) > 0.6
+
+
+def test_the_dense_head_is_a_function_of_its_seed():
+    features, targets = make_rows(2, 40)
+    # Learning makes this worse at once, so that it stops early.
+    valid = (features[:, 0], 1 - targets)
+
+    def weights(seed: int) -> list[np.ndarray]:
+        config = TrainConfig(head="dense", hidden_units=4, seed=seed, batch_size=20)
+        return fit_dense_head(features, targets, np.ones(40), valid, config).get_weights()
+
+    keras.utils.set_random_seed(99)
+    first = weights(0)
+    assert all((a == b).all() for a, b in zip(first, weights(0), strict=True))
+    assert any((a != b).any() for a, b in zip(first, weights(1), strict=True))
