@@ -134,7 +134,7 @@ def build_tail(
     Raises:
         ValueError: The head needs a layer that cannot be computed from these.
     """
-    copy = backbones.copy_model(classifier, precision=precision)
+    copy = backbones.copy_model(classifier, precision=precision, to_train=True)
     for layer in copy.layers:
         layer.trainable = True
     inputs = [
@@ -173,7 +173,7 @@ def build_pixel_model(
     Returns:
         A copy that takes `(batch, height, width, 3)` float32, values 0 to 255.
     """
-    copy = backbones.copy_model(classifier, precision=precision)
+    copy = backbones.copy_model(classifier, precision=precision, to_train=True)
     if cut is None:
         copy.trainable = True
     else:
