@@ -447,22 +447,21 @@ def _leave_out(run, root):
 
 @pytest.mark.slow
 @pytest.mark.assets
-def test_a_typing_mistake_with_overwrite_leaves_the_older_run(trained, messy, home, tmp_path):
+def test_a_typing_mistake_with_overwrite_leaves_the_older_run(trained, pictures, home, tmp_path):
     run = shutil.copytree(trained[1], tmp_path / "run")
     for wrong, expected in [
         (["--unfreeze-from", "blok5_conv1"], "block5_conv1"),
         (["--head-layers", "block9/avg"], "block"),
         (["--image-size", 5], "at least 32"),
-        (["--soft-targets"], "hard labels"),
     ]:
-        common = ("transfer", "train", messy, "--output", run, "--overwrite")
+        common = ("transfer", "train", pictures, "--output", run, "--overwrite")
         result = safelight(*common, *wrong, home=home)
         last = result.stderr.splitlines()[-1]
         check_sentence(result.returncode, last)
         assert expected in last
         assert Run.open(run).finished
     (run / "model.keras").write_bytes(b"garbage")
-    result = safelight("transfer", "predict", run, messy, home=home)
+    result = safelight("transfer", "predict", run, pictures, home=home)
     check_sentence(result.returncode, result.stderr)
     assert "damaged" in result.stderr
 

@@ -24,7 +24,7 @@ from safelight.cli.console import fail, set_up_streams
 class _Commands(TyperGroup):
     """Ends Ctrl-C and a closed pipe in our words; typer would leave without any."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

@@ -44,7 +44,8 @@ HELP = {
     "weight_decay": "Of adamw.",
     "patience": "Epochs without a better validation loss before fine-tuning stops.",
     "class_weight": "`balanced` makes every class count alike, however many pictures it has.",
-    "soft_targets": "Train on probabilities of the labels, where the data has them (elpv).",
+    "soft_targets": "Train on the probabilities of labels where the data has them (elpv); "
+    "`--no-soft-targets` on the likeliest label alone.",
     "horizontal_flip": "Views: mirror left and right.",
     "vertical_flip": "Views: mirror top and bottom.",
     "rotation": "Views: largest turn, as a share of a full circle (0.02 is 7 degrees).",

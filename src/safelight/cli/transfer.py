@@ -13,7 +13,7 @@ import typer
 from safelight.cli import console
 from safelight.cli.flags import with_config_flags
 from safelight.cli.runs import Json, print_numbers, print_results
-from safelight.datasets import ImageDataset, Splits
+from safelight.datasets import ImageDataset
 from safelight.runs import Run
 from safelight.transfer.config import TrainConfig
 
@@ -123,7 +123,7 @@ def train(
     from safelight.transfer.experiment import run_training
 
     settings = _settled(settings)
-    _check(settings, splits)
+    _check(settings)
     run = Run.create(output, overwrite=overwrite)
     with console.progress() as report:
         metrics = run_training(run, splits, settings, dataset=dataset, report=report)
@@ -143,17 +143,15 @@ def _settled(settings: TrainConfig) -> TrainConfig:
     return dataclasses.replace(settings, unfreeze_from=row.unfreeze_from)
 
 
-def _check(settings: TrainConfig, splits: Splits) -> None:
+def _check(settings: TrainConfig) -> None:
     """Finds what would stop the training before an older run gives way to it."""
     from safelight.transfer.backbones import find_backbone, load_backbone
     from safelight.transfer.feature_cache import FeatureCache
     from safelight.transfer.plan import Plan
-    from safelight.transfer.training import make_targets
 
     network = load_backbone(settings.backbone, image_size=settings.image_size, weights=None)
     Plan.make(network, settings)
     FeatureCache()
-    make_targets(splits.train, soft=settings.soft_targets)
     if settings.pretrained:
         console.fetch(find_backbone(settings.backbone).weights)
 
