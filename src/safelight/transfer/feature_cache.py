@@ -206,7 +206,7 @@ class CacheEntry:
             manifest = _read_manifest(path)
             try:
                 rows = np.load(path.with_suffix(".npy"), allow_pickle=False)
-                found = hashlib.sha256(np.ascontiguousarray(rows)).hexdigest()
+                found = hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest()
             except (OSError, ValueError):
                 found = ""
             if manifest is None or found != manifest["sha256"]:
