@@ -71,14 +71,17 @@ def _root(
 
 
 def main() -> None:
-    """The console script; turns what users get wrong into one sentence and exit code 2."""
+    """The console script; turns what users get wrong into one sentence and exit code 2.
+
+    With SAFELIGHT_DEBUG=1 every error keeps its traceback: a ValueError may be a defect after all.
+    """
     # TensorFlow's start-up notes are for its developers; an explicit setting is respected.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     set_up_streams()
     try:
         app(prog_name="safelight")
     except Exception as error:
-        if not _is_users(error):
+        if os.environ.get("SAFELIGHT_DEBUG") or not _is_users(error):
             raise
         fail(str(error))
 

@@ -20,8 +20,7 @@ BACKBONES = ("vgg16", "vgg19", "resnet50", "mobilenetv2", "efficientnetv2b0", "c
 HELP = {
     "backbone": "The pretrained network.",
     "unfreeze_from": "The first layer or block (block5) that is trained after the head. `all` "
-    "trains everything, `none` only the head.  [default: block5_conv1 for vgg16, the last block "
-    "for others]",
+    "trains everything, `none` only the head, `auto` the network's last block.",
     "image_size": "Side in pixels that pictures are resized to.",
     "views": "Augmented views of each training picture, the picture itself included.",
     "epochs": "Most epochs of fine-tuning.",
@@ -83,9 +82,7 @@ def _settings(values: dict[str, Any]) -> TrainConfig:
     values["head_layers"] = tuple(values["head_layers"] or ())
     if values["class_weight"] == "none":
         values["class_weight"] = None
-    if values["unfreeze_from"] is None:
-        values["unfreeze_from"] = "default"
-    elif values["unfreeze_from"] == "none":
+    if values["unfreeze_from"] == "none":
         values["unfreeze_from"] = None
     return TrainConfig(**values)
 
@@ -93,8 +90,7 @@ def _settings(values: dict[str, Any]) -> TrainConfig:
 def _options() -> list[inspect.Parameter]:
     hints = get_type_hints(TrainConfig)
     defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
-    # Which block pays depends on the network; filled in once that is known.
-    defaults |= {"unfreeze_from": None, "head_layers": None}
+    defaults |= {"head_layers": None}
     defaults["class_weight"] = defaults["class_weight"] or "none"
     return [
         inspect.Parameter(

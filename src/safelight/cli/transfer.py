@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -122,7 +121,6 @@ def train(
     console.start_keras()
     from safelight.transfer.experiment import run_training
 
-    settings = _settled(settings)
     _check(settings)
     run = Run.create(output, overwrite=overwrite)
     with console.progress() as report:
@@ -131,16 +129,6 @@ def train(
     console.say(f"run               {console.printable(run.path)}")
     if metrics["protocol"]["interrupted"]:
         raise typer.Exit(130)
-
-
-def _settled(settings: TrainConfig) -> TrainConfig:
-    """The settings, with the block that pays for the chosen network where none was named."""
-    from safelight.transfer.backbones import find_backbone
-
-    row = find_backbone(settings.backbone)
-    if settings.unfreeze_from != "default":
-        return settings
-    return dataclasses.replace(settings, unfreeze_from=row.unfreeze_from)
 
 
 def _check(settings: TrainConfig) -> None:

@@ -48,8 +48,8 @@ class TrainConfig:
     Attributes:
         backbone: The pretrained network, a row of `transfer.backbones.BACKBONES`.
         image_size: Side in pixels that pictures are resized to.
-        unfreeze_from: The first layer or block that is trained after the head; `"all"` trains
-            everything, `None` only the head.
+        unfreeze_from: The first layer or block that is trained after the head; `"auto"` takes what
+            pays for the backbone (VGG16: `block5_conv1`), `"all"` everything, `None` only the head.
         pretrained: `False` starts from random weights and trains everything: the baseline that
             shows what transfer is worth.
         head: `"logistic"` (L-BFGS, its strength chosen by inner cross-validation) or `"dense"`
@@ -81,7 +81,7 @@ class TrainConfig:
 
     backbone: str = "vgg16"
     image_size: int = 224
-    unfreeze_from: str | None = "block5_conv1"
+    unfreeze_from: str | None = "auto"
     pretrained: bool = True
     head: str = "logistic"
     head_layers: tuple[str, ...] = ()

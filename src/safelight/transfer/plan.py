@@ -40,10 +40,13 @@ class Plan:
                 layer that is not computed from the cut.
         """
         last = [layer.name for layer in network.layers if not layer.name.startswith("head_")][-1]
-        everything = config.unfreeze_from == "all" or not config.pretrained
+        first = config.unfreeze_from
+        if first == "auto":
+            first = backbones.find_backbone(config.backbone).unfreeze_from
+        everything = first == "all" or not config.pretrained
         cut = None if everything else last
-        if config.unfreeze_from is not None and not everything:
-            cut = backbones.cut_layer(network, config.unfreeze_from)
+        if first is not None and not everything:
+            cut = backbones.cut_layer(network, first)
         if config.head_layers:
             head_layers = tuple(_parse_layer(text) for text in config.head_layers)
         else:
@@ -53,9 +56,9 @@ class Plan:
             )
         for wanted in head_layers:
             backbones.get_layer(network, wanted.layer)
-        if cut is not None and config.unfreeze_from is not None:
+        if cut is not None and first is not None:
             _check_above(network, cut, head_layers)
-        tunes = everything or config.unfreeze_from is not None
+        tunes = everything or first is not None
         return cls(cut, head_layers, tunes and config.epochs > 0, config.cached and cut is not None)
 
     @property

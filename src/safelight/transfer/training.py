@@ -183,6 +183,11 @@ def train(
             config.backbone, image_size=config.image_size, weights=weights
         )
         plan = Plan.make(backbone, config)
+        if not len(splits.validation) and (plan.fine_tunes or config.head == "dense"):
+            raise ValueError(
+                "the validation part is empty, but it decides when training stops: expected a "
+                "validation_fraction above 0, or a logistic head alone (unfreeze_from=None)."
+            )
         classifier = models.build_classifier(
             backbone,
             plan.head_layers,
