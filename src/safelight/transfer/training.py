@@ -240,31 +240,39 @@ class _Session:
         augmentation = self.config.augmentation
         num_views = self.config.views if self.plan.cached else 1
         views = ViewMaker(augmentation, seed=self.config.seed) if num_views > 1 else None
+        parts = {}
         with self.clock.stage("extract"):
-            train = self.extractor.extract(
-                self.splits.train,
-                layers,
-                views=views,
-                num_views=num_views,
-                progress=lambda done, total: self.report(
-                    "extracting", done, total, "training images"
-                ),
-            )
-            validation = self.extractor.extract(
-                self.splits.validation,
-                layers,
-                progress=lambda done, total: self.report(
-                    "extracting", done, total, "validation images"
-                ),
-            )
-        return _Rows(train, validation)
+            for name in ("train", "validation"):
+                seen = name == "train" or self._fits_on_everything
+                parts[name] = self.extractor.extract(
+                    getattr(self.splits, name),
+                    layers,
+                    views=views if seen else None,
+                    num_views=num_views if seen else 1,
+                    progress=lambda done, total, name=name: self.report(
+                        "extracting", done, total, f"{name} images"
+                    ),
+                )
+        return _Rows(**parts)
+
+    @property
+    def _fits_on_everything(self) -> bool:
+        """A logistic head alone leaves validation nothing to decide, so it is fitted on it too.
+
+        Its one setting comes from inner cross-validation.
+        """
+        return self.config.head == "logistic" and not self.plan.fine_tunes
 
     def fit_head(self, classifier: keras.Model, rows: _Rows) -> float | None:
         """Fits the head on pooled features and puts it into the classifier."""
         config, layers = self.config, self.plan.head_layers
         targets = make_targets(self.splits.train, soft=config.soft_targets)
-        weights = balanced_weights(targets) if config.class_weight == "balanced" else None
         stacked = _stack_views(rows.train, layers)
+        if self._fits_on_everything:
+            others = make_targets(self.splits.validation, soft=config.soft_targets)
+            targets = np.concatenate([targets, others])
+            stacked = np.concatenate([stacked, _stack_views(rows.validation, layers)])
+        weights = balanced_weights(targets) if config.class_weight == "balanced" else None
         self.report("fitting the head", 0, 1, f"{stacked.shape[1]} features")
         with self.clock.stage("head"):
             if config.head == "logistic":
