@@ -1,0 +1,216 @@
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from safelight import datasets
+from safelight.runs import Run, list_runs
+from safelight.transfer import backbones
+from safelight.transfer.config import TrainConfig
+from safelight.transfer.evaluation import report_on
+from safelight.transfer.experiment import (
+    load_classifier,
+    predictions_table,
+    run_training,
+    settings_of,
+    unseen_part,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:Even though the:UserWarning")
+
+CONFIG = TrainConfig(
+    image_size=16,
+    unfreeze_from="block3",
+    head_layers=("block3_add/avg", "block4_pool/max"),
+    epochs=2,
+    views=2,
+    batch_size=8,
+    precision="float32",
+)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return datasets.make_shapes(48, image_size=16, num_classes=2)
+
+
+def train_into(folder, dataset, build_network, config=CONFIG, report=lambda *_: None):
+    import tensorflow as tf
+
+    from safelight.transfer.feature_cache import FeatureCache
+
+    run = Run.create(folder / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbones, "load_backbone", lambda name, **_: build_network())
+        tf.config.run_functions_eagerly(True)
+        try:
+            metrics = run_training(
+                run,
+                datasets.split(dataset, seed=0),
+                config,
+                dataset=dataset,
+                report=report,
+                cache=FeatureCache(folder / "features"),
+            )
+        finally:
+            tf.config.run_functions_eagerly(False)
+    return run, metrics
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, dataset, build_network):
+    return train_into(tmp_path_factory.mktemp("trained"), dataset, build_network)
+
+
+def test_a_run_folder_is_complete(trained, dataset):
+    run, metrics = trained
+    assert run.finished
+    assert json.loads((run.path / "metrics.json").read_text()) == json.loads(
+        json.dumps(run.metrics)
+    )
+    for name in ("accuracy", "loss", "balanced_accuracy", "macro_f1", "roc_auc"):
+        assert set(run.metrics[name]) >= {"value", "low", "high"}
+        assert run.metrics[name]["value"] == pytest.approx(metrics[name]["value"])
+    assert run.metrics["num_test"] == 12
+    protocol = run.metrics["protocol"]
+    expected = {
+        "dataset": "shapes",
+        "dataset_fingerprint": dataset.fingerprint,
+        "split": "stratified",
+        "seed": 0,
+        "backbone": "vgg16",
+        "cut": "block2_drop",
+        "views": 2,
+        "precision": "float32",
+        "interrupted": False,
+    }
+    assert {key: protocol[key] for key in expected} == expected
+    seconds = run.metrics["seconds"]
+    assert seconds["total"] >= sum(seconds[k] for k in ("load", "extract", "head", "fine_tune"))
+    assert run.config["settings"]["seed"] == 0
+    assert {path.stem for path in run.pictures} >= {"history", "confusion_matrix", "metrics"}
+    assert len(run.history["val_loss"]) == CONFIG.epochs + 1
+    assert not [p.name for p in run.path.rglob("*") if "partial" in p.name]
+    assert run.environment
+
+
+def test_the_saved_model_gives_the_judged_answers(trained, dataset):
+    run, metrics = trained
+    test = datasets.split(dataset, seed=0).test
+    model = load_classifier(run)
+    answers = np.asarray(model(np.stack([test.read(i) for i in range(len(test))])))
+    table = run.predictions
+    written = np.array([table[f"p({name})"] for name in dataset.class_names], float).T
+    np.testing.assert_allclose(answers, written, atol=1e-4)
+    assert table["file"] == list(test.files)
+    assert (np.array(table["prediction"]) == np.array(table["label"])).mean() == pytest.approx(
+        run.metrics["accuracy"]["value"]
+    )
+    assert metrics["saved_model"]["max_difference"] < 1e-4
+    assert metrics["saved_model"]["same_class"] == metrics["saved_model"]["num_images"] == 12
+
+
+def test_settings_come_back(trained):
+    assert settings_of(trained[0]) == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "restore"}, "kind 'restore'"),
+        ({"settings": {"backbone": "vgg16", "colour": 3}}, r"\['colour'\] are unknown"),
+    ],
+)
+def test_settings_of_another_kind_or_version_are_refused(tmp_path, change, message):
+    run = Run.create(tmp_path / "run")
+    run.write_config({"kind": "transfer", "settings": {}, **change})
+    with pytest.raises(ValueError, match=message):
+        settings_of(run)
+
+
+def test_only_unseen_pictures_are_judged(trained, dataset):
+    splits = datasets.split(dataset, seed=0)
+    part, num_seen = unseen_part(trained[0], dataset)
+    assert set(part.digests) == set(splits.test.digests)
+    assert num_seen == len(splits.train) + len(splits.validation)
+    others = datasets.make_shapes(6, image_size=16, num_classes=2, seed=9)
+    part, num_seen = unseen_part(trained[0], others)
+    assert (part.digests, num_seen) == (others.digests, 0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda d: datasets.split(d, seed=0).train, "were used to train"),
+        (lambda d: dataclasses.replace(d, class_names=("square", "circle")), "trained on"),
+        (lambda d: datasets.make_shapes(9, image_size=16, num_classes=3), "trained on"),
+    ],
+)
+def test_nothing_unseen_or_other_classes_are_refused(trained, dataset, make, message):
+    with pytest.raises(ValueError, match=message):
+        unseen_part(trained[0], make(dataset))
+
+
+@pytest.mark.parametrize(
+    ("stage", "calls", "finishes"), [("extracting", 1, False), ("fine-tuning", 3, True)]
+)
+def test_ctrl_c_leaves_a_run_that_says_so(tmp_path, dataset, build_network, stage, calls, finishes):
+    seen = []
+
+    def report(name, *_):
+        seen.append(name)
+        if seen.count(stage) == calls and name == stage:
+            raise KeyboardInterrupt
+
+    if finishes:
+        run, _ = train_into(tmp_path, dataset, build_network, report=report)
+        assert run.metrics["protocol"]["interrupted"] is True
+        assert len(run.history["val_loss"]) == 1
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            train_into(tmp_path, dataset, build_network, report=report)
+        run = Run.open(tmp_path / "run")
+        with pytest.raises(ValueError, match=r"no model\.keras.*did not finish"):
+            load_classifier(run)
+    assert run.finished == finishes
+    assert [row.finished for row in list_runs(tmp_path)] == [finishes]
+    assert settings_of(run) == CONFIG
+
+
+def test_a_damaged_model_is_named(tmp_path):
+    run = Run.create(tmp_path / "run")
+    run.model_path.write_bytes(b"no model")
+    with pytest.raises(ValueError, match=r"model\.keras is damaged"):
+        load_classifier(run)
+
+
+def test_a_model_that_would_run_code_is_refused(tmp_path):
+    run = Run.create(tmp_path / "run")
+    inputs = keras.Input((2,))
+    keras.Model(inputs, keras.layers.Lambda(lambda x: x * 2)(inputs)).save(run.model_path)
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_classifier(run)
+
+
+def test_a_head_alone_makes_a_run_without_history(tmp_path, dataset, build_network):
+    config = dataclasses.replace(CONFIG, unfreeze_from=None)
+    run, metrics = train_into(tmp_path, dataset, build_network, config)
+    assert run.finished
+    assert not any(run.history.values())
+    assert metrics["protocol"]["cut"] == "block4_pool"
+
+
+def test_the_table_of_predictions_names_classes():
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])
+    judged = report_on(
+        np.array([0, 1, 1]), probabilities, class_names=["cat", "dog"], files=["a", "b", "c"]
+    )
+    assert predictions_table(judged) == {
+        "file": ["a", "b", "c"],
+        "label": ["cat", "dog", "dog"],
+        "prediction": ["cat", "cat", "dog"],
+        "p(cat)": [0.9, 0.8, 0.3],
+        "p(dog)": [0.1, 0.2, 0.7],
+    }
