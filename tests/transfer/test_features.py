@@ -181,6 +181,39 @@ def test_a_second_layer_costs_a_pass_and_disturbs_nothing(network, cache, shapes
     assert num_computed(network, cache, shapes, [POOLED]) == 0
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("added", "computed"),
+    [
+        ([POOLED], 0),
+        ([FeatureLayer("block3_add", "max"), FeatureLayer("block4_conv", "avg")], 0),
+        ([FeatureLayer("block2_add", "avg")], 24),
+        ([POOLED, FeatureLayer("block2_relu", "max")], 24),
+    ],
+    ids=["above", "at and above", "below", "both"],
+)
+def test_new_rows_come_from_the_cut_s_where_they_can(
+    network, cache, shapes, tmp_path, precision, added, computed
+):
+    options = {"views": ViewMaker(TURNS), "num_views": 2, "precision": precision}
+    num_computed(network, cache, shapes, **options)
+    assert num_computed(network, cache, shapes, [CUT, *added], **options) == computed
+    directly = features.FeatureCache(tmp_path / "directly")
+    del options["precision"]
+    for layer in added:
+        found, expected = (
+            make_extractor(network, place, precision=precision).extract(shapes, layers, **options)[
+                layer
+            ]
+            for place, layers in ((cache, [CUT, *added]), (directly, [layer]))
+        )
+        for view in range(2):
+            rows = expected.gather(view=view)
+            np.testing.assert_allclose(
+                found.gather(view=view), rows, atol=2e-2 if precision == "bfloat16" else 1e-5
+            )
+
+
 def test_later_changes_of_the_backbone_do_not_matter(network, cache, shapes):
     extractor = make_extractor(network, cache)
     before = backbones.copy_model(network)
