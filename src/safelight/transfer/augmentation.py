@@ -99,13 +99,17 @@ class ViewMaker:
     order. So a view's activations can be kept, and an extraction that was interrupted goes on with
     the same views.
 
+    Flips are dealt out in turn, not drawn: with `horizontal_flip` every odd view is mirrored, with
+    both flips four views hold all four mirrors. A few draws would often repeat one.
+
     Args:
         augmentation: What may happen.
         seed: Another seed gives other views.
     """
 
     def __init__(self, augmentation: Augmentation, *, seed: int = 0) -> None:
-        self._augment = BatchAugmenter(augmentation)
+        upright = dataclasses.replace(augmentation, horizontal_flip=False, vertical_flip=False)
+        self._augment = BatchAugmenter(upright)
         self.augmentation, self.seed = augmentation, seed
 
     def __call__(self, image: np.ndarray, digest: str, view: int) -> np.ndarray:
@@ -120,10 +124,17 @@ class ViewMaker:
             return image
         words = hashlib.sha256(digest.encode()).digest()[:16]
         key = (self.seed, view, *np.frombuffer(words, "<u4").tolist())
-        return self._augment(image[None], key)[0]
+        return self._augment(np.flip(image, self._mirrored(view))[None], key)[0]
+
+    def _mirrored(self, view: int) -> tuple[int, ...]:
+        """The axes along which a view is mirrored: the bits of its number, one for each flip."""
+        allowed = (self.augmentation.horizontal_flip, self.augmentation.vertical_flip)
+        axes = [axis for axis, wanted in zip((1, 0), allowed, strict=True) if wanted]
+        return tuple(axis for bit, axis in enumerate(axes) if view >> bit & 1)
 
     def describe(self, view: int) -> dict[str, Any]:
         """What view `view` depends on besides the image: part of the key of its activations."""
         if view == 0:
             return {"view": 0}
-        return {"view": view, "seed": self.seed, **dataclasses.asdict(self.augmentation)}
+        settings = dataclasses.asdict(self.augmentation)
+        return {"view": view, "seed": self.seed, "flips": "dealt", **settings}

@@ -90,13 +90,13 @@ class TrainConfig:
     views: int = 2
     horizontal_flip: bool = True
     vertical_flip: bool = False
-    rotation: float = 0.02
-    zoom: float = 0.05
+    rotation: float = 0.01
+    zoom: float = 0.02
     translation: float = 0.0
     contrast: float = 0.0
-    epochs: int = 8
+    epochs: int = 6
     batch_size: int = 32
-    learning_rate: float = 2e-5
+    learning_rate: float = 1e-5
     optimizer: str = "adam"
     weight_decay: float = 1e-4
     patience: int = 3

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -249,11 +250,12 @@ class _Session:
                     layers,
                     views=views if seen else None,
                     num_views=num_views if seen else 1,
-                    progress=lambda done, total, name=name: self.report(
-                        "extracting", done, total, f"{name} images"
-                    ),
+                    progress=functools.partial(self._report_extraction, name),
                 )
         return _Rows(**parts)
+
+    def _report_extraction(self, part: str, done: int, total: int) -> None:
+        self.report("extracting", done, total, f"{part} images")
 
     @property
     def _fits_on_everything(self) -> bool:
