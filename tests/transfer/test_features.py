@@ -181,7 +181,7 @@ def test_a_second_layer_costs_a_pass_and_disturbs_nothing(network, cache, shapes
     assert num_computed(network, cache, shapes, [POOLED]) == 0
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("added", "computed"),
     [

@@ -34,7 +34,7 @@ def reference(rows, labels, strength, **fit) -> np.ndarray:
     return model.fit(rows, labels, **options).predict_proba(rows)
 
 
-@pytest.mark.parametrize("num_classes", [2, 3, 5])
+@pytest.mark.parametrize("num_classes", [2, 4])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_it_is_scikit_learn_s_pipeline_at_the_strength_it_chose(num_classes, weighted):
     features, targets = make_rows(num_classes)
@@ -136,6 +136,7 @@ def test_a_class_of_one_image_leaves_no_folds_and_is_fitted_all_the_same():
     assert head.inverse_strength == 0.01
 
 
+@pytest.mark.slow
 def test_the_dense_head_learns_what_no_line_divides():
     rng = np.random.default_rng(0)
     rows = rng.uniform(-1, 1, (400, 2)).astype("float32") * [100, 0.01]
