@@ -16,7 +16,7 @@ class Augmentation:
     Attributes:
         horizontal_flip: Mirror left and right, in half of the cases.
         vertical_flip: Mirror top and bottom, in half of the cases.
-        rotation: Largest turn either way, as a fraction of a full circle (0.02 is 7.2 degrees).
+        rotation: Largest turn either way, as a fraction of a full circle (0.01 is 3.6 degrees).
         zoom: Largest change of scale either way, as a fraction.
         translation: Largest shift either way, as a fraction of the side.
         contrast: Largest change of contrast either way, as a fraction.
@@ -24,8 +24,8 @@ class Augmentation:
 
     horizontal_flip: bool = True
     vertical_flip: bool = False
-    rotation: float = 0.02
-    zoom: float = 0.05
+    rotation: float = 0.01
+    zoom: float = 0.02
     translation: float = 0.0
     contrast: float = 0.0
 
@@ -96,7 +96,7 @@ class TrainConfig:
     contrast: float = 0.0
     epochs: int = 6
     batch_size: int = 32
-    learning_rate: float = 1e-5
+    learning_rate: float = 2e-5
     optimizer: str = "adam"
     weight_decay: float = 1e-4
     patience: int = 3
