@@ -127,8 +127,13 @@ class _Path:
 
     def fit(self, strength: float) -> tuple[np.ndarray, np.ndarray]:
         """Kernel `(num_features, num_classes)` and bias `(num_classes,)`."""
+        from threadpoolctl import threadpool_limits
+
         self._model.set_params(C=strength)
-        self._model.fit(self._rows, self._labels, sample_weight=self._weights)
+        # The products are small and many: two BLAS threads wait for each other forty times longer
+        # than one needs to compute.
+        with threadpool_limits(limits=1, user_api="blas"):
+            self._model.fit(self._rows, self._labels, sample_weight=self._weights)
         coefficients, intercepts = self._model.coef_, self._model.intercept_
         if len(coefficients) == 1:  # scikit-learn gives two classes as one difference
             coefficients = np.concatenate([-coefficients, coefficients]) / 2
