@@ -14,8 +14,13 @@ from safelight.images import ImageError, resize
 from safelight.transfer import backbones, features
 from safelight.transfer.augmentation import ViewMaker
 from safelight.transfer.config import Augmentation
-from safelight.transfer.feature_cache import CacheError
-from safelight.transfer.features import FeatureExtractor, FeatureLayer, choose_precision
+from safelight.transfer.feature_cache import CacheError, FeatureCache
+from safelight.transfer.features import (
+    FeatureExtractor,
+    FeatureLayer,
+    Features,
+    choose_precision,
+)
 
 pytestmark = pytest.mark.usefixtures("eager")
 
@@ -390,3 +395,19 @@ def test_two_at_once_share_the_work(extract, tmp_path, run):
     for _, rows in answers:
         for found, wanted in zip(rows, expected, strict=True):
             assert found.tobytes() == wanted.tobytes()
+
+
+def test_held_rows_equal_read_rows(tmp_path):
+    digests = [f"{i:064x}" for i in range(7)]
+    cache, rng = FeatureCache(tmp_path), np.random.default_rng(0)
+    entries = [cache.entry({"view": view}, (2, 3), "float32") for view in range(2)]
+    for entry in entries:
+        entry.append(digests, rng.normal(size=(7, 2, 3)).astype("float32"))
+    features = Features(entries, digests)
+    chosen, views = np.array([6, 0, 3, 3]), np.array([1, 0, 1, 0])
+    read = features.gather(chosen, view=views)
+    assert not features.hold(max_bytes=2 * 7 * 6 * 4 - 1)
+    assert features.hold(max_bytes=2 * 7 * 6 * 4)
+    for path in tmp_path.glob("*/*.npy"):
+        path.unlink()
+    np.testing.assert_array_equal(features.gather(chosen, view=views), read)

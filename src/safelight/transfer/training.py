@@ -316,6 +316,8 @@ class _Session:
     ) -> tuple[FeatureBatches, FeatureBatches]:
         (targets, weights), held_out = self._targets()
         size, seed = self.config.batch_size, self.config.seed
+        for part in (rows.train, rows.validation):
+            part[cut].hold()
         fit = FeatureBatches(rows.train[cut], targets, batch_size=size, seed=seed, weights=weights)
         return fit, FeatureBatches(rows.validation[cut], held_out, batch_size=size)
 
