@@ -22,10 +22,8 @@ test: .venv/.dev  ## all tests but those marked `network` (the quick ones alone:
 	.venv/bin/safelight assets fetch vgg16-imagenet-notop elpv mnist
 	$(RUN) pytest -m "not network"
 
-notebooks: .venv/.dev  ## run the notebooks from top to bottom and keep their pictures
-	@set -e; for source in notebooks/*.py; do echo "$$source"; \
-	  $(RUN) jupytext --quiet --to ipynb --update "$$source"; \
-	  .venv/bin/jupyter-execute --inplace --timeout=-1 --kernel_name=python3 "$${source%.py}.ipynb"; done
+notebooks: .venv/.dev  ## run the notebooks from top to bottom and keep their pictures (a quarter of an hour)
+	.venv/bin/python notebooks/tools/execute.py notebooks/[0-9]*.py
 
 lint: .venv/.dev  ## style, types, and who may import whom
 	$(RUN) ruff check
