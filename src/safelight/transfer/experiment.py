@@ -247,8 +247,9 @@ def compare_saved_model(
     They differ by rounding only; where the trunk ran in bfloat16, by bfloat16's.
     """
     few = test.subset(np.arange(min(_PARITY_IMAGES, len(test))))
-    saved = predict(load_classifier(run), [few.read(i) for i in range(len(few))])
-    judged = predict_probabilities(load_classifier(run), few, config=config, cache=cache)
+    model = load_classifier(run)
+    saved = predict(model, [few.read(i) for i in range(len(few))])
+    judged = predict_probabilities(model, few, config=config, cache=cache)
     return {
         "num_images": len(few),
         "max_difference": float(np.abs(saved - judged).max()),

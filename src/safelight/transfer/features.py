@@ -113,8 +113,7 @@ class Features:
     def hold(self, max_bytes: int | None = None) -> bool:
         """Reads all rows into memory, if they fit; training reads each of them many times.
 
-        The operating system keeps read files in memory too, but gives them up first: on a machine
-        that reclaims eagerly, a third of a training went into reading the same rows again.
+        The operating system keeps read files in memory too, but gives them up first.
 
         Args:
             max_bytes: Default: half of the memory that is free now.
@@ -239,15 +238,21 @@ class FeatureExtractor:
     def _trunk(self, layers: tuple[FeatureLayer, ...]) -> keras.Model:
         """From resized pixels to the wanted activations, pooled in float32."""
         if layers not in self._trunks:
-            # A copy for each: sub-models of one model would leave its layers with two outputs.
-            model = backbones.copy_model(self._model, precision=self.precision)
-            pixels = next(la for la in model.layers if isinstance(la, backbones.ImageResizing))
-            outputs = [
-                pool(backbones.get_layer(model, wanted.layer).output, wanted.pooling)
-                for wanted in layers
-            ]
-            self._trunks[layers] = keras.Model(pixels.output, outputs)
+            pixels = next(
+                la for la in self._model.layers if isinstance(la, backbones.ImageResizing)
+            )
+            self._trunks[layers] = self._between(pixels.name, layers)
         return self._trunks[layers]
+
+    def _between(self, start: str, layers: tuple[FeatureLayer, ...]) -> keras.Model:
+        """From one layer's output to some activations."""
+        # A copy for each: sub-models of one model would leave its layers with two outputs.
+        model = backbones.copy_model(self._model, precision=self.precision)
+        outputs = [
+            pool(backbones.get_layer(model, wanted.layer).output, wanted.pooling)
+            for wanted in layers
+        ]
+        return keras.Model(backbones.get_layer(model, start).output, outputs)
 
     def _entries(
         self, layers: Sequence[FeatureLayer], view: int, views: ViewMaker | None
@@ -320,14 +325,8 @@ class FeatureExtractor:
         """From the cut's activations to others; `None` if one of these lies below the cut."""
         key = (cut, *layers)
         if key not in self._aboves:
-            model = backbones.copy_model(self._model, precision=self.precision)
-            start = backbones.get_layer(model, cut.layer).output
-            outputs = [
-                pool(backbones.get_layer(model, wanted.layer).output, wanted.pooling)
-                for wanted in layers
-            ]
             try:
-                self._aboves[key] = keras.Model(start, outputs)
+                self._aboves[key] = self._between(cut.layer, layers)
             except ValueError:
                 self._aboves[key] = None
         return self._aboves[key]

@@ -254,7 +254,7 @@ class _Session:
             targets = np.concatenate([targets, others])
             stacked = np.concatenate([stacked, _stack_views(rows.validation, layers)])
         weights = balanced_weights(targets) if config.class_weight == "balanced" else None
-        self.report("fitting the head", 0, 1, f"{stacked.shape[1]} features")
+        self.report("fitting the head", 0, 1, f"{stacked.shape[2]} features")
         with self.clock.stage("head"):
             if config.head == "logistic":
                 head = fit_logistic_head(stacked, targets, weights=weights, seed=config.seed)
