@@ -10,17 +10,26 @@ export PIP_USER := 0
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test notebooks lint benchmarks docs lock clean
+.PHONY: help demo test test-backends notebooks lint benchmarks docs lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
-demo: .venv/.demo  ## fetch VGG16 and 2,624 solar cells, train a classifier, show its numbers
+demo: .venv/.demo  ## train a classifier of solar cells, then a model that draws digits; both from real data
 	.venv/bin/safelight transfer train elpv --output runs/demo-transfer --overwrite
+	.venv/bin/safelight vae train mnist --output runs/demo-vae --minutes 2 --overwrite
+	@echo
+	@echo "All pictures of the classifier: runs/demo-transfer/pictures"
+	@echo "All pictures of the digits:     runs/demo-vae/pictures"
 
 test: .venv/.dev  ## all tests but those marked `network` (the quick ones alone: .venv/bin/pytest)
 	.venv/bin/safelight assets fetch vgg16-imagenet-notop elpv mnist
 	$(RUN) pytest -m "not network"
+
+# Their own environment: with three backends in one, nothing says which of them was tested.
+test-backends: .venv-backends/.made  ## the tests of vae on JAX and on PyTorch
+	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/vae
+	KERAS_BACKEND=torch .venv-backends/bin/python -m pytest tests/vae
 
 notebooks: .venv/.dev  ## run the notebooks from top to bottom and keep their pictures (a quarter of an hour)
 	.venv/bin/python notebooks/tools/execute.py notebooks/[0-9]*.py
@@ -32,7 +41,7 @@ lint: .venv/.dev  ## style, types, and who may import whom
 	.venv/bin/lint-imports --no-logo
 
 # A benchmark is named after its claim, with underscores; benchmarks/ holds single words that help them, too.
-benchmarks: .venv/.dev .venv-torch/.made  ## measure again what the README claims (hours; keep the machine quiet)
+benchmarks: .venv/.dev .venv-torch/.made .venv-backends/.made  ## measure again what the README claims (hours; keep the machine quiet)
 	@set -e; for script in benchmarks/*_*.py benchmarks/report.py; do \
 	  echo "$$script"; .venv/bin/python "$$script"; done
 
@@ -45,7 +54,7 @@ lock: .venv/.dev  ## choose the newest versions again, within the ranges of pypr
 	.venv/bin/$(LOCK) --constraint requirements/dev.txt --output-file requirements/demo.txt
 
 clean:  ## remove .venv* and everything made from the sources; runs/ and fetched assets stay
-	rm -rf .venv .venv-torch build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-torch .venv-backends build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find src tests benchmarks notebooks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 .venv/.demo: requirements/demo.txt pyproject.toml
@@ -63,4 +72,14 @@ clean:  ## remove .venv* and everything made from the sources; runs/ and fetched
 .venv-torch/.made: benchmarks/requirements-torch.txt .venv/.demo
 	.venv/bin/python -m venv .venv-torch
 	.venv-torch/bin/python -m pip install -qq --disable-pip-version-check --requirement $<
+	@touch $@
+
+# It sees the packages of .venv behind its own, so that only the two backends are installed.
+.venv-backends/.made: requirements/backends.txt .venv/.dev
+	@echo "Installing JAX and PyTorch into .venv-backends (once; 300 MB to download)"
+	@rm -rf .venv-backends
+	@.venv/bin/python -m venv .venv-backends
+	@.venv/bin/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	  > "$$(.venv-backends/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/locked.pth"
+	.venv-backends/bin/python -m pip install -qq --disable-pip-version-check --no-input --requirement $<
 	@touch $@

@@ -95,6 +95,7 @@ def make_config(assignment: Assignment) -> TrainConfig:
         batch_size=protocol.batch_size,
         learning_rate=2 * protocol.block5_learning_rate,
         patience=protocol.block5_epochs,
+        weight_averaging=False,  # the peers keep the weights of the best validation loss
         precision=variant.precision,
         cached=variant.cache,
         seed=protocol.seed,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import statistics
 from collections import defaultdict
 from pathlib import Path
 
@@ -19,6 +18,9 @@ import numpy as np
 
 from measuring import machine_name
 from protocol import CLAIM, accuracy_interval, correct_of
+from tables import median_of, table, versions_line
+from vae import report as vae_report
+from vae.protocol import CLAIM as VAE_CLAIM
 
 HERE = Path(__file__).resolve().parent
 TARGETS = (HERE.parent / "README.md", HERE / "README.md")
@@ -56,16 +58,6 @@ def pooled(results: list[dict]) -> np.ndarray:
     return np.mean([correct_of(result) for result in results], axis=0)
 
 
-def median_of(results: list[dict], *path: str) -> float:
-    """Median over seeds of one number inside the results."""
-    values = []
-    for value in results:
-        for key in path:
-            value = value[key]
-        values.append(float(value))
-    return statistics.median(values)
-
-
 def difference(results: list[dict], reference: list[dict]) -> str:
     """Accuracy minus the reference's on the same test images, with its paired interval."""
     gap = accuracy_interval(pooled(results) - pooled(reference))
@@ -93,18 +85,6 @@ def render_row(results: list[dict], reference: list[dict]) -> list[str]:
         difference(results, reference) if comparable else "",
         f"{median_of(results, 'metrics', 'loss'):.3f}",
     ]
-
-
-def table(header: tuple[str, ...], rows: list[list[str]]) -> list[str]:
-    """Lines of a Markdown table, numbers to the right."""
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)]
-
-
-def versions_line(results: list[dict]) -> str:
-    """Every package version that took part."""
-    versions = {item for result in results for item in result["versions"].items()}
-    return ", ".join(f"{name} {version}" for name, version in sorted(versions))
 
 
 def render_group(results: list[dict]) -> list[str]:
@@ -155,14 +135,16 @@ def render_table(results: list[dict]) -> str:
     Returns:
         Text that ends in a newline, or nothing where there are no results.
     """
-    groups: dict[str, list[dict]] = defaultdict(list)
-    for result in results:
-        if result["claim"] == CLAIM:
-            groups[group_key(result)].append(result)
-    lines = [line for key in sorted(groups) for line in render_group(groups[key])]
-    for result in results:
-        if result["claim"] == RATE_CLAIM:
-            lines += render_rates(result)
+    lines = []
+    for claim, render in ((CLAIM, render_group), (VAE_CLAIM, vae_report.render_group)):
+        groups: dict[str, list[dict]] = defaultdict(list)
+        for result in results:
+            if result["claim"] == claim:
+                groups[group_key(result)].append(result)
+        lines += [line for key in sorted(groups) for line in render(groups[key])]
+    singles = {RATE_CLAIM: render_rates, vae_report.ESTIMATOR_CLAIM: vae_report.render_estimates}
+    for claim, render_one in singles.items():
+        lines += [line for r in results if r["claim"] == claim for line in render_one(r)]
     return "\n".join(lines)
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 TORCH_PYTHON = ROOT / ".venv-torch" / "bin" / "python"
+JAX_PYTHON = ROOT / ".venv-backends" / "bin" / "python"
 
 
 @pytest.fixture(autouse=True)
@@ -265,3 +267,155 @@ def test_the_peers_are_one_network_and_leave_its_trunk_alone(tmp_path):
         assert done.returncode == 0, done.stderr[-3000:]
     ours, theirs = (np.load(tmp_path / f"{backend}.npy") for backend in pythons)
     np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-3 * np.abs(ours).max())
+
+
+def make_vae_result(variant, *, epochs, elbos, seed=0, batch_size=128):
+    """A training's result as the driver writes it."""
+    driver, protocol = module("vae_training_speed"), module("vae.protocol")
+    recipe = protocol.Protocol(batch_size=batch_size, seed=seed, epochs=len(epochs))
+    return {
+        "claim": protocol.CLAIM,
+        "variant": variant,
+        "title": protocol.VARIANTS[variant].title,
+        "ours": protocol.VARIANTS[variant].ours,
+        "machine": {"cpu": "Some CPU", "cpu_family": "", "cores": 2},
+        "protocol": dataclasses.asdict(recipe),
+        "seconds": {"epochs": epochs},
+        "versions": {"numpy": "2"},
+        **driver.summarise(epochs, elbos, recipe.num_train),
+    }
+
+
+def test_the_common_judge_is_the_elbo():
+    network = module("vae.network")
+    weights, rng = network.first_weights(0), np.random.default_rng(0)
+    weights["pixels/kernel"][:] = 0
+    weights["pixels/bias"][:] = np.log(3)
+    weights["mean/kernel"][:] = 0
+    weights["mean/bias"][:] = 1.0
+    weights["log_variance/kernel"][:] = 0
+    pixels = np.repeat([[1, 0, 1, 1]], 196, axis=0).reshape(1, 784).repeat(3, axis=0)
+    found = network.elbo(weights, pixels, rng.standard_normal((3, 20)))
+    # Every pixel white with probability 3/4; KL of N(1, 1) from N(0, 1) is 1/2 for each latent.
+    by_hand = 588 * np.log(0.75) + 196 * np.log(0.25) - 20 * 0.5
+    assert found == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_the_judge_averages_over_chunks(monkeypatch):
+    network = module("vae.network")
+    rng = np.random.default_rng(1)
+    pixels, noise = rng.integers(0, 2, (7, 784)), rng.standard_normal((7, 20))
+    whole = network.elbo(network.first_weights(3), pixels, noise)
+    monkeypatch.setattr(network, "_CHUNK", 2)
+    assert network.elbo(network.first_weights(3), pixels, noise) == pytest.approx(whole)
+
+
+def test_the_clock_leaves_out_what_the_benchmark_does_itself():
+    clock = module("vae.measuring").Clock(max_seconds=0.05)
+    clock.start()
+    value = np.zeros(3)
+
+    def read_slowly():
+        time.sleep(0.2)
+        return {"w": value}
+
+    assert not clock.end_epoch(read_slowly)
+    value += 1
+    time.sleep(0.06)
+    assert clock.end_epoch(read_slowly)
+    assert clock.seconds[1] - clock.seconds[0] < 0.15
+    np.testing.assert_array_equal([each["w"][0] for each in clock.weights], [0, 1])
+
+
+def test_a_training_is_summed_up_by_its_median_epoch_and_first_crossings():
+    summary = module("vae_training_speed").summarise(
+        [5.0, 7.0, 8.0, 10.0], [-120.0, -104.0, -99.0, -101.0], 60_000
+    )
+    assert summary["images_per_second"] == {"steady": 30_000, "whole": 24_000}
+    assert summary["seconds_to"] == {"-105": 7.0, "-100": 8.0, "-97": None}
+
+
+def test_the_table_of_trainings_says_who_was_first():
+    results = [
+        make_vae_result("a", epochs=[4.0, 5.0, 6.0], elbos=[-120.0, -104.0, -99.0]),
+        make_vae_result("e", epochs=[5.0, 10.0, 15.0], elbos=[-120.0, -110.0, -104.0]),
+        make_vae_result("i", epochs=[3.0, 5.0, 7.0], elbos=[-120.0, -110.0, -104.0]),
+        make_vae_result("a", epochs=[4.0, 5.0], elbos=[-120.0, -104.0], batch_size=512),
+    ]
+    text = module("report").render_table(results)
+    ours, pythae, _ = (line for line in text.splitlines() if line.startswith(("| a:", "| e:")))
+    assert "| 60,000 | 5.0 | 30,000 | 4.0 | 5.0 | 6.0 |  | 3 | -99.0 |" in ours
+    assert "| 15.0 |  |  | 3 | -104.0 |" in pythae
+    assert "(a) trains 2.00 times" in text
+    assert "(i); first to a held-out ELBO of -105: a after 5.0 s, -100: a after 6.0 s." in text
+    assert text.count("| variant |") == 2
+
+
+def test_two_estimators_are_compared_image_by_image():
+    driver = module("vae_likelihood_estimator")
+    gap = driver.compare([-80.0, -90.0, -100.0], [-81.0, -90.0, -101.0])
+    assert gap["difference"] == pytest.approx(2 / 3)
+    assert gap["standard_error"] == pytest.approx(np.std([1, 0, 1], ddof=1) / np.sqrt(3))
+    answers = [
+        {"name": "Safelight, float32", "seconds": [0.1, 0.2, 0.3], "values": [-80.0, -90.0]},
+        {"name": driver.REFERENCE, "seconds": [5.0, 4.0, 6.0], "values": [-80.5, -90.0]},
+    ]
+    for each in answers:
+        each |= {"num_samples": 500, "first_seconds": 1.0, "settings": {}}
+    rows = driver.summarise(answers, 2)
+    assert rows[0]["times_faster"] == pytest.approx(25)
+    assert rows[0]["seconds_per_image"] == pytest.approx(0.1)
+    assert rows[1]["difference"] == 0
+
+
+VAE_SCRIPT = """
+import sys
+import numpy as np
+from pathlib import Path
+from vae.measuring import Assignment, Clock
+from vae.network import elbo, first_weights
+from vae.protocol import VARIANTS, Protocol
+
+letter, work = sys.argv[1], Path(sys.argv[2])
+protocol = Protocol(num_train=200, batch_size=50, epochs=2)
+rng = np.random.default_rng(0)
+pictures = 255 * (rng.random((4, 28, 28)) < 0.3)
+images = np.repeat(pictures, 50, axis=0).astype("uint8")
+given = Assignment(VARIANTS[letter], protocol, images, first_weights(0), work, 1)
+if letter in "abcd":
+    from vae import ours as peer
+elif letter == "e":
+    from peers import vae_pythae as peer
+elif letter == "f":
+    from peers import vae_keras_example as peer
+elif letter in "gh":
+    from peers import vae_torch_example as peer
+else:
+    from peers import vae_jax as peer
+clock = Clock(60.0)
+peer.measure(given, clock)
+assert len(clock.seconds) == 2, clock.seconds
+pixels = (images // 255).reshape(200, 784)
+noise = rng.standard_normal((200, 20))
+shapes = {name: value.shape for name, value in first_weights(0).items()}
+assert {name: value.shape for name, value in clock.weights[-1].items()} == shapes
+elbos = [elbo(weights, pixels, noise) for weights in (first_weights(0), *clock.weights)]
+assert elbos[0] < elbos[1] < elbos[2], elbos
+print(*elbos[1:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (TORCH_PYTHON.exists() and JAX_PYTHON.exists()), reason="needs both venvs")
+def test_all_training_loops_learn_and_the_peers_learn_alike(tmp_path):
+    pythons = {"tensorflow": sys.executable, "torch": str(TORCH_PYTHON), "jax": str(JAX_PYTHON)}
+    elbos = {}
+    for letter, variant in module("vae.protocol").VARIANTS.items():
+        call = [pythons[variant.backend], "-c", VAE_SCRIPT, letter, str(tmp_path)]
+        environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (letter, done.stderr[-3000:])
+        elbos[letter] = [float(word) for word in done.stdout.split()[-2:]]
+    peers = np.array([elbos[letter] for letter in "efghij"])
+    # The same start, steps and data: they differ by order, noise and rounding.
+    assert np.ptp(peers, axis=0).max() < 0.03 * np.abs(peers).mean()

@@ -20,7 +20,6 @@ from PIL import Image
 from safelight import cli
 from safelight.cli import console, flags
 from safelight.runs import Run
-from safelight.transfer.config import TrainConfig
 
 COLOURS = {"caché été": (200, 60, 50), "dots [red]x": (60, 180, 70), "plain": (50, 80, 200)}
 REAL_ASSETS = Path("~/.cache/safelight/assets").expanduser()
@@ -189,10 +188,11 @@ def make_run(path, **metrics):
 # --- help
 
 
-def test_every_setting_has_a_flag_with_its_default():
-    assert set(flags.HELP) == {field.name for field in dataclasses.fields(TrainConfig)}
-    options = {option.name: option.default for option in flags._options()}
-    assert flags._settings(dict(options)) == TrainConfig()
+@pytest.mark.parametrize("subject", [flags.TRANSFER, flags.VAE])
+def test_every_setting_has_a_flag_with_its_default(subject):
+    assert set(subject.help) == {field.name for field in dataclasses.fields(subject.config)}
+    options = {option.name: option.default for option in subject.options()}
+    assert subject.settings(options) == subject.config()
 
 
 @pytest.mark.slow

@@ -58,18 +58,24 @@ def test_a_run_is_finished_when_its_metrics_are_there(tmp_path):
     assert run.finished
 
 
-@pytest.mark.parametrize("leave", ["metrics", "model"])
+@pytest.mark.parametrize("leave", ["metrics.json", "model.keras", "checkpoint.npz"])
 def test_nothing_that_cost_work_is_replaced_unasked(tmp_path, leave):
     run = Run.create(tmp_path / "run")
-    if leave == "metrics":
-        run.write_metrics(METRICS)
-    else:
-        run.model_path.write_bytes(b"weights")
+    (run.path / leave).write_text("{}")
     before = snapshot(run.path)
     with pytest.raises(ValueError, match=r"another --output.*--overwrite"):
         Run.create(run.path)
     assert snapshot(run.path) == before
     assert not Run.create(run.path, overwrite=True).finished
+
+
+def test_a_checkpoint_lets_an_unfinished_run_pass_for_who_resumes_it(tmp_path):
+    run = Run.create(tmp_path / "run")
+    run.path.joinpath("checkpoint.npz").touch()
+    Run.check(run.path, resume=True)
+    run.write_metrics(METRICS)
+    with pytest.raises(ValueError, match="holds a finished run"):
+        Run.check(run.path, resume=True)
 
 
 def test_overwrite_removes_the_files_of_a_run_and_no_other(tmp_path):
@@ -78,6 +84,8 @@ def test_overwrite_removes_the_files_of_a_run_and_no_other(tmp_path):
     run.write_predictions({"file": ["a"]})
     run.write_environment()
     run.model_path.write_bytes(b"weights")
+    for name in ("checkpoint.npz", "history_kl.npy"):
+        (run.path / name).touch()
     run.picture_path("history").write_bytes(b"png")
     (run.path / f".model.{'0' * 32}.partial.keras").write_bytes(b"left by a kill")
     (run.path / "notes.txt").write_text("mine")

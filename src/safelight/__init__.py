@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     import safelight.plots as plots
     import safelight.runs as runs
     import safelight.transfer as transfer
+    import safelight.vae as vae
 
 __version__ = "0.1.0"
 
-__all__ = ["assets", "datasets", "images", "metrics", "plots", "runs", "transfer"]
+__all__ = ["assets", "datasets", "images", "metrics", "plots", "runs", "transfer", "vae"]
 
 
 def __getattr__(name: str) -> ModuleType:

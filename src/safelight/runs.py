@@ -3,6 +3,7 @@
     config.json       what was asked for; its `kind` names the subject ("transfer")
     environment.json  versions and machine; no user name, host name or path
     history.csv       one line per epoch
+    checkpoint.npz    while a training that can be resumed lasts
     model.keras       the model
     predictions.csv   one line per test image
     pictures/*.png
@@ -35,12 +36,13 @@ from safelight.metrics import Interval
 
 logger = logging.getLogger(__name__)
 
+StrPath = str | os.PathLike[str]
 FORMAT = 1
 _FORMAT_KEY = "safelight_run"
 # In the order of removal: without metrics.json the folder is no finished run any more.
 _FILES = (
-    "metrics.json", "predictions.csv", "model.keras", "history.csv", "environment.json",
-    "config.json",
+    "metrics.json", "predictions.csv", "model.keras", "checkpoint.npz", "history_kl.npy",
+    "history.csv", "environment.json", "config.json",
 )  # fmt: skip
 _MAX_DEPTH = 3
 
@@ -56,15 +58,14 @@ class Run:
     path: Path
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], *, overwrite: bool = False) -> Self:
+    def create(cls, path: StrPath, *, overwrite: bool = False) -> Self:
         """Make a run folder, or empty one that holds a run.
 
         Only files of a run are ever removed; whatever else lies in the folder stays.
 
         Args:
             path: a folder that does not exist, is empty, or holds an older run.
-            overwrite: replace a run that finished or has a model. One that was cut off before it
-                had a model is always replaced.
+            overwrite: replace a run even if it finished, or has a model or a checkpoint.
 
         Raises:
             ValueError: if the folder holds a run and `overwrite` is false, holds anything that is
@@ -82,12 +83,13 @@ class Run:
         return run
 
     @classmethod
-    def check(cls, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    def check(cls, path: StrPath, *, overwrite: bool = False, resume: bool = False) -> None:
         """Raise what `create` would raise, and change nothing; use it before long work.
 
         Args:
             path: as for `create`.
             overwrite: as for `create`.
+            resume: let an unfinished run with a checkpoint pass, for a caller who continues it.
 
         Raises:
             ValueError: if no run may be made there.
@@ -95,13 +97,13 @@ class Run:
         folder = Path(path)
         try:
             _refuse_foreign(folder)
-            _refuse_finished(folder, overwrite)
+            _refuse_finished(folder, overwrite, resume)
             _refuse_unwritable(folder)
         except OSError as error:
             raise ValueError(_not_written(folder, error)) from error
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Self:
+    def open(cls, path: StrPath) -> Self:
         """Open an existing run, finished or not.
 
         Args:
@@ -269,7 +271,7 @@ class RunSummary:
     problem: str = ""
 
 
-def list_runs(root: str | os.PathLike[str]) -> tuple[RunSummary, ...]:
+def list_runs(root: StrPath) -> tuple[RunSummary, ...]:
     """Look for runs in a folder and up to three levels below it.
 
     Args:
@@ -312,7 +314,7 @@ def to_json(value: object) -> str:
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: StrPath) -> Iterator[Path]:
     """Give a temporary path beside `path` with the same ending, moved to `path` if all goes well.
 
     Args:
@@ -469,12 +471,13 @@ def _refuse_foreign(folder: Path) -> None:
         )
 
 
-def _refuse_finished(folder: Path, overwrite: bool) -> None:
+def _refuse_finished(folder: Path, overwrite: bool, resume: bool) -> None:
     run = Run(folder)
-    if overwrite or not _is_run(folder):
+    begun = (folder / "checkpoint.npz").exists()
+    if overwrite or not _is_run(folder) or (resume and begun and not run.finished):
         return
-    if run.finished or run.model_path.exists():
-        state = "a finished run" if run.finished else "an unfinished run with a trained model"
+    if run.finished or begun or run.model_path.exists():
+        state = "a finished run" if run.finished else "an unfinished run that cost work"
         raise ValueError(
             f"{folder}: holds {state}; choose another --output, or replace it with --overwrite."
         )

@@ -118,6 +118,19 @@ def test_a_flipped_byte_is_found_by_its_hash(cache):
     assert entry.damaged_shards() == [path.stem]
 
 
+def test_verify_deletes_what_has_changed_and_nothing_else(cache):
+    sound, flipped, short = (make_entry(cache, name) for name in "abc")
+    flipped.append(["8"], rows_of(["8"]))
+    path = flipped.folder / f"{flipped._index['8'][0]}.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    truncate(next(short.folder.glob("shard-*.json")))
+    counts = cache.verify()
+    assert counts == {sound.folder.name: 0, flipped.folder.name: 1, short.folder.name: 1}
+    fresh = [cache.entry({"name": name}, (2, 3), "float32") for name in "abc"]
+    assert [entry.missing(["0", "8"]) for entry in fresh] == [["8"], ["8"], ["0", "8"]]
+    assert set(cache.verify().values()) == {0}
+
+
 def full_disk(*_, **__):
     raise OSError(errno.ENOSPC, "No space left on device")
 

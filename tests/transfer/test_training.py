@@ -10,7 +10,8 @@ from safelight.transfer.augmentation import BatchAugmenter, ViewMaker
 from safelight.transfer.batches import FeatureBatches, ImageBatches
 from safelight.transfer.config import Augmentation, TrainConfig
 from safelight.transfer.features import FeatureExtractor, FeatureLayer
-from safelight.transfer.training import KeepBest, balanced_weights, fine_tune, make_targets, train
+from safelight.transfer.fine_tuning import KeepBest, WeightAverage, fine_tune
+from safelight.transfer.training import balanced_weights, make_targets, train
 
 # TensorFlow's word on the fixture `eager`: its data pipelines stay graphs.
 pytestmark = pytest.mark.filterwarnings("ignore:Even though the:UserWarning")
@@ -195,16 +196,20 @@ def test_training_that_makes_it_worse_gives_the_start_back(optimizer):
     fine_tune(model, data, data, config=config)
     start = [w.copy() for w in model.get_weights()]
     config = dataclasses.replace(config, learning_rate=1e4, patience=2, optimizer=optimizer)
-    history, interrupted = fine_tune(model, data, data, config=config)
+    tuned = fine_tune(model, data, data, config=config)
+    history = tuned.history
     assert all((a == b).all() for a, b in zip(start, model.get_weights(), strict=True))
     assert history["epoch"] == [0.0, 1.0, 2.0]
     assert min(history["val_loss"]) == history["val_loss"][0]
-    assert not interrupted
+    assert not tuned.interrupted
+    assert tuned.kept == "epoch 0"
 
 
 def test_the_best_epoch_is_what_remains():
-    model, data, config = head_problem(3.0, epochs=8, patience=8)
-    history, _ = fine_tune(model, data, data, config=config)
+    model, data, config = head_problem(3.0, epochs=8, patience=8, weight_averaging=False)
+    tuned = fine_tune(model, data, data, config=config)
+    history = tuned.history
+    assert tuned.kept == f"epoch {int(np.argmin(history['val_loss']))}"
     assert loss_of(model, data) == pytest.approx(min(history["val_loss"]), rel=1e-5)
     assert {len(column) for column in history.values()} == {9}
     assert np.isnan([history["loss"][0], history["accuracy"][0]]).all()
@@ -220,12 +225,73 @@ def test_ctrl_c_keeps_the_best_so_far(stop_at):
         if len(calls) == stop_at:
             raise KeyboardInterrupt
 
-    history, interrupted = fine_tune(model, data, data, config=config, report=report)
-    assert interrupted
+    config = dataclasses.replace(config, weight_averaging=False)
+    tuned = fine_tune(model, data, data, config=config, report=report)
+    history = tuned.history
+    assert tuned.interrupted
     whole_epochs = (stop_at - 1) // 4
     assert len(history["val_loss"]) == whole_epochs + 1
     assert loss_of(model, data) == pytest.approx(min(history["val_loss"]), rel=1e-5)
     assert {len(column) for column in history.values()} == {whole_epochs + 1}
+
+
+def test_the_average_of_the_second_half_is_kept_where_no_epoch_is_clearly_better():
+    model, data, config = head_problem(0.3, epochs=40, patience=40)
+    fine_tune(model, data, data, config=config)  # to the optimum, about which it then wanders
+    config = dataclasses.replace(config, epochs=6, patience=6)
+    after_epoch, losses = [], []
+
+    class Watched(type(data)):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, i):
+            if i == 0:  # validation begins, so an epoch has ended
+                after_epoch.append(model.get_weights())
+            return data[i]
+
+    tuned = fine_tune(model, data, Watched(), config=config)
+    expected = [np.mean(weights, axis=0) for weights in zip(*after_epoch[4:7], strict=True)]
+    assert tuned.kept == "average of epochs 4 to 6"
+    for mean, weight in zip(expected, model.get_weights(), strict=True):
+        np.testing.assert_allclose(mean, weight, rtol=1e-5, atol=1e-7)
+    for weights in after_epoch[:7]:
+        model.set_weights(weights)
+        losses.append(loss_of(model, data))
+    np.testing.assert_allclose(losses, tuned.history["val_loss"], rtol=1e-5)
+
+
+def test_the_average_gives_way_to_an_epoch_that_is_better_by_a_standard_error():
+    """The first epoch is good, then a huge rate throws the weights far away."""
+    model, data, config = head_problem(0.05, epochs=4, patience=9)
+    epochs = []
+
+    class Thrown(type(data)):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, i):
+            return data[i]
+
+        def on_epoch_end(self):
+            epochs.append(model.get_weights())
+            if len(epochs) > 1:
+                model.set_weights([*epochs[0][:-2], -9 * epochs[0][-2], epochs[0][-1]])
+
+    tuned = fine_tune(model, Thrown(), data, config=config)
+    assert tuned.kept == f"epoch {int(np.argmin(tuned.history['val_loss']))}"
+    assert loss_of(model, data) == pytest.approx(min(tuned.history["val_loss"]), rel=1e-5)
+
+
+def test_an_average_of_weights_is_their_mean_from_its_first_epoch_on():
+    model = models.build_head(2, 2)
+    average = WeightAverage(model, 2)
+    for epoch, value in enumerate([7.0, 1.0, 2.0, 6.0], start=1):
+        model.set_weights([np.full_like(w, value) for w in model.get_weights()])
+        average.update(epoch)
+    assert average.count == 3
+    assert average.put() == "average of epochs 2 to 4"
+    assert all(np.allclose(w, 3.0) for w in model.get_weights())
 
 
 def test_patience_counts_from_the_best_epoch():
@@ -334,7 +400,8 @@ def test_another_training_on_the_same_pictures_computes_nothing(eager, tiny, spl
 
 
 def test_training_learns_shapes_better_than_chance(eager, tiny, splits, cache):
-    trained = train(splits, dataclasses.replace(TINY, epochs=6), cache=cache)
+    config = dataclasses.replace(TINY, epochs=6, weight_averaging=False)
+    trained = train(splits, config, cache=cache)
     assert trained.history["val_loss"][0] >= min(trained.history["val_loss"])
     raw = np.stack([splits.train.read(i) for i in range(len(splits.train))])
     accuracy = (np.argmax(trained.model(raw), axis=1) == splits.train.labels).mean()

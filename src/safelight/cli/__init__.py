@@ -3,6 +3,7 @@
     safelight transfer train elpv --output runs/cells
     safelight transfer evaluate runs/cells elpv --json
     safelight transfer predict runs/cells photo.jpg another_folder
+    safelight vae train mnist --output runs/digits --minutes 10
     safelight runs show runs/cells
 
 A user's mistake is one sentence on standard error and exit code 2, never a traceback.
@@ -17,7 +18,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from safelight.cli import assets, cache, runs, transfer
+from safelight.cli import assets, cache, runs, transfer, vae
 from safelight.cli.console import fail, set_up_streams
 
 
@@ -37,13 +38,14 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    help="Learn from small sets of pictures: a folder becomes a classifier you can trust.",
+    help="Learn from small sets of pictures: classifiers to trust, models to look into.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 app.add_typer(transfer.app, name="transfer")
+app.add_typer(vae.app, name="vae")
 app.add_typer(runs.app, name="runs")
 app.add_typer(assets.app, name="assets")
 app.add_typer(cache.app, name="cache")
@@ -67,7 +69,7 @@ def _root(
         callback=_print_version,
     ),
 ) -> None:
-    """Learn from small sets of pictures: a folder becomes a classifier you can trust."""
+    """Learn from small sets of pictures: classifiers to trust, models to look into."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`safelight cache list|clear`: activations are kept so that no frozen layer runs twice."""
+"""`safelight cache list|verify|clear`: activations are kept so that no frozen layer runs twice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import typer
 
 from safelight.cli import console
 
-app = typer.Typer(help="See or clear the kept activations of frozen layers.", no_args_is_help=True)
+app = typer.Typer(
+    help="See, check or clear the kept activations of frozen layers.", no_args_is_help=True
+)
 
 
 @app.command(name="list")
@@ -44,6 +46,24 @@ def list_() -> None:
     total = sum(entry.bytes for entry in entries)
     limit = console.megabytes(cache.max_bytes)
     console.say(f"{len(entries)} entries, {console.megabytes(total)} of {limit} in {cache.root}")
+
+
+@app.command()
+def verify() -> None:
+    """Read all of it again; what has changed on the disk is deleted, to be computed anew.
+
+    Exits with 1 if anything was damaged.
+    """
+    from safelight.transfer.feature_cache import FeatureCache
+
+    cache = FeatureCache()
+    damaged = cache.verify()
+    console.say(
+        f"{len(damaged)} entries checked in {cache.root}, {sum(damaged.values())} damaged shards "
+        "deleted"
+    )
+    if any(damaged.values()):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     Progress,
@@ -30,6 +30,8 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Report = Callable[[str, int, int, str], None]
+
+_MAX_WORDS = 30  # beside a bar; longer ones get a line of their own
 
 
 def fail(message: str, *, code: int = 2) -> NoReturn:
@@ -143,8 +145,19 @@ def progress(*, unit: str = "images") -> Iterator[Report]:
         TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[words]}", markup=False, table_column=Column(no_wrap=True)),
     )
-    with Progress(*columns, console=err) as bars:
+    with _Progress(*columns, console=err) as bars:
         yield _Bars(bars, unit)
+
+
+class _Progress(Progress):
+    """Bars, and what is said of the last of them on a line of its own where it is long."""
+
+    sentence = ""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield from super().get_renderables()
+        if self.sentence:
+            yield Text(self.sentence)
 
 
 def _silent(stage: str, done: int, total: int, words: str) -> None:
@@ -154,11 +167,13 @@ def _silent(stage: str, done: int, total: int, words: str) -> None:
 class _Bars:
     """Makes a bar when a stage is first heard of, or starts again after its end."""
 
-    def __init__(self, bars: Progress, unit: str) -> None:
+    def __init__(self, bars: _Progress, unit: str) -> None:
         self._bars, self._unit = bars, unit
         self._tasks: dict[str, tuple[TaskID, bool]] = {}
 
     def __call__(self, stage: str, done: int, total: int, words: str) -> None:
+        self._bars.sentence = words if len(words) > _MAX_WORDS else ""
+        words = words if len(words) <= _MAX_WORDS else ""
         task, ended = self._tasks.get(stage, (None, False))
         if task is None or (ended and done < total):
             task = self._bars.add_task(stage, total=None, words=words, unit=self._unit)

@@ -1,4 +1,4 @@
-"""The flags of `transfer train`: one for each setting of a training, the important ones first.
+"""The flags of `train`: one for each setting of a subject's training, the important ones first.
 
 Loads no Keras: `--help` reads it.
 """
@@ -7,107 +7,211 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from safelight.transfer.config import CHOICES, TrainConfig
+from safelight.transfer import config as transfer_config
+from safelight.vae import config as vae_config
 
 BACKBONES = ("vgg16", "vgg19", "resnet50", "mobilenetv2", "efficientnetv2b0", "convnexttiny")
 
-# In the order of --help. Tests hold it against TrainConfig, so that no setting lacks its flag.
-HELP = {
-    "backbone": "The pretrained network.",
-    "unfreeze_from": "The first layer or block (block5) that is trained after the head. `all` "
-    "trains everything, `none` only the head, `auto` the network's last block.",
-    "image_size": "Side in pixels that pictures are resized to.",
-    "views": "Augmented views of each training picture, the picture itself included.",
-    "epochs": "Most epochs of fine-tuning.",
-    "seed": "Decides the split, views, order and dropout.",
-    "pretrained": "`--no-pretrained` starts from random weights and trains everything: it shows "
-    "what transfer is worth.",
-    "cached": "`--no-cached` runs the frozen layers anew in every epoch, with fresh augmentation: "
-    "slower.",
-    "precision": "Number format of the frozen layers; `auto` takes bfloat16 where the processor "
-    "is fast at it.",
-    "head": "`logistic` regression, its strength found by cross-validation, or a `dense` layer "
-    "with dropout.",
-    "head_layers": "What the head sees, LAYER/avg or LAYER/max; may be repeated. By default the "
-    "averages of the last frozen layer and of the last layer.",
-    "hidden_units": "Width of the dense head.",
-    "dropout": "Share of the head's inputs dropped in training.",
-    "learning_rate": "At the start of fine-tuning; it falls to zero along a cosine.",
-    "batch_size": "Pictures in a step of fine-tuning.",
-    "optimizer": "Of fine-tuning.",
-    "weight_decay": "Of adamw.",
-    "patience": "Epochs without a better validation loss before fine-tuning stops.",
-    "class_weight": "`balanced` makes every class count alike, however many pictures it has.",
-    "soft_targets": "Train on the probabilities of labels where the data has them (elpv); "
-    "`--no-soft-targets` on the likeliest label alone.",
-    "horizontal_flip": "Views: mirror left and right.",
-    "vertical_flip": "Views: mirror top and bottom.",
-    "rotation": "Views: largest turn, as a share of a full circle (0.02 is 7 degrees).",
-    "zoom": "Views: largest change of scale (0.05 is 5 %).",
-    "translation": "Views: largest shift, as a share of the side.",
-    "contrast": "Views: largest change of contrast (0.2 is 20 %).",
-}
-_NUM_FIRST = 6
-_METAVARS = {"unfreeze_from": "LAYER", "head_layers": "LAYER/avg"}
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Flags:
+    """How the settings of a training are said on the command line.
+
+    Attributes:
+        config: The dataclass of the settings.
+        help: A text per field, in the order of --help; tests hold it against the fields, so that
+            no setting lacks its flag.
+        num_first: How many of them stand before the command's own options.
+        choices: The values of a field that takes one of a few; None is said `none`.
+        metavars: What --help calls the value of a field, where its type says too little.
+        parsers: From what was typed to the value of the field.
+    """
+
+    config: type
+    help: Mapping[str, str]
+    num_first: int
+    choices: Mapping[str, tuple[str | None, ...]]
+    metavars: Mapping[str, str]
+    parsers: Mapping[str, Callable[[Any], Any]]
+
+    def options(self) -> list[inspect.Parameter]:
+        """A parameter for typer per field."""
+        hints = get_type_hints(self.config)
+        defaults = {field.name: field.default for field in dataclasses.fields(self.config)}
+        return [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=self._shown(name, defaults[name]),
+                annotation=Annotated[
+                    self._type(name, hints[name]),
+                    typer.Option(help=text, metavar=self.metavars.get(name)),
+                ],
+            )
+            for name, text in self.help.items()
+        ]
+
+    def settings(self, values: Mapping[str, Any]) -> Any:
+        """The dataclass made of what was typed.
+
+        Raises:
+            ValueError: A value that is out of range, or does not go with another.
+        """
+        parsed = {name: self._parse(name, value) for name, value in values.items()}
+        return self.config(**parsed)
+
+    def _shown(self, name: str, default: Any) -> Any:
+        if isinstance(default, tuple):
+            return None
+        return "none" if default is None and name in self.choices else default
+
+    def _type(self, name: str, hint: Any) -> Any:
+        if name in self.choices and name not in self.metavars:
+            return Literal[tuple(choice or "none" for choice in self.choices[name])]
+        # An empty tuple is the default of a repeatable flag: what suits the network.
+        if hint == tuple[str, ...]:
+            return list[str] | None
+        if hint == tuple[int, ...]:
+            return list[int] | None
+        return str | None if name in self.parsers else hint
+
+    def _parse(self, name: str, value: Any) -> Any:
+        if value is None:
+            # Only a repeatable flag that was not given has another default than None.
+            return next(f.default for f in dataclasses.fields(self.config) if f.name == name)
+        if name in self.parsers:
+            return self.parsers[name](value)
+        if isinstance(value, list):
+            return tuple(value)
+        return None if value == "none" and None in self.choices.get(name, ()) else value
 
 
-def with_config_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Replaces a command's `settings` by one option for each field of `TrainConfig`.
+def parse_size(text: str) -> tuple[int, int]:
+    """`(height, width)` of `64` or `48x64`.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    sides = re.fullmatch(r"(\d{1,5})(?:[x×](\d{1,5}))?", text.strip().lower())
+    if sides is None:
+        raise ValueError(
+            f"--image-size {text}: expected a number of pixels such as 64, or height and width "
+            "such as 48x64."
+        )
+    return int(sides[1]), int(sides[2] or sides[1])
+
+
+TRANSFER = Flags(
+    config=transfer_config.TrainConfig,
+    help={
+        "backbone": "The pretrained network.",
+        "unfreeze_from": "The first layer or block (block5) that is trained after the head. `all` "
+        "trains everything, `none` only the head, `auto` the network's last block.",
+        "image_size": "Side in pixels that pictures are resized to.",
+        "views": "Augmented views of each training picture, the picture itself included.",
+        "epochs": "Most epochs of fine-tuning.",
+        "seed": "Decides the split, views, order and dropout.",
+        "pretrained": "`--no-pretrained` starts from random weights and trains everything: it "
+        "shows what transfer is worth.",
+        "cached": "`--no-cached` runs the frozen layers anew in every epoch, with fresh "
+        "augmentation: slower.",
+        "precision": "Number format of the frozen layers; `auto` takes bfloat16 where the "
+        "processor is fast at it.",
+        "head": "`logistic` regression, its strength found by cross-validation, or a `dense` "
+        "layer with dropout.",
+        "head_layers": "What the head sees, LAYER/avg or LAYER/max; may be repeated. By default "
+        "the averages of the last frozen layer and of the last layer.",
+        "hidden_units": "Width of the dense head.",
+        "dropout": "Share of the head's inputs dropped in training.",
+        "learning_rate": "At the start of fine-tuning; it falls to zero along a cosine.",
+        "batch_size": "Pictures in a step of fine-tuning.",
+        "optimizer": "Of fine-tuning.",
+        "weight_decay": "Of adamw.",
+        "patience": "Epochs without a better validation loss before fine-tuning stops.",
+        "weight_averaging": "Keep the average of the weights over the second half of the epochs, "
+        "unless one epoch is clearly better on the validation part; `--no-weight-averaging` keeps "
+        "the best epoch.",
+        "class_weight": "`balanced` makes every class count alike, however many pictures it has.",
+        "soft_targets": "Train on the probabilities of labels where the data has them (elpv); "
+        "`--no-soft-targets` on the likeliest label alone.",
+        "horizontal_flip": "Views: mirror left and right.",
+        "vertical_flip": "Views: mirror top and bottom.",
+        "rotation": "Views: largest turn, as a share of a full circle (0.02 is 7 degrees).",
+        "zoom": "Views: largest change of scale (0.05 is 5 %).",
+        "translation": "Views: largest shift, as a share of the side.",
+        "contrast": "Views: largest change of contrast (0.2 is 20 %).",
+    },
+    num_first=6,
+    choices={"backbone": BACKBONES, "unfreeze_from": (None,), **transfer_config.CHOICES},
+    metavars={"unfreeze_from": "LAYER", "head_layers": "LAYER/avg"},
+    parsers={},
+)
+
+VAE = Flags(
+    config=vae_config.TrainConfig,
+    help={
+        "latent_dim": "Number of latent units.",
+        "architecture": "`dense` is fast on small pictures; `conv` suits larger ones.",
+        "likelihood": "p(x|z): bernoulli, continuous_bernoulli, gaussian, learned_gaussian or "
+        "discretized_logistic. `auto` takes bernoulli for mnist and discretized_logistic for "
+        "other pictures.",
+        "beta": "Weight of the KL divergence; 1 gives the ELBO.",
+        "minutes": "Time for training: the number of epochs follows from the speed of the first.",
+        "epochs": "Passes over the pictures, instead of --minutes.",
+        "image_size": "Pixels that pictures are resized to: 64, or 48x64 (height x width). By "
+        "default small pictures stay as they are and others get a longest side of 64.",
+        "seed": "Decides the split, weights, order and noise.",
+        "hidden_units": "Width of a hidden layer of the encoder (conv: filters of a convolution), "
+        "mirrored in the decoder; repeat it for each layer. By default what suits the "
+        "architecture.",
+        "binarization": "`dynamic` draws black and white pixels anew in every epoch, `static` "
+        "once, `none` keeps grey values; `auto` suits the likelihood.",
+        "num_samples": "k of the importance-weighted bound; 1 gives the ELBO.",
+        "conditional": "Tell encoder and decoder the class, so that samples can be asked for by "
+        "class.",
+        "batch_size": "Pictures in a step.",
+        "learning_rate": "At the start; it falls along a cosine.",
+        "warmup_epochs": "Epochs over which the weight of the KL divergence rises to its value.",
+        "free_bits": "Nats per latent unit that the KL divergence does not punish.",
+        "weight_average": "Decay per step of the running average of the weights; 0 is none.",
+        "precision": "Number format of the matrix products; `auto` takes what is fast here.",
+    },
+    num_first=8,
+    choices=vae_config.CHOICES,
+    # The five names of likelihoods side by side would be wider than a terminal.
+    metavars={"likelihood": "NAME", "image_size": "PIXELS"},
+    parsers={"image_size": parse_size},
+)
+
+
+def with_config_flags(flags: Flags) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Replaces a command's `settings` by one option for each setting of a training.
 
     The first few stand where `settings` stood and the others behind everything, so that `--help`
     begins with what is changed most often.
     """
-    parameters: list[inspect.Parameter] = []
-    options = _options()
-    for parameter in inspect.signature(command, eval_str=True).parameters.values():
-        own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
-        parameters += options[:_NUM_FIRST] if parameter.name == "settings" else own
-    parameters += options[_NUM_FIRST:]
 
-    def wrapped(**values: Any) -> None:
-        command(settings=_settings({name: values.pop(name) for name in HELP}), **values)
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        parameters: list[inspect.Parameter] = []
+        options = flags.options()
+        for parameter in inspect.signature(command, eval_str=True).parameters.values():
+            own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+            parameters += options[: flags.num_first] if parameter.name == "settings" else own
+        parameters += options[flags.num_first :]
 
-    wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
-    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
-    return wrapped
+        def wrapped(**values: Any) -> None:
+            typed = {name: values.pop(name) for name in flags.help}
+            command(settings=flags.settings(typed), **values)
 
+        wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
+        wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
+        return wrapped
 
-def _settings(values: dict[str, Any]) -> TrainConfig:
-    values["head_layers"] = tuple(values["head_layers"] or ())
-    if values["class_weight"] == "none":
-        values["class_weight"] = None
-    if values["unfreeze_from"] == "none":
-        values["unfreeze_from"] = None
-    return TrainConfig(**values)
-
-
-def _options() -> list[inspect.Parameter]:
-    hints = get_type_hints(TrainConfig)
-    defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
-    defaults |= {"head_layers": None}
-    defaults["class_weight"] = defaults["class_weight"] or "none"
-    return [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=defaults[name],
-            annotation=Annotated[
-                _type(name, hints[name]), typer.Option(help=text, metavar=_METAVARS.get(name))
-            ],
-        )
-        for name, text in HELP.items()
-    ]
-
-
-def _type(name: str, hint: Any) -> Any:
-    if name == "backbone":
-        return Literal[BACKBONES]
-    if name in CHOICES:
-        return Literal[tuple(choice or "none" for choice in CHOICES[name])]
-    return list[str] | None if name == "head_layers" else hint
+    return decorate

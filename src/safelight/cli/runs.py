@@ -12,6 +12,14 @@ from safelight.metrics import format_percent
 from safelight.runs import Run, RunSummary, list_runs
 
 app = typer.Typer(help="See what was trained, and how good it is.", no_args_is_help=True)
+_IN_NATS = {
+    "loss": ("loss", 3),
+    "elbo": ("ELBO", 1),
+    "reconstruction": ("  reconstruction", 1),
+    "kl": ("  less KL", 1),
+    "log_likelihood": ("log p(x)", 1),
+}
+_FEATURES = {"latent": "labels: latents", "pca": "labels: PCA"}
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
 
 
@@ -30,16 +38,23 @@ def list_(
     if not summaries:
         console.remark(f"no runs in {console.printable(root)} yet")
         return
-    names = ["run", "kind", "data", "created (UTC)", "accuracy"]
+    names = ["run", "kind", "data", "created (UTC)", "accuracy or ELBO"]
     console.table(names, [_row(summary) for summary in summaries])
 
 
 def _row(run: RunSummary) -> list[str]:
-    accuracy = run.metrics.get("accuracy")
     state = "damaged" if run.problem else "" if run.finished else "not finished"
     created = run.created[:16].replace("T", " ")
-    number = format_percent(accuracy) if accuracy else state
-    return [console.printable(x) for x in (run.path, run.kind, run.dataset, created, number)]
+    result = _result(run) or state
+    return [console.printable(x) for x in (run.path, run.kind, run.dataset, created, result)]
+
+
+def _result(run: RunSummary) -> str:
+    """The one number that a run of its kind is known by."""
+    if "accuracy" in run.metrics:
+        return format_percent(run.metrics["accuracy"])
+    bound = run.metrics.get("elbo")
+    return f"{bound.value:.1f} [{bound.low:.1f}, {bound.high:.1f}] nats" if bound else ""
 
 
 def _as_dict(summary: Any) -> dict[str, Any]:
@@ -86,25 +101,41 @@ def print_numbers(metrics: dict[str, Any]) -> None:
     for name in ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc"):
         if name in metrics:
             console.say(f"{name.replace('_', ' '):<18}{console.percent(metrics[name])}")
-    loss = metrics.get("loss")
-    if loss and loss["value"] is not None:
-        low, high = ("?" if loss[end] is None else f"{loss[end]:.3f}" for end in ("low", "high"))
-        console.say(f"{'loss':<18}{loss['value']:.3f} [{low}, {high}] nats per image")
+    for name, (word, digits) in _IN_NATS.items():
+        number = metrics.get(name)
+        if number and number["value"] is not None:
+            value, low, high = (_rounded(number[end], digits) for end in ("value", "low", "high"))
+            console.say(f"{word:<18}{value} [{low}, {high}] nats per image")
+    if "active_units" in metrics:
+        console.say(f"{'active units':<18}{metrics['active_units']} of {metrics['latent_dim']}")
+    error = metrics.get("reconstruction_error")
+    if error:
+        value, low, high = (_rounded(error[end], 4) for end in ("value", "low", "high"))
+        console.say(f"{'pixel error':<18}{value} [{low}, {high}] (grey values from 0 to 1)")
+    for features, probes in (metrics.get("probes") or {}).items():
+        if features in _FEATURES:
+            linear, neighbors = (console.percent(probes[way]) for way in ("linear", "neighbors"))
+            console.say(f"{_FEATURES[features]:<18}linear {linear}, neighbours {neighbors}")
+
+
+def _rounded(number: float | None, digits: int) -> str:
+    return "?" if number is None else f"{number:.{digits}f}"
 
 
 def _print_results(run: Run) -> None:
     metrics = run.metrics
     print_numbers(metrics)
     protocol = metrics.get("protocol", {})
+    if protocol.get("log_likelihood"):
+        console.say(f"{'how':<18}{console.printable(protocol['log_likelihood'])}")
     if protocol:
         name = console.printable(protocol["dataset"])
-        console.say(
-            f"{'judged on':<18}{metrics['num_test']} pictures of {name}, kept from training"
-        )
+        number = metrics["num_test"] if "num_test" in metrics else metrics["num_images"]
+        console.say(f"{'judged on':<18}{number} pictures of {name}, kept from training")
         console.say(f"{'split':<18}{protocol['split']}, seed {protocol['seed']}")
         console.say(f"{'intervals':<18}{protocol['intervals']}")
     if protocol.get("interrupted"):
-        console.say(f"{'interrupted':<18}fine-tuning ended by Ctrl-C, best weights until then kept")
+        console.say(f"{'interrupted':<18}training ended early, best weights until then kept")
     seconds = {name: value for name, value in metrics.get("seconds", {}).items() if value >= 0.05}
     if seconds:
         stages = ", ".join(f"{name.replace('_', '-')} {s:.1f}" for name, s in seconds.items())

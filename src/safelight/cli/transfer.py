@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from safelight.cli import console
-from safelight.cli.flags import with_config_flags
+from safelight.cli import console, flags
+from safelight.cli.data import (
+    Images,
+    Strict,
+    Threshold,
+    damage,
+    leave,
+    list_files,
+    load_data,
+    open_trained,
+    read_pictures,
+)
 from safelight.cli.runs import Json, print_numbers, print_results
-from safelight.datasets import ImageDataset
 from safelight.runs import Run
 from safelight.transfer.config import TrainConfig
-
-if TYPE_CHECKING:
-    import numpy as np
 
 app = typer.Typer(
     help="Make a classifier from a pretrained network and a folder of pictures.",
@@ -33,54 +37,10 @@ Data = Annotated[
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="A folder that `transfer train` made.")
 ]
-Strict = Annotated[
-    bool,
-    typer.Option(
-        "--strict", help="Stop at a file that is no sound picture, instead of leaving it out."
-    ),
-]
-Threshold = Annotated[
-    float,
-    typer.Option(help="elpv: a cell counts as defective if its probability of that is above this."),
-]
-
-_MAX_LINES = 10
-
-
-def load_data(data: str, *, strict: bool = False, threshold: float = 0.5) -> ImageDataset:
-    """A known data set by its name, or a folder; what was left out is told."""
-    from safelight import datasets
-
-    if data in ("elpv", "mnist") and not Path(data).is_dir():
-        console.fetch(data)
-        return datasets.load(data, threshold=threshold)
-    dataset = datasets.from_directory(data, strict=strict)
-    _tell_problems(dataset)
-    return dataset
-
-
-def _tell_problems(dataset: ImageDataset) -> None:
-    for problem in dataset.problems[:_MAX_LINES]:
-        console.remark(f"left out: {console.printable(problem)}")
-    if len(dataset.problems) > _MAX_LINES:
-        console.remark(f"... and {len(dataset.problems) - _MAX_LINES} more")
-    if dataset.problems:
-        console.remark(f"{len(dataset.problems)} files left out, {len(dataset)} pictures remain")
-    if dataset.duplicates:
-        number = sum(len(cluster) for cluster in dataset.duplicates)
-        console.remark(
-            f"{number} pictures have a duplicate ({len(dataset.duplicates)} groups); "
-            "a group never straddles the split"
-        )
-    for cluster in dataset.conflicting_duplicates[:_MAX_LINES]:
-        names = " = ".join(console.printable(dataset.files[i]) for i in cluster)
-        console.remark(f"the same picture in different classes: {names}")
-    if len(dataset.conflicting_duplicates) > _MAX_LINES:
-        console.remark(f"... and {len(dataset.conflicting_duplicates) - _MAX_LINES} more of these")
 
 
 @app.command(short_help="Train a classifier; leaves a run folder.")
-@with_config_flags
+@flags.with_config_flags(flags.TRANSFER)
 def train(
     data: Data,
     output: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to make.")],
@@ -157,7 +117,7 @@ def evaluate(
     console.start_keras()
     from safelight.transfer import evaluation, experiment
 
-    with _damage(run):
+    with damage(run):
         config = experiment.settings_of(opened)
     dataset, left_out = experiment.unseen_part(
         opened, load_data(data, strict=strict, threshold=threshold)
@@ -182,9 +142,7 @@ def evaluate(
 @app.command(short_help="Say what is on pictures.")
 def predict(
     run: RunFolder,
-    images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE", help="Pictures, or folders of pictures.")
-    ],
+    images: Images,
     as_json: Json = False,
 ) -> None:
     """Say what is on pictures: a line for each with its file, class and probability.
@@ -196,14 +154,14 @@ def predict(
     console.start_keras()
     from safelight.transfer import evaluation, experiment
 
-    with _damage(run):
+    with damage(run):
         experiment.settings_of(opened)
     model = experiment.load_classifier(opened)
     if model.output_shape[-1] != len(names):
         raise ValueError(f"{run}: damaged, its model does not know the {len(names)} classes.")
-    answers: list[dict[str, Any]] = [{"file": str(file)} for file in _files(images)]
+    answers: list[dict[str, Any]] = [{"file": str(file)} for file in list_files(images)]
     with console.progress() as report:
-        rows = evaluation.predict(model, _read_pictures(answers, report))
+        rows = evaluation.predict(model, read_pictures(answers, report, "predicting"))
     answered = [answer for answer in answers if "error" not in answer]
     for answer, row in zip(answered, rows, strict=True):
         probabilities = {name: float(p) for name, p in zip(names, row, strict=True)}
@@ -212,12 +170,7 @@ def predict(
         console.print_json(answers)
     else:
         _say_answers(answered)
-    if not answered:
-        raise ValueError(
-            "no picture could be read: expected image files or folders that hold some."
-        )
-    if len(answered) < len(answers):
-        raise typer.Exit(1)
+    leave(answers)
 
 
 def _say_answers(answers: list[dict[str, Any]]) -> None:
@@ -229,40 +182,6 @@ def _say_answers(answers: list[dict[str, Any]]) -> None:
 
 def _open(path: Path) -> tuple[Run, list[str]]:
     """A run with a model, and its class names; cheap, so that mistakes show before Keras loads."""
-    opened = Run.open(path)
-    if not opened.model_path.is_file():
-        raise ValueError(f"{path}: training did not finish, there is no model; train it again.")
-    with _damage(path):
+    opened = open_trained(path)
+    with damage(path):
         return opened, [str(name) for name in opened.config["dataset"]["class_names"]]
-
-
-@contextlib.contextmanager
-def _damage(run: Path) -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{run}: config.json is damaged ({error}); train the run again."
-        ) from error
-
-
-def _read_pictures(answers: list[dict[str, Any]], report: console.Report) -> Iterator[np.ndarray]:
-    """Yields the pictures that decode, one by one; the entries of others get their `error`."""
-    from safelight.images import ImageError, read_image
-
-    for number, answer in enumerate(answers, start=1):
-        try:
-            picture = read_image(answer["file"])
-        except ImageError as error:
-            answer["error"] = error.reason
-            name, reason = console.printable(answer["file"]), console.printable(error.reason)
-            console.remark(f"{name}: {reason}")
-        else:
-            yield picture
-        report("predicting", number, len(answers), "")
-
-
-def _files(paths: list[Path]) -> list[Path]:
-    from safelight.folders import walk
-
-    return [file for path in paths for file in (walk(path) if path.is_dir() else [path])]

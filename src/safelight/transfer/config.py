@@ -71,6 +71,8 @@ class TrainConfig:
         optimizer: `"adam"` or `"adamw"`.
         weight_decay: Of AdamW.
         patience: Epochs without a better validation loss before fine-tuning stops.
+        weight_averaging: Keep the average of the weights over the second half of the epochs, unless
+            a single epoch is clearly better on the validation part; see `fine_tuning.fine_tune`.
         class_weight: `"balanced"` or `None`.
         soft_targets: Train on label probabilities where the data set has them.
         precision: `"auto"`, `"float32"` or `"bfloat16"`, of the frozen part and the products of
@@ -99,7 +101,8 @@ class TrainConfig:
     learning_rate: float = 2e-5
     optimizer: str = "adam"
     weight_decay: float = 1e-4
-    patience: int = 3
+    patience: int = 5
+    weight_averaging: bool = True
     class_weight: str | None = None
     soft_targets: bool = True
     precision: str = "auto"

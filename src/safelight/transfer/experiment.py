@@ -23,7 +23,8 @@ from safelight.transfer.evaluation import (
     predict_probabilities,
 )
 from safelight.transfer.feature_cache import FeatureCache
-from safelight.transfer.training import Report, TrainedClassifier, train
+from safelight.transfer.fine_tuning import Report
+from safelight.transfer.training import TrainedClassifier, train
 
 logger = logging.getLogger(__name__)
 
@@ -195,6 +196,7 @@ def _protocol(dataset: ImageDataset, splits: Splits, trained: TrainedClassifier)
         "image_size": config.image_size,
         "precision": trained.precision,
         "head_strength": trained.inverse_strength,
+        "weights": trained.kept,
         "interrupted": trained.interrupted,
         "intervals": "95 %, bootstrap over test images or groups; proportions Wilson",
     }

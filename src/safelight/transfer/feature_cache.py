@@ -213,6 +213,12 @@ class CacheEntry:
                 damaged.append(path.stem)
         return damaged
 
+    def drop(self, shards: Iterable[str]) -> None:
+        """Deletes shards, their manifests first: without one a shard does not count."""
+        for name in shards:
+            (self.folder / f"{name}.json").unlink(missing_ok=True)
+            (self.folder / f"{name}.npy").unlink(missing_ok=True)
+
 
 class FeatureCache:
     """A folder of entries with a size limit; the least recently used ones go first.
@@ -314,6 +320,24 @@ class FeatureCache:
         with contextlib.suppress(FileNotFoundError):
             os.replace(self.root / key, doomed)
             shutil.rmtree(doomed, ignore_errors=True)
+
+    def verify(self) -> dict[str, int]:
+        """Reads every shard again and deletes those whose bytes have changed on the disk.
+
+        Returns:
+            The keys of all entries, and how many of their shards were damaged; the rows that are
+            gone are computed again when they are needed.
+        """
+        damaged = {}
+        for summary in self.entries():
+            facts = summary.facts
+            shape, dtype = tuple(facts["row_shape"]), str(facts["dtype"])
+            entry = CacheEntry(self.root / summary.key, shape, dtype)
+            shards = entry.damaged_shards()
+            with self.locked([entry]):
+                entry.drop(shards)
+            damaged[summary.key] = len(shards)
+        return damaged
 
     def clear(self) -> tuple[int, int]:
         """Deletes every entry, broken ones too; returns how many were whole, and their bytes."""

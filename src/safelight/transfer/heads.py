@@ -182,7 +182,11 @@ def fit_dense_head(
     _, num_views, num_features = features.shape
     keras.utils.set_random_seed(config.seed)
     head = build_head(
-        num_features, targets.shape[1], dropout=config.dropout, hidden_units=config.hidden_units
+        num_features,
+        targets.shape[1],
+        dropout=config.dropout,
+        hidden_units=config.hidden_units,
+        seed=config.seed,
     )
     head.get_layer(STANDARDIZE).set_weights(standardization(features.reshape(-1, num_features)))
     head.compile(

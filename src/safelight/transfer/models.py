@@ -58,6 +58,7 @@ def build_classifier(
     *,
     dropout: float = 0.0,
     hidden_units: int | None = None,
+    seed: int = 0,
 ) -> keras.Model:
     """A backbone with a new head.
 
@@ -67,6 +68,7 @@ def build_classifier(
         num_classes: At least two.
         dropout: Fraction of the features that is dropped while training.
         hidden_units: Width of one hidden ReLU layer; by default the head is linear.
+        seed: Of dropout.
 
     Returns:
         A float32 model from `(batch, any, any, channels)` uint8 to `(batch, num_classes)`
@@ -90,29 +92,41 @@ def build_classifier(
             for head in head_layers
         ]
         x = keras.layers.Concatenate(name="head_features")(pooled) if len(pooled) > 1 else pooled[0]
-        x = head_outputs(x, num_classes, dropout=dropout, hidden_units=hidden_units)
+        x = head_outputs(x, num_classes, dropout=dropout, hidden_units=hidden_units, seed=seed)
         probabilities = keras.layers.Softmax(name="head_probabilities", dtype="float32")(x)
     return keras.Model(backbone.input, probabilities, name=f"{backbone.name}_classifier")
 
 
 def head_outputs(
-    features: Any, num_classes: int, *, dropout: float = 0.0, hidden_units: int | None = None
+    features: Any,
+    num_classes: int,
+    *,
+    dropout: float = 0.0,
+    hidden_units: int | None = None,
+    seed: int = 0,
 ) -> Any:
     """The logits `(batch, num_classes)` of a head on `(batch, num_features)`, in float32."""
     x = Standardize(name=STANDARDIZE)(features)
     if hidden_units:
         x = keras.layers.Dense(hidden_units, "relu", name="head_hidden", dtype="float32")(x)
     if dropout:
-        x = keras.layers.Dropout(dropout, seed=0, name="head_dropout", dtype="float32")(x)
+        x = keras.layers.Dropout(dropout, seed=seed, name="head_dropout", dtype="float32")(x)
     return keras.layers.Dense(num_classes, name=LOGITS, dtype="float32")(x)
 
 
 def build_head(
-    num_features: int, num_classes: int, *, dropout: float = 0.0, hidden_units: int | None = None
+    num_features: int,
+    num_classes: int,
+    *,
+    dropout: float = 0.0,
+    hidden_units: int | None = None,
+    seed: int = 0,
 ) -> keras.Model:
     """The head alone, from pooled features `(batch, num_features)` to logits."""
     inputs = keras.Input((num_features,))
-    logits = head_outputs(inputs, num_classes, dropout=dropout, hidden_units=hidden_units)
+    logits = head_outputs(
+        inputs, num_classes, dropout=dropout, hidden_units=hidden_units, seed=seed
+    )
     return keras.Model(inputs, logits, name="head")
 
 

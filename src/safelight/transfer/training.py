@@ -14,8 +14,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -27,15 +26,9 @@ from safelight.transfer.batches import FeatureBatches, ImageBatches
 from safelight.transfer.config import TrainConfig
 from safelight.transfer.feature_cache import FeatureCache
 from safelight.transfer.features import FeatureExtractor, FeatureLayer, Features
+from safelight.transfer.fine_tuning import FineTuned, Report, fine_tune, silent
 from safelight.transfer.heads import fit_dense_head, fit_logistic_head
 from safelight.transfer.plan import Plan
-
-Report = Callable[[str, int, int, str], None]
-"""Called with (stage, done, total, a few words); a progress bar for instance."""
-
-
-def _silent(stage: str, done: int, total: int, words: str) -> None:
-    """Reports nothing."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,6 +46,7 @@ class TrainedClassifier:
         images_computed: Images (times views) that ran through the frozen part.
         interrupted: Whether Ctrl-C ended fine-tuning early; the best weights until then are in the
             model.
+        kept: Which weights of fine-tuning the model has, such as `"average of epochs 4 to 6"`.
     """
 
     model: keras.Model
@@ -64,32 +58,7 @@ class TrainedClassifier:
     inverse_strength: float | None
     images_computed: int
     interrupted: bool
-
-
-class KeepBest:
-    """The best weights so far, and whether it is time to stop.
-
-    It knows the score before the first epoch: fine-tuning that never beats it gives the start back.
-
-    Args:
-        model: The model in training, its weights now being those of epoch 0.
-        score: Validation loss of these.
-        patience: Epochs without improvement after which training stops.
-    """
-
-    def __init__(self, model: keras.Model, score: float, patience: int) -> None:
-        self.best, self.best_epoch, self.patience = score, 0, patience
-        self._model, self._weights = model, model.get_weights()
-
-    def update(self, epoch: int, score: float) -> bool:
-        """Takes note of an epoch, counted from 1; returns whether to stop."""
-        if score < self.best:
-            self.best, self.best_epoch, self._weights = score, epoch, self._model.get_weights()
-        return epoch - self.best_epoch >= self.patience
-
-    def restore(self) -> None:
-        """Puts the best weights back."""
-        self._model.set_weights(self._weights)
+    kept: str = "head"
 
 
 def make_targets(dataset: ImageDataset, *, soft: bool = True) -> np.ndarray:
@@ -139,7 +108,7 @@ def train(
     config: TrainConfig | None = None,
     *,
     cache: FeatureCache | None = None,
-    report: Report = _silent,
+    report: Report = silent,
 ) -> TrainedClassifier:
     """Trains on `splits.train`, watching `splits.validation`; the test part is not touched.
 
@@ -174,22 +143,24 @@ def train(
             splits.train.num_classes,
             dropout=config.dropout,
             hidden_units=config.hidden_units if config.head == "dense" else None,
+            seed=config.seed,
         )
         extractor = FeatureExtractor(backbone, precision=config.precision, cache=cache)
     session = _Session(splits, config, plan, extractor, clock, report)
     rows = session.extract()
     strength = session.fit_head(classifier, rows)
-    history, interrupted = session.fine_tune(classifier, rows)
+    tuned = session.fine_tune(classifier, rows)
     return TrainedClassifier(
         model=classifier,
         config=config,
-        history=history,
+        history=tuned.history,
         seconds=clock.seconds,
         cut=plan.cut,
         precision=extractor.precision,
         inverse_strength=strength,
         images_computed=extractor.num_computed,
-        interrupted=interrupted,
+        interrupted=tuned.interrupted,
+        kept=tuned.kept,
     )
 
 
@@ -268,12 +239,10 @@ class _Session:
         self.report("fitting the head", 1, 1, "" if strength is None else f"C = {strength:g}")
         return strength
 
-    def fine_tune(
-        self, classifier: keras.Model, rows: _Rows
-    ) -> tuple[dict[str, list[float]], bool]:
+    def fine_tune(self, classifier: keras.Model, rows: _Rows) -> FineTuned:
         """Trains what is above the cut, from cached activations or through the whole network."""
         if not self.plan.fine_tunes:
-            return {}, False
+            return FineTuned({}, False, "head")
         with self.clock.stage("fine_tune"):
             if self.plan.cached:
                 start = FeatureLayer(str(self.plan.cut))
@@ -284,11 +253,9 @@ class _Session:
                     classifier, cut=self.plan.cut, precision=self.extractor.precision
                 )
                 fit, watch = self._image_batches()
-            history, interrupted = fine_tune(
-                model, fit, watch, config=self.config, report=self.report
-            )
+            tuned = fine_tune(model, fit, watch, config=self.config, report=self.report)
         models.join(classifier, model)
-        return history, interrupted
+        return tuned
 
     def _feature_batches(
         self, rows: _Rows, cut: FeatureLayer
@@ -334,116 +301,3 @@ def _stack_views(
         ],
         axis=1,
     )
-
-
-def fine_tune(
-    model: keras.Model,
-    train_data: keras.utils.PyDataset,
-    validation_data: keras.utils.PyDataset,
-    *,
-    config: TrainConfig,
-    report: Report = _silent,
-) -> tuple[dict[str, list[float]], bool]:
-    """Trains a model that returns logits, with cosine decay, and leaves it with its best weights.
-
-    Args:
-        model: A tail, or a whole network with its lower part frozen.
-        train_data: Batches of inputs, targets and, maybe, weights.
-        validation_data: Batches to watch; the loss on it decides when to stop and what is best.
-        config: Optimizer, learning rate, epochs, patience.
-        report: Told how far it is.
-
-    Returns:
-        History (epoch 0 is the start, its training values NaN), and whether Ctrl-C ended it.
-    """
-    steps = max(1, config.epochs * len(train_data))
-    rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, steps)
-    if config.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
-    else:
-        optimizer = keras.optimizers.Adam(rate)
-    model.compile(
-        optimizer,
-        keras.losses.CategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-    )
-    names = ("epoch", "loss", "val_loss", "accuracy", "val_accuracy")
-    history: dict[str, list[float]] = {name: [] for name in names}
-    start = _pass(model.test_on_batch, validation_data)
-    _append(history, 0, {"loss": float("nan"), "accuracy": float("nan")}, start)
-    keep = KeepBest(model, start["loss"], config.patience)
-    progress = _Progress(report, train_data, config)
-    interrupted = False
-    try:
-        for epoch in range(1, config.epochs + 1):
-            fitted = _pass(model.train_on_batch, train_data, progress.batch)
-            train_data.on_epoch_end()
-            held_out = _pass(model.test_on_batch, validation_data)
-            _append(history, epoch, fitted, held_out)
-            progress.epoch(held_out)
-            if keep.update(epoch, held_out["loss"]):
-                break
-    except KeyboardInterrupt:
-        interrupted = True
-    keep.restore()
-    return history, interrupted
-
-
-def _pass(
-    step: Callable[..., dict[str, float]],
-    data: keras.utils.PyDataset,
-    after: Callable[[int], None] | None = None,
-) -> dict[str, float]:
-    """Goes through all batches once and gives the mean loss and accuracy.
-
-    A loop over `train_on_batch` rather than `fit`: with TensorFlow `fit` starts an input pipeline
-    for every epoch, which on two cores costs one to one and a half seconds; from activations of a
-    few hundred pictures that is as long as the epoch itself.
-    """
-    totals, count = {"loss": 0.0, "accuracy": 0.0}, 0
-    for index, batch in enumerate(_read_ahead(data)):
-        logs = step(*batch, return_dict=True)
-        count += len(batch[1])
-        for name in totals:
-            totals[name] += len(batch[1]) * float(logs[name])
-        if after is not None:
-            after(index)
-    return {name: total / count for name, total in totals.items()}
-
-
-def _read_ahead(data: keras.utils.PyDataset) -> Iterator[tuple[np.ndarray, ...]]:
-    """The batches in order, each made in a thread while the one before is in use."""
-    with ThreadPoolExecutor(1) as thread:
-        upcoming = thread.submit(data.__getitem__, 0)
-        for index in range(len(data)):
-            batch = upcoming.result()
-            if index + 1 < len(data):
-                upcoming = thread.submit(data.__getitem__, index + 1)
-            yield batch
-
-
-def _append(
-    history: dict[str, list[float]], epoch: int, fitted: dict, held_out: dict[str, float]
-) -> None:
-    history["epoch"].append(float(epoch))
-    for name in ("loss", "accuracy"):
-        history[name].append(fitted[name])
-        history[f"val_{name}"].append(held_out[name])
-
-
-class _Progress:
-    """Passes batches on as images done, with the last validation scores."""
-
-    def __init__(self, report: Report, data: keras.utils.PyDataset, config: TrainConfig) -> None:
-        self._report, self._size, self._words = report, config.batch_size, ""
-        self._per_epoch, self._epochs, self._done = len(data) * self._size, config.epochs, 0
-
-    def batch(self, index: int) -> None:
-        """Another batch was trained on."""
-        done = self._done + (index + 1) * self._size
-        self._report("fine-tuning", done, self._epochs * self._per_epoch, self._words)
-
-    def epoch(self, held_out: dict[str, float]) -> None:
-        """Another epoch was judged."""
-        self._done += self._per_epoch
-        self._words = f"val. loss {held_out['loss']:.3f}, acc. {held_out['accuracy']:.1%}"

@@ -1,0 +1,437 @@
+"""`safelight vae train|evaluate|sample|reconstruct|embed|interpolate`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from safelight.cli import console, flags
+from safelight.cli.data import (
+    Images,
+    Strict,
+    damage,
+    is_known,
+    leave,
+    list_files,
+    load_pictures,
+    open_trained,
+    read_pictures,
+)
+from safelight.cli.runs import Json, print_numbers, print_results
+from safelight.datasets import ImageDataset
+from safelight.runs import Run
+from safelight.vae.config import TrainConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from safelight.vae.models import VAE
+
+app = typer.Typer(
+    help="Learn what pictures are made of: a model that encodes, scores and draws them.",
+    no_args_is_help=True,
+)
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA", help="`mnist`, `elpv`, or a folder of pictures, with or without classes."
+    ),
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `vae train` made.")]
+Label = Annotated[
+    str | None, typer.Option(metavar="CLASS", help="For a conditional model: of which class.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Decides the draw.")]
+
+_MAX_SHOWN = 24
+
+
+@app.command(short_help="Train a variational autoencoder; leaves a run folder.")
+@flags.with_config_flags(flags.VAE)
+def train(
+    data: Data,
+    output: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to make.")],
+    settings: TrainConfig,
+    test_fraction: Annotated[
+        float, typer.Option(help="Share of the pictures that only judge; mnist brings its own.")
+    ] = 0.25,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run in that folder.")
+    ] = False,
+    strict: Strict = False,
+) -> None:
+    """Train a variational autoencoder and leave a run folder: model, numbers, pictures.
+
+    Pictures that cannot be read are named and left out. Ctrl-C keeps what was learnt so far,
+    finishes the run and exits with 130. A training that was killed goes on if the same command is
+    given again.
+    """
+    from safelight.vae import pictures
+
+    # In this order mistakes show soon: the folders first, Keras (seconds) after them.
+    Run.check(output, overwrite=overwrite, resume=True)
+    dataset = load_pictures(data, strict=strict)
+    splits = pictures.split(dataset, test_fraction=test_fraction, seed=settings.seed)
+    with console.progress() as report:
+        parts = pictures.load_parts(
+            dataset,
+            splits,
+            settings.image_size,
+            progress=lambda done, total: report("reading", done, total, ""),
+        )
+    if parts.note:
+        console.remark(parts.note)
+    console.start_keras()
+    from safelight.vae import experiment
+
+    config = experiment.resolve(settings, parts)
+    run = experiment.open_run(
+        output, parts, config, source=_name_source(data, output), overwrite=overwrite
+    )
+    with console.progress() as report:
+        metrics = experiment.run_training(run, parts, config, report=report)
+    print_results(run)
+    console.say(f"run               {console.printable(run.path)}")
+    if metrics["protocol"]["interrupted"]:
+        raise typer.Exit(130)
+
+
+@app.command(short_help="Judge a run's model: ELBO, log p(x), active units.")
+def evaluate(
+    run: RunFolder,
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DATA]",
+            help="As for train; by default the run's own test part.",
+            show_default=False,
+        ),
+    ] = None,
+    num_importance_samples: Annotated[
+        int, typer.Option(min=0, help="Per picture, for log p(x); 0 leaves it out.")
+    ] = 5000,
+    num_images: Annotated[
+        int | None, typer.Option(min=1, help="Judge on so many, drawn by the run's seed.")
+    ] = None,
+    as_json: Json = False,
+    strict: Strict = False,
+) -> None:
+    """Judge a run's model on its test part, or on those pictures of DATA that it never saw."""
+    opened = _open(run)
+    dataset = load_pictures(data or _find_source(opened), strict=strict)
+    console.start_keras()
+    from safelight.vae import experiment
+    from safelight.vae.evaluation import evaluate as judge
+
+    with damage(run):
+        config = experiment.settings_of(opened)
+        part, left_out = (
+            experiment.unseen_part(opened, dataset)
+            if data
+            else (experiment.test_part(opened, dataset), 0)
+        )
+    model = experiment.load_vae(opened)
+    with console.progress() as report:
+        images = experiment.judged_part(_to_array(model, part, report), config)
+        judged = judge(
+            model,
+            (images, _labels(opened, part)) if config.conditional else images,
+            num_importance_samples=num_importance_samples,
+            num_images=None if num_images is None else min(num_images, len(images)),
+            seed=config.seed,
+            progress=lambda done, total: report("evaluating", done, total, "log p(x)"),
+        )
+    result = {**judged.to_dict(), "num_left_out": left_out, "data": part.name}
+    result["protocol"] = {"binarization": config.binarization, **result["protocol"]}
+    if as_json:
+        console.print_json(result)
+        return
+    print_numbers(result)
+    seen = f"; {left_out} left out because training had seen them" if left_out else ""
+    console.say(f"on {result['num_images']} pictures{seen}")
+
+
+@app.command(short_help="Draw new pictures.")
+def sample(
+    run: RunFolder,
+    num: Annotated[int, typer.Option(min=1, help="How many.")] = 64,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="FILE.png for all of them side by side, or a folder for a file each. By default "
+            "a file among the run's pictures.",
+        ),
+    ] = None,
+    seed: Seed = 0,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="Below 1 pictures are more typical and less varied.")
+    ] = 1.0,
+    label: Label = None,
+) -> None:
+    """Draw new pictures: what the decoder makes of draws from the prior."""
+    opened = _open(run)
+    label_number = _number_of(opened, label)
+    console.start_keras()
+    import numpy as np
+
+    from safelight.vae import album, experiment, pictures
+
+    model = experiment.load_vae(opened)
+    labels = None if label_number is None else np.full(num, label_number)
+    path = output or opened.picture_path(f"samples-seed{seed}")
+    if path.suffix.lower() == ".png":
+        figure = album.draw_samples(
+            model,
+            num,
+            labels=labels,
+            seed=seed,
+            class_names=_class_names(opened),
+            temperature=temperature,
+        )
+        _save(figure, path)
+        return
+    if model.num_classes and labels is None:
+        labels = np.arange(num) % model.num_classes
+    drawn = model.sample(num, labels=labels, seed=seed, temperature=temperature)
+    pictures.save_images(path, drawn, name="sample")
+    console.say(f"{num} pictures in {console.printable(path)}")
+
+
+@app.command(short_help="Encode pictures and decode them again.")
+def reconstruct(
+    run: RunFolder,
+    images: Images,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png",
+            help="Originals above what became of them. By default among the run's pictures.",
+        ),
+    ] = None,
+    label: Label = None,
+    as_json: Json = False,
+) -> None:
+    """Encode pictures and decode them again: a line for each with its ELBO and its error.
+
+    A file that cannot be read is one line on standard error, and the others are answered. Exits
+    with 0 if all were answered, with 1 if some were, with 2 if none.
+    """
+    opened = _open(run)
+    label_number = _number_of(opened, label)
+    console.start_keras()
+    from safelight import plots
+    from safelight.vae import experiment
+
+    with damage(run):
+        config = experiment.settings_of(opened)
+    model = experiment.load_vae(opened)
+    labelled = _require_label(model, label_number)
+    answers: list[dict[str, Any]] = [{"file": str(file)} for file in list_files(images)]
+    with console.progress() as report:
+        originals = _read(model, answers, report)
+    answered = [answer for answer in answers if "error" not in answer]
+    if answered:
+        told = labelled(len(originals))
+        bounds = model.elbo(experiment.judged_part(originals, config), told, seed=config.seed)
+        decoded = model.reconstruct(originals, told)
+        for i, answer in enumerate(answered):
+            answer |= {name: float(values[i]) for name, values in bounds.items()}
+            error = decoded[i] - originals[i] / 255
+            answer["reconstruction_error"] = float((error**2).mean() ** 0.5)
+        path = output or opened.picture_path("reconstructed")
+        shown = slice(0, _MAX_SHOWN)
+        _save(plots.plot_reconstructions(originals[shown], decoded[shown]), path, quiet=as_json)
+    if as_json:
+        console.print_json(answers)
+    else:
+        for answer in answered:
+            console.say(
+                f"{console.printable(answer['file'])}  ELBO {answer['elbo']:.1f} nats, error "
+                f"{answer['reconstruction_error']:.3f}"
+            )
+    leave(answers)
+
+
+@app.command(short_help="Write what the encoder makes of pictures.")
+def embed(
+    run: RunFolder,
+    data: Data,
+    output: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help=".npz: mean, log_variance, files and labels; .csv: a line per picture with file, "
+            "label and mean.",
+        ),
+    ],
+    strict: Strict = False,
+) -> None:
+    """Write the latent mean of every picture in DATA, and in .npz its log variance too."""
+    if output.suffix.lower() not in (".npz", ".csv"):
+        raise ValueError(f"--output {output}: expected a name that ends in .npz or .csv.")
+    opened = _open(run)
+    dataset = load_pictures(data, strict=strict)
+    console.start_keras()
+    from safelight.vae import experiment
+
+    model = experiment.load_vae(opened)
+    labels = _labels(opened, dataset) if model.num_classes else None
+    with console.progress() as report:
+        mean, log_variance = model.encode(_to_array(model, dataset, report), labels)
+    experiment.write_latents(output, dataset, mean, log_variance)
+    console.say(
+        f"{len(mean)} pictures, {mean.shape[1]} numbers each, in {console.printable(output)}"
+    )
+
+
+@app.command(short_help="Walk from one picture to another.")
+def interpolate(
+    run: RunFolder,
+    first: Annotated[Path, typer.Argument(metavar="IMAGE", help="Where the way begins.")],
+    second: Annotated[Path, typer.Argument(metavar="IMAGE", help="Where it ends.")],
+    num: Annotated[int, typer.Option(min=2, help="Pictures, both ends among them.")] = 10,
+    along: Annotated[
+        Literal["linear", "spherical"],
+        typer.Option(help="A straight line in the latent space, or an arc."),
+    ] = "linear",
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="By default among the run's pictures."),
+    ] = None,
+    label: Label = None,
+) -> None:
+    """Walk through the latent space from one picture to another, and draw what is on the way."""
+    opened = _open(run)
+    label_number = _number_of(opened, label)
+    console.start_keras()
+    from safelight import plots
+    from safelight.vae import evaluation, experiment
+
+    model = experiment.load_vae(opened)
+    labelled = _require_label(model, label_number)
+    with console.progress() as report:
+        ends = _read(model, [{"file": str(file)} for file in (first, second)], report)
+    if len(ends) < 2:
+        raise ValueError("a walk needs two pictures that can be read: see above.")
+    begin, end = model.encode(ends, labelled(2))[0]
+    way = evaluation.interpolate(
+        model, begin, end, num=num, spherical=along == "spherical", label=label_number
+    )
+    figure = plots.plot_interpolation(way[None], originals=(ends[:1], ends[1:]))
+    _save(figure, output or opened.picture_path("interpolated"))
+
+
+def _open(path: Path) -> Run:
+    """A trained run of a variational autoencoder; cheap, before Keras loads."""
+    opened = open_trained(path)
+    kind = opened.config.get("kind")
+    if kind != "vae":
+        raise ValueError(f"{path} is a run of kind {kind!r}: expected one that `vae train` made.")
+    return opened
+
+
+def _name_source(data: str, output: Path) -> str:
+    """Where the data can be found again, as seen from the run's folder: no path of somebody's."""
+    if is_known(data):
+        return data
+    with contextlib.suppress(ValueError):  # on Windows another drive has no relative path
+        return Path(os.path.relpath(Path(data).resolve(), output.resolve())).as_posix()
+    return ""
+
+
+def _find_source(run: Run) -> str:
+    with damage(run.path):
+        source = run.config["dataset"]["source"]
+        name = run.config["dataset"]["name"]
+    if is_known(source):
+        return source
+    folder = run.path.resolve() / source
+    if not source or not folder.is_dir():
+        raise ValueError(
+            f"the pictures of {name} are not where {run.path} was trained on them: name their "
+            "folder, `safelight vae evaluate RUN DATA`."
+        )
+    return str(folder.resolve())
+
+
+def _class_names(run: Run) -> list[str]:
+    with damage(run.path):
+        return [str(name) for name in run.config["dataset"]["class_names"]]
+
+
+def _number_of(run: Run, label: str | None) -> int | None:
+    """The number of a class."""
+    names = _class_names(run)
+    with damage(run.path):
+        conditional = bool(run.config["settings"]["conditional"])
+    if label is None:
+        return None
+    if not conditional:
+        raise ValueError(f"--label {label}: {run.path} is not conditional; leave the label out.")
+    if label not in names:
+        raise ValueError(f"--label {label}: expected one of {', '.join(names)}.")
+    return names.index(label)
+
+
+def _require_label(model: VAE, label: int | None) -> Any:
+    """From a number of pictures to their labels, all the same; `None` where no model asks."""
+    import numpy as np
+
+    if model.num_classes and label is None:
+        raise ValueError("this model is conditional: say the pictures' class with --label.")
+    return lambda num: None if label is None else np.full(num, label)
+
+
+def _labels(run: Run, dataset: ImageDataset) -> np.ndarray:
+    """The labels of pictures for a conditional model, which must know their classes."""
+    expected = _class_names(run)
+    if list(dataset.class_names) != expected:
+        raise ValueError(
+            f"{dataset.name} has the classes {list(dataset.class_names)}, but {run.path} was "
+            f"trained on {expected}: expected the same folders."
+        )
+    return dataset.labels
+
+
+def _to_array(model: VAE, dataset: ImageDataset, report: console.Report) -> np.ndarray:
+    """All pictures in the model's size and channels."""
+    from safelight.vae import pictures
+
+    height, width, channels = model.image_shape
+    return pictures.load_images(
+        dataset,
+        (height, width),
+        channels=channels,
+        progress=lambda done, total: report("reading", done, total, ""),
+    ).images
+
+
+def _read(model: VAE, answers: list[dict[str, Any]], report: console.Report) -> np.ndarray:
+    """Those of the pictures that decode, in the model's size and channels."""
+    import numpy as np
+
+    from safelight.vae import pictures
+
+    height, width, channels = model.image_shape
+    mode: Literal["L", "RGB"] = "L" if channels == 1 else "RGB"
+    found = [
+        pictures.fit_picture(picture, (height, width))
+        for picture in read_pictures(answers, report, "reading", mode=mode)
+    ]
+    return np.stack(found) if found else np.zeros((0, *model.image_shape), np.uint8)
+
+
+def _save(figure: Any, path: Path, *, quiet: bool = False) -> None:
+    from safelight import plots
+
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"--output {path}: expected a name that ends in .png.")
+    plots.save_figure(figure, path)
+    if not quiet:
+        console.say(f"picture           {console.printable(path)}")

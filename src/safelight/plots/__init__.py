@@ -1,0 +1,75 @@
+"""Pictures of data and results: arrays in, one figure out.
+
+    from safelight import plots
+    figure = plots.plot_confusion_matrix(matrix, ["cat", "dog"])
+    plots.save_figure(figure, "confusion.png")
+
+Every `plot_*` returns a `Picture`, a Matplotlib figure that shows itself where it is the last line
+of a notebook cell; those with one panel draw into `ax` if it is given, and return its figure.
+Names are loaded when they are first used, and Matplotlib with them.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from safelight.plots.classification import plot_comparison as plot_comparison
+    from safelight.plots.classification import plot_confusion_matrix as plot_confusion_matrix
+    from safelight.plots.classification import plot_intervals as plot_intervals
+    from safelight.plots.classification import plot_mistakes as plot_mistakes
+    from safelight.plots.classification import plot_reliability as plot_reliability
+    from safelight.plots.generation import plot_interpolation as plot_interpolation
+    from safelight.plots.generation import plot_latent_manifold as plot_latent_manifold
+    from safelight.plots.generation import plot_reconstructions as plot_reconstructions
+    from safelight.plots.generation import plot_samples as plot_samples
+    from safelight.plots.generation import plot_traversals as plot_traversals
+    from safelight.plots.grids import plot_image_grid as plot_image_grid
+    from safelight.plots.history import plot_elbo_history as plot_elbo_history
+    from safelight.plots.history import plot_history as plot_history
+    from safelight.plots.latents import plot_bounds as plot_bounds
+    from safelight.plots.latents import plot_kl_per_unit as plot_kl_per_unit
+    from safelight.plots.latents import plot_latent_scatter as plot_latent_scatter
+    from safelight.plots.networks import plot_activations as plot_activations
+    from safelight.plots.networks import plot_filters as plot_filters
+    from safelight.plots.style import BLUE as BLUE
+    from safelight.plots.style import ORANGE as ORANGE
+    from safelight.plots.style import VERMILION as VERMILION
+    from safelight.plots.style import Picture as Picture
+    from safelight.plots.style import save_figure as save_figure
+
+_HOMES = {
+    "BLUE": "style",
+    "ORANGE": "style",
+    "Picture": "style",
+    "VERMILION": "style",
+    "plot_activations": "networks",
+    "plot_bounds": "latents",
+    "plot_comparison": "classification",
+    "plot_confusion_matrix": "classification",
+    "plot_elbo_history": "history",
+    "plot_filters": "networks",
+    "plot_history": "history",
+    "plot_image_grid": "grids",
+    "plot_interpolation": "generation",
+    "plot_intervals": "classification",
+    "plot_kl_per_unit": "latents",
+    "plot_latent_manifold": "generation",
+    "plot_latent_scatter": "latents",
+    "plot_mistakes": "classification",
+    "plot_reconstructions": "generation",
+    "plot_reliability": "classification",
+    "plot_samples": "generation",
+    "plot_traversals": "generation",
+    "save_figure": "style",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,149 @@
+"""What changed over the epochs of a training."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from safelight.plots.style import (
+    BLUE,
+    INK,
+    NORMAL,
+    PALE,
+    SMALL,
+    VERMILION,
+    epoch_ticks,
+    new_figure,
+    signed,
+    style_axes,
+)
+
+_ELBO = {
+    "elbo": "ELBO, the bound on log p(x)",
+    "reconstruction": "reconstruction, log p(x|z)",
+    "kl": "KL of q(z|x) from the prior",
+}
+
+
+def plot_history(history: Mapping[str, Sequence[float]], *, monitor: str = "val_loss") -> Figure:
+    """Draw loss and accuracy over the epochs, and mark the best epoch.
+
+    Args:
+        history: `loss` (nats per image) and, where they exist, `accuracy` (fractions), `val_loss`
+            and `val_accuracy`: one number per epoch, NaN where there was none. `epoch` numbers
+            them (from 1 if it is missing). Other keys are left out.
+        monitor: the key by which the best epoch is found: lowest for a loss, else highest.
+
+    Raises:
+        ValueError: if there is neither loss nor accuracy in it, or no epoch.
+    """
+    panels = [key for key in ("loss", "accuracy") if key in history or f"val_{key}" in history]
+    if not any(len(history.get(f"{prefix}{p}", ())) for p in panels for prefix in ("", "val_")):
+        raise ValueError(f"history of {sorted(history)}: pass 'loss' or 'accuracy' with an epoch.")
+    figure = new_figure(4.6 * len(panels), 3.4)
+    best = _best_epoch(history, monitor)
+    for ax, key in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw_curves(ax, history, key, best)
+    return figure
+
+
+def plot_elbo_history(history: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw the ELBO, and the two terms it is made of, over the epochs.
+
+    The first epochs may be hundreds of nats away: where they would press the rest into a line,
+    they are left outside the frame, and the title of the panel says so.
+
+    Args:
+        history: `elbo`, `reconstruction` and `kl`, and `val_elbo` and so on: nats per image, one
+            number per epoch, NaN where there was none. `epoch` numbers them (from 1 if it is
+            missing). Other keys are left out.
+
+    Raises:
+        ValueError: if none of the three is in it, or no epoch.
+    """
+    panels = [key for key in _ELBO if any(len(history.get(k, ())) for k in (key, f"val_{key}"))]
+    if not panels:
+        raise ValueError(
+            f"history of {sorted(history)}: pass 'elbo', 'reconstruction' or 'kl' with an epoch."
+        )
+    figure = new_figure(4.3 * len(panels), 3.7)
+    for ax, key in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw_curves(ax, history, key, None)
+        outside = _frame_late_epochs(ax, [history.get(k, ()) for k in (key, f"val_{key}")])
+        ax.set_title(f"{_ELBO[key]}\n{outside}", fontsize=NORMAL, color=INK)
+        ax.set_ylabel("nats per image")
+        _write_last(ax, history, key)
+    for ax in figure.axes[1:]:
+        ax.legend().remove()
+    return figure
+
+
+def _write_last(ax: Axes, history: Mapping[str, Sequence[float]], key: str) -> None:
+    """Write the last number of validation, or else of training, at the end of its curve."""
+    for name in (f"val_{key}", key):
+        values = np.asarray(history.get(name, ()), dtype=float)
+        known = np.flatnonzero(np.isfinite(values))
+        if len(known):
+            first, last = int(next(iter(history.get("epoch", ())), 1)), int(known[-1])
+            ax.annotate(
+                signed(values[last]), (first + last, values[last]), (6, 0),
+                textcoords="offset points", annotation_clip=False,
+                color=INK, fontsize=SMALL, va="center",
+            )  # fmt: skip
+            return
+
+
+def _frame_late_epochs(ax: Axes, curves: Sequence[Sequence[float]]) -> str:
+    """Frame what comes after the first tenth of the epochs, if the rest is far; say what is out."""
+    values = [np.asarray(curve, dtype=float) for curve in curves]
+    late = np.concatenate([v[math.ceil(len(v) / 10) if len(v) >= 5 else 0 :] for v in values])
+    every, late = (array[np.isfinite(array)] for array in (np.concatenate(values), late))
+    if len(late) == 0 or np.ptp(every) <= 2 * np.ptp(late):
+        return ""
+    middle, half = (late.min() + late.max()) / 2, max(0.58 * np.ptp(late), 0.5)
+    low, high = middle - half, middle + half
+    outside = every[(every < low) | (every > high)]
+    ax.set_ylim(low, high)
+    if len(outside) == 0:
+        return ""
+    farthest = outside[np.argmax(np.abs(outside - late.mean()))]
+    return f"not shown: the first epochs, from {signed(farthest)}"
+
+
+def _best_epoch(history: Mapping[str, Sequence[float]], monitor: str) -> int | None:
+    values = np.asarray(history.get(monitor, ()), dtype=float)
+    if not np.isfinite(values).any():
+        return None
+    return int(np.nanargmin(values) if monitor.endswith("loss") else np.nanargmax(values))
+
+
+def _draw_curves(
+    ax: Axes, history: Mapping[str, Sequence[float]], key: str, best: int | None
+) -> None:
+    scale, unit = (100, "accuracy (%)") if key == "accuracy" else (1, "loss (nats per image)")
+    first, num_epochs = int(next(iter(history.get("epoch", ())), 1)), 1
+    for name, label, colour in ((key, "training", PALE), (f"val_{key}", "validation", BLUE)):
+        values = scale * np.asarray(history.get(name, ()), dtype=float)
+        epochs = first + np.arange(len(values))
+        num_epochs = max(num_epochs, len(values))
+        if len(values):
+            known = np.isfinite(values)
+            marker = "o" if known.sum() <= 3 or not known.all() else ""
+            look: dict[str, Any] = {"linewidth": 2.2, "marker": marker, "markersize": 5}
+            ax.plot(epochs[known], values[known], color=colour, label=label, **look)
+        if name.startswith("val_") and best is not None and best < len(values):
+            mark: dict[str, Any] = {
+                "markersize": 8,
+                "clip_on": False,
+                "label": f"best epoch: {first + best}",
+            }
+            ax.plot([first + best], [values[best]], "o", color=VERMILION, **mark)
+    ax.set_xlim(first - 0.5, first + num_epochs - 0.5)
+    ax.xaxis.set_major_locator(epoch_ticks())
+    ax.set_xlabel("epoch")
+    ax.set_ylabel(unit)
+    style_axes(ax)
+    ax.legend(frameon=False, fontsize=NORMAL, labelcolor=INK)

@@ -1,0 +1,55 @@
+"""Variational autoencoders: pictures without labels become a model that can be looked into.
+
+    from safelight import datasets, vae
+    images = vae.load_images(datasets.load("mnist", part="train")).images
+    config = vae.TrainConfig(latent_dim=20, minutes=4)
+    model = vae.build_vae(images.shape[1:], config, mean_picture=images.mean(0) / 255)
+    trained = vae.train(model, images, config=config)
+    report = vae.evaluate(trained.model, test_images, num_importance_samples=5000)
+
+Likelihoods are in nats per image: summed over pixels, channels and latents, averaged over images
+only. Names are loaded when they are first used, and Keras with them.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from safelight.vae.config import TrainConfig as TrainConfig
+    from safelight.vae.evaluation import estimate_log_likelihood as estimate_log_likelihood
+    from safelight.vae.evaluation import evaluate as evaluate
+    from safelight.vae.evaluation import interpolate as interpolate
+    from safelight.vae.evaluation import traverse as traverse
+    from safelight.vae.models import VAE as VAE
+    from safelight.vae.models import build_vae as build_vae
+    from safelight.vae.networks import Sampling as Sampling
+    from safelight.vae.networks import build_decoder as build_decoder
+    from safelight.vae.networks import build_encoder as build_encoder
+    from safelight.vae.pictures import load_images as load_images
+    from safelight.vae.training import train as train
+
+_HOMES = {
+    "Sampling": "networks",
+    "TrainConfig": "config",
+    "VAE": "models",
+    "build_decoder": "networks",
+    "build_encoder": "networks",
+    "build_vae": "models",
+    "estimate_log_likelihood": "evaluation",
+    "evaluate": "evaluation",
+    "interpolate": "evaluation",
+    "load_images": "pictures",
+    "train": "training",
+    "traverse": "evaluation",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,148 @@
+"""Everything a training is made of, in one file, so that a killed one goes on to the same end.
+
+The file is a plain `.npz`: arrays under their variables' paths, and one text of JSON. It is read
+without pickle, and it gets its name only when it is whole. It says what it was made with and from,
+and is refused where that differs: weights trained on other pictures, or with another learning
+rate, must not slip into a training that claims its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from safelight.runs import atomic_path
+from safelight.vae.config import TrainConfig
+
+FORMAT = 1
+_ABOUT, _KL = "about", "history_kl"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A training between two epochs.
+
+    Attributes:
+        epochs: Epochs done.
+        seconds: Wall time they took, by kind.
+        plan: When it will end: the knots of a `Plan`.
+        history: A list per column, one number per epoch.
+        history_kl: `(epochs, latent_dim)`, nats per image.
+        arrays: Weights, optimizer, average and other variables, as from `EpochLoop.read`.
+    """
+
+    epochs: int
+    seconds: Mapping[str, float]
+    plan: Sequence[Sequence[float]]
+    history: dict[str, list[float]]
+    history_kl: np.ndarray
+    arrays: dict[str, np.ndarray]
+
+
+def identify(config: TrainConfig, *data: np.ndarray | None) -> dict[str, Any]:
+    """What a training is told by: its settings, its data and the backend.
+
+    Args:
+        config: The settings.
+        data: Images, labels, whatever else it sees, always in the same order.
+
+    Returns:
+        What JSON can hold; two trainings that agree in it go through the same numbers.
+    """
+    settings = json.loads(json.dumps(dataclasses.asdict(config)))
+    return {
+        "format": FORMAT,
+        "backend": keras.backend.backend(),
+        "data": [None if array is None else _digest(array) for array in data],
+        **settings,
+    }
+
+
+def _digest(array: np.ndarray) -> str:
+    array = np.ascontiguousarray(array)
+    digest = hashlib.sha256(f"{array.dtype} {array.shape} ".encode())
+    digest.update(array.data)
+    return digest.hexdigest()
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str], checkpoint: Checkpoint, identity: Mapping[str, Any]
+) -> None:
+    """Writes a checkpoint in the place of the one before.
+
+    Args:
+        path: The file; its folder exists.
+        checkpoint: What to keep.
+        identity: As from `identify`.
+    """
+    fields = {name: getattr(checkpoint, name) for name in ("epochs", "seconds", "plan", "history")}
+    about = json.dumps({"identity": dict(identity), **fields})
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        np.savez(
+            file,
+            allow_pickle=False,
+            **{_ABOUT: np.array(about), _KL: checkpoint.history_kl},
+            **{f"state/{name}": array for name, array in checkpoint.arrays.items()},
+        )
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def load_checkpoint(path: str | os.PathLike[str], identity: Mapping[str, Any]) -> Checkpoint | None:
+    """Reads a checkpoint, if there is one.
+
+    Args:
+        path: The file.
+        identity: As from `identify`, for the training that wants to go on.
+
+    Returns:
+        `None` if there is no such file.
+
+    Raises:
+        ValueError: It is damaged, or belongs to another training.
+    """
+    path = Path(path)
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        about = json.loads(str(arrays.pop(_ABOUT)))
+        found = about.pop("identity")
+        history_kl = arrays.pop(_KL)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path}: no checkpoint, or a damaged one ({type(error).__name__}); remove it to start "
+            "anew."
+        ) from error
+    _refuse_other(path, found, identity)
+    state = {name.removeprefix("state/"): array for name, array in arrays.items()}
+    return Checkpoint(**about, history_kl=history_kl, arrays=state)
+
+
+def _refuse_other(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    differing = [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
+    if not differing:
+        return
+    if differing == ["data"]:
+        reason = "it was made from other pictures or labels"
+    else:
+        named = [name for name in differing if name != "data"]
+        before, now = (
+            ", ".join(f"{name}={values.get(name)!r}" for name in named)
+            for values in (found, wanted)
+        )
+        reason = f"it was made with {before}, and now it is {now}"
+    raise ValueError(
+        f"{path}: cannot go on from this checkpoint: {reason}. Pass what it was made with, or "
+        "remove it to start anew."
+    )

@@ -1,0 +1,117 @@
+"""The settings of one training, flat; the command line's flags and `config.json` are made of them.
+
+Loads no Keras: `safelight vae train --help` reads it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """What to train and how.
+
+    Attributes:
+        latent_dim: Number of latent units.
+        architecture: `"dense"` (fast on small pictures) or `"conv"`.
+        hidden_units: Widths of the encoder's hidden layers, mirrored in the decoder; for `"conv"`
+            the filters of its strided convolutions. Empty takes what suits the architecture.
+        likelihood: p(x|z), a row of `vae.likelihoods.LIKELIHOODS`; `"auto"` takes Bernoulli for
+            digits and the discretised logistic for other pictures.
+        binarization: `"dynamic"` draws each pixel anew, with its grey value as probability, every
+            time it is seen; `"static"` once; `"none"` keeps grey values; `"auto"` suits the
+            likelihood.
+        beta: Weight of the KL divergence (Higgins et al. 2017); 1 gives the ELBO.
+        num_samples: k of the importance-weighted bound (Burda et al. 2016); 1 gives the ELBO.
+        conditional: Whether encoder and decoder are told the label.
+        image_size: `(height, width)` pictures are resized to; `None` keeps small ones as they are.
+        epochs: Passes over the data; `None` leaves it to `minutes`, or to a default.
+        minutes: Time for training; the number of epochs follows from the speed of the first ones.
+        batch_size: Images.
+        learning_rate: At the start; it decays along a cosine.
+        warmup_epochs: Epochs over which the weight of the KL divergence rises to 1.
+        free_bits: Nats per latent unit that the KL divergence does not punish (Kingma et al. 2016).
+        weight_average: Decay per step of the running average of the weights; 0 switches it off.
+        precision: `"auto"`, `"float32"` or `"bfloat16"`, of the matrix products.
+        seed: Of weights, order, noise and binarisation.
+    """
+
+    latent_dim: int = 40
+    architecture: str = "dense"
+    hidden_units: tuple[int, ...] = ()
+    likelihood: str = "auto"
+    binarization: str = "auto"
+    beta: float = 1.0
+    num_samples: int = 1
+    conditional: bool = False
+    image_size: tuple[int, int] | None = None
+    epochs: int | None = None
+    minutes: float | None = None
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    warmup_epochs: int = 0
+    free_bits: float = 0.0
+    weight_average: float = 0.999
+    precision: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, values in CHOICES.items():
+            if getattr(self, name) not in values:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r}: expected one of {', '.join(values)}."
+                )
+        for name in ("latent_dim", "num_samples", "batch_size", *self._given("epochs")):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1.")
+        for name in ("seed", "warmup_epochs", "free_bits", "beta"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more.")
+        for name in ("learning_rate", *self._given("minutes")):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)}: expected a positive number.")
+        if not 0 <= self.weight_average < 1:
+            raise ValueError(f"weight_average={self.weight_average}: expected 0 or more, below 1.")
+        for name in ("hidden_units", *self._given("image_size")):
+            if any(number < 1 for number in getattr(self, name)):
+                raise ValueError(f"{name}={getattr(self, name)}: expected numbers of at least 1.")
+        self._check_together()
+
+    def _given(self, name: str) -> tuple[str, ...]:
+        return () if getattr(self, name) is None else (name,)
+
+    def _check_together(self) -> None:
+        if self.epochs is not None and self.minutes is not None:
+            raise ValueError(
+                f"epochs={self.epochs} and minutes={self.minutes} both say when to stop: "
+                "expected one of them."
+            )
+        if self.num_samples > 1 and (self.beta != 1 or self.free_bits):
+            raise ValueError(
+                f"num_samples={self.num_samples} with beta={self.beta} and free_bits="
+                f"{self.free_bits}: the importance-weighted bound has no KL term to weigh; "
+                "expected beta=1 and free_bits=0, or num_samples=1."
+            )
+        binary = self.likelihood in ("auto", "bernoulli")
+        if self.binarization in ("dynamic", "static") and not binary:
+            raise ValueError(
+                f"binarization={self.binarization!r} with likelihood={self.likelihood!r}: "
+                "black and white pixels need likelihood='bernoulli', or binarization='none'."
+            )
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "architecture": ("dense", "conv"),
+    "likelihood": (
+        "auto",
+        "bernoulli",
+        "continuous_bernoulli",
+        "gaussian",
+        "learned_gaussian",
+        "discretized_logistic",
+    ),
+    "binarization": ("auto", "dynamic", "static", "none"),
+    "precision": ("auto", "float32", "bfloat16"),
+}

@@ -1,0 +1,225 @@
+"""What a variational autoencoder is worth: numbers with intervals, and how each was made.
+
+report = evaluate(model, (test_images, test_labels), train=(train_images, train_labels))
+report.log_likelihood, report.active_units, report.protocol
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from safelight.metrics import INTERVAL_METHOD, Interval
+from safelight.resampling import Resampling, bootstrap
+from safelight.vae import objectives
+from safelight.vae.estimates import (
+    LogLikelihood,
+    Progress,
+    describe_pixels,
+    draw_pixels,
+    estimate_log_likelihood,
+)
+from safelight.vae.latent_paths import interpolate, latent_manifold, traverse
+from safelight.vae.loops import ACTIVE_VARIANCE
+from safelight.vae.models import VAE
+from safelight.vae.probes import ProbeReport, choose, probe
+
+# What is done with a trained model stands together here for those who use it.
+__all__ = [
+    "LogLikelihood",
+    "VAEReport",
+    "active_units",
+    "estimate_log_likelihood",
+    "evaluate",
+    "interpolate",
+    "latent_manifold",
+    "probe",
+    "traverse",
+]
+_NUM_RESAMPLES = 1000
+_CONFIDENCE = 0.95
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class VAEReport:
+    """Numbers on a test part, in nats per image; intervals are for other images of the same kind.
+
+    Attributes:
+        elbo: Reconstruction less KL, a lower bound on log p(x).
+        reconstruction: log p(x|z) at one draw of z for each image, summed over pixels and channels.
+        kl: KL divergence of q(z|x) from the prior, summed over units.
+        log_likelihood: log p(x) by importance sampling; `None` where it was left out.
+        estimate: What that comes from: a value for each image, errors, speed.
+        kl_per_unit: `(latent_dim,)`, what each unit holds; the sum is `kl` where the prior has the
+            KL divergence in closed form, else these are divergences from the standard normal.
+        active_units: Units whose mean varies from picture to picture; see `active_units`.
+        reconstruction_error: Root mean square over images, pixels and channels between grey values
+            in [0, 1] and the expected picture at the latent mean.
+        probes: What latent means know of the labels; `None` where that was not asked.
+        num_images: Images that all this was measured on.
+        protocol: How each number was made, in words.
+    """
+
+    elbo: Interval
+    reconstruction: Interval
+    kl: Interval
+    log_likelihood: Interval | None
+    estimate: LogLikelihood | None
+    kl_per_unit: np.ndarray
+    active_units: int
+    reconstruction_error: Interval
+    probes: ProbeReport | None
+    num_images: int
+    protocol: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in `metrics.json`; what was not measured is `None`."""
+        estimate = self.estimate
+        return {
+            "elbo": self.elbo.to_dict(),
+            "reconstruction": self.reconstruction.to_dict(),
+            "kl": self.kl.to_dict(),
+            "log_likelihood": self.log_likelihood and self.log_likelihood.to_dict(),
+            "standard_error": estimate and estimate.standard_error,
+            "num_importance_samples": estimate.num_importance_samples if estimate else 0,
+            "importance_sampling": estimate and estimate.to_dict(),
+            "active_units": self.active_units,
+            "latent_dim": len(self.kl_per_unit),
+            "kl_per_unit": self.kl_per_unit.tolist(),
+            "reconstruction_error": self.reconstruction_error.to_dict(),
+            "probes": self.probes and self.probes.to_dict(),
+            "num_images": self.num_images,
+            "protocol": self.protocol,
+        }
+
+
+def evaluate(
+    model: VAE,
+    images: np.ndarray | tuple[np.ndarray, np.ndarray],
+    *,
+    train: tuple[np.ndarray, np.ndarray] | None = None,
+    num_importance_samples: int = 5000,
+    num_images: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> VAEReport:
+    """Judges a model on pictures that it has not seen.
+
+    Where the model binarises, all likelihoods are for one and the same draw of black and white
+    pixels; reconstruction error and probes see grey values.
+
+    Args:
+        model: As trained.
+        images: The test part: uint8 `(n, height, width, channels)`, or `(images, labels)`; a
+            conditional model needs the labels.
+        train: Training images and labels to fit probes on; used if the test part has labels too and
+            the model is not told them.
+        num_importance_samples: For log p(x), for each image; 0 leaves it out.
+        num_images: Judge on so many, drawn from the test part; by default on all.
+        seed: Of that draw, the noise, the pixels, the resampling and the probes.
+        progress: Called with (images done, images in all) while log p(x) is estimated.
+
+    Raises:
+        ValueError: Arrays that do not fit the model or each other.
+    """
+    grey, labels = images if isinstance(images, tuple) else (images, None)
+    chosen = choose(len(grey), num_images, seed=seed)
+    protocol = _protocol(model, len(chosen), len(grey), seed)
+    grey, labels = grey[chosen], None if labels is None else np.asarray(labels)[chosen]
+    told = labels if model.num_classes else None
+    drawn = draw_pixels(model, grey, seed=seed)
+    values = model.elbo(drawn, told, seed=seed)
+    values["reconstruction_error"] = _squared_errors(model, grey, told)
+    estimate = None
+    if num_importance_samples:
+        estimate = estimate_log_likelihood(
+            model,
+            drawn,
+            labels=told,
+            num_importance_samples=num_importance_samples,
+            seed=seed,
+            progress=progress,
+        )
+        values["log_likelihood"] = estimate.values
+        protocol["log_likelihood"] = estimate.protocol
+    probes = None
+    if train is not None and labels is not None and told is None:
+        probes = probe(model, train, (grey, labels), seed=seed)
+        protocol["probes"] = probes.protocol
+    mean, log_variance = model.encode(drawn, told)
+    intervals = _mean_intervals(values, seed)
+    return VAEReport(
+        elbo=intervals["elbo"],
+        reconstruction=intervals["reconstruction"],
+        kl=intervals["kl"],
+        log_likelihood=intervals.get("log_likelihood"),
+        estimate=estimate,
+        kl_per_unit=_kl_per_unit(model, mean, log_variance),
+        active_units=int(active_units(mean).sum()),
+        reconstruction_error=intervals["reconstruction_error"],
+        probes=probes,
+        num_images=len(grey),
+        protocol=protocol,
+    )
+
+
+def active_units(means: np.ndarray) -> np.ndarray:
+    """Which latent units the model uses: the variance of their mean over images exceeds 0.01.
+
+    Args:
+        means: `(num_images, latent_dim)`, E[z|x] of different images.
+
+    Returns:
+        `(latent_dim,)` bool.
+
+    Source: Burda et al. 2016, arXiv 1509.00519, section 5.2.
+    """
+    return np.var(means, axis=0, dtype=np.float64) > ACTIVE_VARIANCE
+
+
+def _squared_errors(model: VAE, images: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    """Mean squared error of each image's grey values `(num_images,)`."""
+    errors = [
+        np.square(
+            model.reconstruct(images[rows], None if labels is None else labels[rows])
+            - images[rows] / np.float32(255)
+        ).mean((1, 2, 3))
+        for rows in np.array_split(np.arange(len(images)), -(-len(images) // 1000))
+    ]
+    return np.concatenate(errors)
+
+
+def _kl_per_unit(model: VAE, mean: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
+    """Averaged over images, `(latent_dim,)` float64."""
+    posterior = ops.convert_to_tensor(mean), ops.convert_to_tensor(log_variance)
+    found = model.prior.kl_per_unit(*posterior)
+    found = objectives.kl_per_unit(*posterior) if found is None else found
+    return ops.convert_to_numpy(found).mean(0, dtype=np.float64)
+
+
+def _mean_intervals(values: Mapping[str, np.ndarray], seed: int) -> dict[str, Interval]:
+    """The mean of each column over images; of squared errors, its root."""
+    columns = np.stack([np.asarray(column, np.float64) for column in values.values()], axis=1)
+    plan = Resampling(len(columns), None, _NUM_RESAMPLES, _CONFIDENCE, seed)
+    ends = bootstrap(lambda w: w @ columns / w.sum(1, keepdims=True), plan)
+    intervals = dict(zip(values, np.stack(ends, axis=1), strict=True))
+    intervals["reconstruction_error"] = np.sqrt(intervals["reconstruction_error"])
+    return {name: Interval(*numbers.tolist()) for name, numbers in intervals.items()}
+
+
+def _protocol(model: VAE, num_images: int, total: int, seed: int) -> dict[str, Any]:
+    some = f" of {total:,}, drawn with seed {seed}" if num_images < total else ""
+    return {
+        "images": f"{num_images:,}{some}",
+        "elbo": "reconstruction less KL in nats per image, one draw of z for each image, "
+        f"{describe_pixels(model, seed)}",
+        "active_units": f"variance of the latent mean over the images above {ACTIVE_VARIANCE}",
+        "reconstruction_error": "root mean square over pixels, grey values in [0, 1] against the "
+        "expected picture at the latent mean",
+        "intervals": INTERVAL_METHOD,
+        "seed": seed,
+    }

@@ -1,0 +1,395 @@
+"""From data to a run folder: model, numbers, pictures and the protocol that made them."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import time
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from safelight.datasets import ImageDataset
+from safelight.runs import Run, atomic_path, to_json
+from safelight.vae import album, pictures
+from safelight.vae.config import TrainConfig
+from safelight.vae.evaluation import VAEReport, evaluate
+from safelight.vae.models import VAE, build_vae
+from safelight.vae.pictures import Parts
+from safelight.vae.training import Report, TrainedVAE, train
+
+NUM_IMPORTANCE_SAMPLES = 100
+NUM_SCORED = 1_000
+_DIGEST_DIGITS = 16
+_PARITY_IMAGES = 16
+
+
+def resolve(config: TrainConfig, parts: Parts) -> TrainConfig:
+    """Settings without `"auto"` in likelihood and binarisation.
+
+    MNIST's digits are drawn black and white, which is what likelihoods of them are compared by;
+    for other pictures grey values are modelled as what they are, whole numbers from 0 to 255.
+
+    Args:
+        config: As asked for.
+        parts: The data.
+
+    Raises:
+        ValueError: A conditional model of pictures without labels.
+    """
+    if config.conditional and not parts.num_classes:
+        raise ValueError(
+            f"conditional=True, but {parts.dataset.name} has no classes: expected a sub-folder "
+            "for each of two or more classes, or conditional=False."
+        )
+    likelihood, binarization = config.likelihood, config.binarization
+    if likelihood == "auto":
+        drawn = parts.dataset.name == "mnist" if binarization == "auto" else binarization != "none"
+        likelihood = "bernoulli" if drawn else "discretized_logistic"
+    if binarization == "auto":
+        binarization = "dynamic" if likelihood == "bernoulli" else "none"
+    return dataclasses.replace(config, likelihood=likelihood, binarization=binarization)
+
+
+def open_run(
+    path: Path, parts: Parts, config: TrainConfig, *, source: str = "", overwrite: bool = False
+) -> Run:
+    """Makes a run folder; or opens the one that was begun there with the same data and settings.
+
+    Args:
+        path: The folder.
+        parts: The data.
+        config: As from `resolve`.
+        source: Where the data set can be read from again: its name, or its folder as seen from
+            `path`.
+        overwrite: Whether to replace a run that is there, and to begin anew in any case.
+
+    Raises:
+        ValueError: There is a finished run, or an unfinished one of other data or settings.
+    """
+    description = _describe(parts, config, source)
+    if not overwrite and _was_begun(path):
+        _refuse_other(Run.open(path), description)
+        return Run.open(path)
+    run = Run.create(path, overwrite=overwrite)
+    run.write_config(description)
+    return run
+
+
+def run_training(
+    run: Run,
+    parts: Parts,
+    config: TrainConfig,
+    *,
+    report: Report,
+    num_importance_samples: int = NUM_IMPORTANCE_SAMPLES,
+    num_scored: int = NUM_SCORED,
+) -> dict[str, Any]:
+    """Trains, judges on the test part, and writes it all into a run folder, metrics last.
+
+    A training that was cut off goes on from its checkpoint.
+
+    Args:
+        run: As from `open_run`.
+        parts: The data.
+        config: As from `resolve`.
+        report: Told how far it is.
+        num_importance_samples: For log p(x).
+        num_scored: Test images whose log p(x) is estimated, at most; the other numbers are for
+            all of them.
+
+    Returns:
+        What was written to `metrics.json`.
+    """
+    run.write_environment()
+    checkpoint = run.path / "checkpoint.npz"
+    trained = train(
+        _build(parts, config),
+        _told(parts, "train", config),
+        validation=_told(parts, "validation", config),
+        config=config,
+        checkpoint=checkpoint,
+        report=report,
+    )
+    trained_at = time.perf_counter()
+    _keep(run, trained)
+    before_test = time.perf_counter()
+    test = judged_part(parts.images["test"], config)
+    judged = _judge(trained, parts, test, (num_importance_samples, num_scored), report)
+    seconds = {**trained.seconds, "evaluate": time.perf_counter() - before_test}
+    labels = parts.labels["test"] if parts.labels else None
+    names = parts.dataset.class_names if parts.labels else ()
+    album.draw(run, trained, judged, test=(test, labels), class_names=names)
+    # A training that was continued brings the time of the runs before.
+    seconds["total"] = trained.seconds["training"] + time.perf_counter() - trained_at
+    metrics = {
+        **judged.to_dict(),
+        "epochs": trained.epochs,
+        "images_per_second": trained.images_per_second,
+        "seconds": seconds,
+        "protocol": {**_protocol(parts, trained), **judged.protocol},
+        "saved_model": _compare_saved_model(run, trained.model, test, labels),
+    }
+    run.write_metrics(metrics)
+    checkpoint.unlink(missing_ok=True)
+    return metrics
+
+
+def settings_of(run: Run) -> TrainConfig:
+    """The settings that a run was trained with, without `"auto"`.
+
+    Raises:
+        ValueError: It is no run of a variational autoencoder, or comes from a version with other
+            settings.
+    """
+    config = run.config
+    if config.get("kind") != "vae":
+        raise ValueError(f"{run.path} is a run of kind {config.get('kind')!r}: expected 'vae'.")
+    settings = dict(config["settings"])
+    fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
+    unknown = sorted(set(settings) - set(fields))
+    if unknown:
+        raise ValueError(
+            f"{run.path}: settings {unknown} are unknown to this version of Safelight."
+        )
+    for name, value in settings.items():
+        settings[name] = tuple(value) if isinstance(value, list) else value
+    return TrainConfig(**settings)
+
+
+def load_vae(run: Run) -> VAE:
+    """The run's model, in Keras' safe mode: it can execute nothing.
+
+    Raises:
+        ValueError: The run has none, or it cannot be read.
+    """
+    if not run.model_path.is_file():
+        raise ValueError(
+            f"{run.path} has no model.keras: its training did not finish; run it again."
+        )
+    # Keras calls whatever is no zip archive "not found".
+    if not zipfile.is_zipfile(run.model_path):
+        raise ValueError(f"{run.model_path} is damaged: expected the file that training wrote.")
+    try:
+        model = keras.saving.load_model(run.model_path, compile=False, safe_mode=True)
+    except Exception as error:
+        raise ValueError(f"{run.model_path} cannot be read as a Keras model: {error}") from error
+    if not isinstance(model, VAE):
+        raise ValueError(
+            f"{run.model_path} holds a {type(model).__name__}: expected a variational autoencoder."
+        )
+    return model
+
+
+def test_part(run: Run, dataset: ImageDataset) -> ImageDataset:
+    """The pictures of a data set that were the run's test part.
+
+    Raises:
+        ValueError: Some are not there any more.
+    """
+    wanted = set(run.config["split"]["digests"]["test"])
+    found = [digest[:_DIGEST_DIGITS] for digest in dataset.digests]
+    missing = wanted - set(found)
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of the {len(wanted)} test pictures of {run.path} are not in "
+            f"{dataset.name} any more: say what to judge on, `safelight vae evaluate RUN DATA`."
+        )
+    return dataset.subset([i for i, digest in enumerate(found) if digest in wanted])
+
+
+def unseen_part(run: Run, dataset: ImageDataset) -> tuple[ImageDataset, int]:
+    """The pictures of a data set that the run's model was neither trained nor chosen on.
+
+    Returns:
+        Them, and the number of pictures left out.
+
+    Raises:
+        ValueError: None remain.
+    """
+    digests = run.config["split"]["digests"]
+    seen = set(digests["train"]) | set(digests["validation"])
+    keep = [i for i, d in enumerate(dataset.digests) if d[:_DIGEST_DIGITS] not in seen]
+    if not keep:
+        raise ValueError(
+            f"all {len(dataset)} pictures of {dataset.name} were used to train {run.path}: "
+            "expected others, a number on these would say nothing."
+        )
+    return dataset.subset(keep), len(dataset) - len(keep)
+
+
+def judged_part(images: np.ndarray, config: TrainConfig) -> np.ndarray:
+    """Test images as the model knows pictures: drawn black and white if it was, statically."""
+    if config.binarization != "static":
+        return images
+    # Training and validation have the two seeds before it; no two parts share their draws.
+    return pictures.binarize(images, seed=config.seed + 2)
+
+
+def write_latents(
+    path: Path, dataset: ImageDataset, mean: np.ndarray, log_variance: np.ndarray
+) -> None:
+    """Writes q(z|x) of every picture into a file for other programs.
+
+    Args:
+        path: `.npz` gets arrays `mean`, `log_variance`, `files` and `labels` (names of classes,
+            empty without them); any other ending a CSV file with `file`, `label` and `mean_0`, ....
+        dataset: The pictures.
+        mean: `(n, latent_dim)`.
+        log_variance: `(n, latent_dim)`.
+    """
+    names = dataset.class_names or ("",)
+    labels = [names[label] for label in dataset.labels]
+    with atomic_path(path) as partial:
+        if path.suffix.lower() == ".npz":
+            # Through an open file, because NumPy adds an ending of its own to other names.
+            with partial.open("wb") as file:
+                np.savez(
+                    file,
+                    mean=mean,
+                    log_variance=log_variance,
+                    files=np.array(dataset.files),
+                    labels=np.array(labels),
+                )
+            return
+        with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as text:
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(["file", "label", *(f"mean_{i}" for i in range(mean.shape[1]))])
+            for row in zip(dataset.files, labels, mean.tolist(), strict=True):
+                writer.writerow([row[0], row[1], *(f"{x:.6g}" for x in row[2])])
+
+
+def _build(parts: Parts, config: TrainConfig) -> VAE:
+    return build_vae(
+        parts.image_shape,
+        config,
+        num_classes=parts.num_classes,
+        mean_picture=parts.images["train"].mean(axis=0) / 255,
+    )
+
+
+def _told(parts: Parts, name: str, config: TrainConfig) -> Any:
+    """Images of a part, with their labels if the model is told them."""
+    images = parts.images[name]
+    return (images, parts.labels[name]) if config.conditional and parts.labels else images
+
+
+def _keep(run: Run, trained: TrainedVAE) -> None:
+    with atomic_path(run.model_path) as path:
+        trained.model.save(path)
+    run.write_history(trained.history)
+    with atomic_path(run.path / "history_kl.npy") as path:
+        np.save(path, trained.history_kl)
+
+
+def _judge(
+    trained: TrainedVAE,
+    parts: Parts,
+    test: np.ndarray,
+    effort: tuple[int, int],
+    report: Report,
+) -> VAEReport:
+    """All numbers on all test images, but log p(x), which takes longest, on some."""
+    num_importance_samples, num_scored = effort
+    data: Any = test
+    known = None
+    if parts.labels:
+        data, known = (test, parts.labels["test"]), (parts.images["train"], parts.labels["train"])
+    seed = trained.config.seed
+    judged = evaluate(trained.model, data, train=known, num_importance_samples=0, seed=seed)
+    scored = evaluate(
+        trained.model,
+        data,
+        num_importance_samples=num_importance_samples,
+        num_images=min(num_scored, len(test)),
+        seed=seed,
+        progress=lambda done, total: report("evaluating", done, total, "log p(x)"),
+    )
+    protocol = {**judged.protocol, "log_likelihood": scored.protocol["log_likelihood"]}
+    return dataclasses.replace(
+        judged, log_likelihood=scored.log_likelihood, estimate=scored.estimate, protocol=protocol
+    )
+
+
+def _compare_saved_model(
+    run: Run, model: VAE, test: np.ndarray, labels: np.ndarray | None
+) -> dict[str, float | int]:
+    """How far what the saved model makes of pictures is from what the judged one makes of them."""
+    few = test[:_PARITY_IMAGES]
+    told = labels[:_PARITY_IMAGES] if labels is not None and model.num_classes else None
+    saved, judged = (each.reconstruct(few, told) for each in (load_vae(run), model))
+    return {"num_images": len(few), "max_difference": float(np.abs(saved - judged).max())}
+
+
+def _describe(parts: Parts, config: TrainConfig, source: str) -> dict[str, Any]:
+    dataset, splits = parts.dataset, parts.splits
+    of_part = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    return {
+        "kind": "vae",
+        "dataset": {
+            "name": dataset.name,
+            "source": source,
+            "fingerprint": dataset.fingerprint,
+            "num_images": len(dataset),
+            "class_names": list(dataset.class_names) if parts.labels else [],
+            "problems": [str(problem) for problem in dataset.problems],
+            "duplicates": len(dataset.duplicates),
+        },
+        "split": {
+            "strategy": splits.strategy,
+            "seed": splits.seed,
+            # Enough of each digest to tell, later, which pictures the model has seen.
+            "digests": {
+                name: [digest[:_DIGEST_DIGITS] for digest in part.digests]
+                for name, part in of_part.items()
+            },
+        },
+        "image_shape": parts.image_shape,
+        "settings": dataclasses.asdict(config),
+    }
+
+
+def _was_begun(path: Path) -> bool:
+    names = ("config.json", "checkpoint.npz")
+    return all((path / n).is_file() for n in names) and not (path / "metrics.json").exists()
+
+
+def _refuse_other(run: Run, description: Mapping[str, Any]) -> None:
+    """Lets an unfinished run be continued by its own data and settings only."""
+    found, wanted = run.config, json.loads(to_json(description))
+    differing = [name for name in wanted if found.get(name) != wanted[name]]
+    if not differing:
+        return
+    before, now = (dict(each.get("settings") or {}) for each in (found, wanted))
+    words = [
+        f"{name} {before.get(name)} instead of {now[name]}"
+        for name in now
+        if before.get(name) != now[name]
+    ]
+    what = ", ".join(words) or "other data or another split"
+    raise ValueError(
+        f"{run.path}: holds an unfinished run with {what}; the same command as before continues "
+        "it, --overwrite begins anew, another --output leaves it alone."
+    )
+
+
+def _protocol(parts: Parts, trained: TrainedVAE) -> dict[str, Any]:
+    """What a reader needs to know to trust or repeat the numbers."""
+    config, splits = trained.config, parts.splits
+    return {
+        "dataset": parts.dataset.name,
+        "dataset_fingerprint": parts.dataset.fingerprint,
+        "split": splits.strategy,
+        "num_train": len(splits.train),
+        "num_validation": len(splits.validation),
+        "num_test": len(splits.test),
+        "image_shape": parts.image_shape,
+        "likelihood": config.likelihood,
+        "binarization": config.binarization,
+        "interrupted": trained.interrupted,
+    }

@@ -1,0 +1,498 @@
+"""The variational autoencoder: an encoder, a decoder, and what lies between, as one Keras model.
+
+    model = build_vae((28, 28, 1), TrainConfig(latent_dim=20))
+    model.compile(keras.optimizers.Adam(1e-3))
+    model.fit(images, epochs=20, batch_size=128)  # uint8 (num_images, 28, 28, 1)
+    pictures = model.sample(64, seed=1)
+
+Variants are arguments, not subclasses. Raw uint8 images go in, integer labels beside them where the
+model is conditional; all values are in nats per image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict, Unpack
+
+import keras
+import numpy as np
+from keras import ops
+
+from safelight.vae import likelihoods, networks, objectives, priors
+from safelight.vae.config import TrainConfig
+
+LOGS = ("elbo", "reconstruction", "kl")
+_BATCH_SIZE = 500
+
+
+class Options(TypedDict, total=False):
+    """What is trained for; see `VAE`."""
+
+    beta: float
+    num_samples: int
+    free_bits: float
+
+
+@keras.saving.register_keras_serializable(package="safelight")
+class VAE(keras.Model):
+    """A variational autoencoder (Kingma & Welling 2014, arXiv 1312.6114; Rezende et al. 2014).
+
+    `compile(optimizer)` and `fit(images)`, or `fit((images, labels))`, train it; the loss is
+    `objective`. Who writes a loop of his own calls `prepare`, `terms` and `objective`: pure
+    `keras.ops`, so they can be traced by `tf.function(jit_compile=True)` and, inside a
+    `keras.StatelessScope` or through `stateless_call`, by `jax.jit` and `jax.lax.scan`. All their
+    state is in `variables`: the weights, `kl_weight`, and `seed_generator.state` of the two
+    generators in `seed_generators`, from which all randomness comes.
+
+    Args:
+        encoder: From float images in [0, 1] (and one-hot labels) to `[mean, log_variance]`; as from
+            `build_encoder`.
+        decoder: From z (and one-hot labels) to the location; as from `build_decoder`.
+        likelihood: p(x|z), a name in `LIKELIHOODS`.
+        binarization: `"dynamic"` draws black and white pixels, each time anew, with the grey value
+            as probability of white; `"none"` keeps grey values. `None`: dynamic for Bernoulli, none
+            for the others.
+        prior: p(z), a layer as in `safelight.vae.priors`; `None` for the standard normal.
+        seed: Of the noise.
+        name: The model's.
+        **options: `beta` (default 1) weighs the KL divergence in the loss (Higgins et al. 2017).
+            `num_samples` (1) is k of the importance-weighted bound (Burda et al. 2016).
+            `free_bits` (0) are nats per unit that the KL divergence does not punish (Kingma et al.
+            2016).
+
+    Attributes:
+        image_shape: `(height, width, channels)`.
+        latent_dim: Number of latent units.
+        num_classes: Number of labels, 0 if the model is unconditional.
+        likelihood: The row of `LIKELIHOODS`.
+        kl_weight: Variable, 1 but during warm-up; multiplies beta.
+        log_scale: Variable `(channels,)`, or `None` where the likelihood has no scale.
+        seed_generators: That of the pixels' draws and that of the latents' noise.
+
+    Raises:
+        ValueError: Networks that do not fit together, or options that exclude each other.
+    """
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        decoder: keras.Model,
+        *,
+        likelihood: str = "bernoulli",
+        binarization: str | None = None,
+        prior: keras.layers.Layer | None = None,
+        seed: int = 0,
+        name: str = "vae",
+        **options: Unpack[Options],
+    ) -> None:
+        # Sums are float32 under any policy; encoder and decoder have policies of their own.
+        super().__init__(name=name, dtype="float32")
+        self.encoder, self.decoder = encoder, decoder
+        self.image_shape, self.latent_dim, self.num_classes = networks.sizes(encoder, decoder)
+        self.likelihood = likelihoods.find_likelihood(likelihood)
+        self.binarization = likelihoods.find_binarization(binarization, likelihood)
+        self.prior = priors.find_prior("normal") if prior is None else prior
+        self.seed = seed
+        self._set_options(**options)
+        pixel_seed, latent_seed = np.random.SeedSequence(seed).generate_state(2) >> 1
+        self.pixel_noise = keras.random.SeedGenerator(int(pixel_seed))
+        self.sampling = networks.Sampling(seed=int(latent_seed), name="sampling")
+        self._add_variables()
+        self.built = True
+
+    def _set_options(
+        self, *, beta: float = 1.0, num_samples: int = 1, free_bits: float = 0.0
+    ) -> None:
+        if num_samples < 1 or beta < 0 or free_bits < 0:
+            raise ValueError(
+                f"num_samples={num_samples}, beta={beta}, free_bits={free_bits}: expected at least "
+                "1 sample, and no negative number."
+            )
+        if num_samples > 1 and (beta != 1 or free_bits):
+            raise ValueError(
+                f"num_samples={num_samples} with beta={beta} and free_bits={free_bits}: the "
+                "importance-weighted bound has no KL term to weigh; expected beta=1 and "
+                "free_bits=0, or num_samples=1."
+            )
+        unit = ops.zeros((1, 1))
+        if free_bits and self.prior.kl_per_unit(unit, unit) is None:
+            raise ValueError(
+                f"free_bits={free_bits} with a prior whose KL divergence has no closed form: "
+                "there is nothing to count per unit; expected free_bits=0."
+            )
+        self.beta, self.num_samples, self.free_bits = beta, num_samples, free_bits
+
+    def _add_variables(self) -> None:
+        self.kl_weight = self.add_weight(
+            name="kl_weight", shape=(), initializer="ones", trainable=False
+        )
+        row = self.likelihood
+        self.log_scale = None
+        if row.has_scale:
+            self.log_scale = self.add_weight(
+                name="log_scale",
+                shape=self.image_shape[-1:],
+                initializer=keras.initializers.Constant(row.initial_log_scale),
+                trainable=row.scale_trainable,
+            )
+        self._trackers = [keras.metrics.Mean(name=name) for name in LOGS]
+
+    @property
+    def seed_generators(self) -> tuple[keras.random.SeedGenerator, keras.random.SeedGenerator]:
+        """The generators of the pixels' draws and of the latents' noise, in this order."""
+        return self.pixel_noise, self.sampling.seed_generator
+
+    # What is trained for.
+
+    def prepare(self, images: Any, *, seed: Any = None) -> Any:
+        """Raw images to what is modelled: float32 in [0, 1], drawn black or white if dynamic.
+
+        Args:
+            images: `(batch, height, width, channels)` uint8.
+            seed: An integer or a `SeedGenerator`; `None` for the model's own.
+        """
+        x = ops.cast(images, "float32") / 255.0
+        if self.binarization == "none":
+            return x
+        seed = self.pixel_noise if seed is None else seed
+        draws = keras.random.uniform(ops.shape(x), dtype="float32", seed=seed)
+        return ops.cast(draws < x, "float32")
+
+    def terms(
+        self, x: Any, labels: Any = None, num_samples: int = 1, **draw: Any
+    ) -> dict[str, Any]:
+        """Everything that bounds on log p(x) are made of.
+
+        Args:
+            x: `(batch, height, width, channels)` float32 in [0, 1], as from `prepare`.
+            labels: `(batch,)` integers if the model is conditional.
+            num_samples: Draws of z for each image; the encoder runs once.
+            **draw: `seed` or `noise`, as in `Sampling`; without, the model's own noise.
+
+        Returns:
+            In nats per image, float32: `log_likelihood` and `log_weights` `(samples, batch)`; `kl`
+            `(batch,)`; `kl_per_unit` `(batch, latent_dim)`, or `None` if the prior has no closed
+            form; and `mean`, `log_variance` `(batch, latent_dim)`.
+        """
+        x, labels = ops.convert_to_tensor(x, "float32"), self._one_hot(labels)
+        outputs = self.encoder(x if labels is None else [x, labels])
+        mean, log_variance = (ops.cast(output, "float32") for output in outputs)
+        axis = None if num_samples == 1 else num_samples
+        z = self.sampling((mean, log_variance), num_samples=axis, **draw)
+        location = self._locate(z, labels, num_samples)
+        log_likelihood = self.likelihood.log_likelihood(x, location, self.log_scale)
+        log_prior = self.prior.log_density(z)
+        log_posterior = objectives.normal_log_density(z, mean, log_variance)
+        weights = objectives.log_importance_weights(log_likelihood, log_prior, log_posterior)
+        shape = (num_samples, -1)
+        kl_per_unit = self.prior.kl_per_unit(mean, log_variance)
+        if kl_per_unit is None:
+            kl = ops.mean(ops.reshape(log_posterior - log_prior, shape), axis=0)
+        else:
+            kl = ops.sum(kl_per_unit, axis=-1)
+        return {
+            "log_likelihood": ops.reshape(log_likelihood, shape),
+            "log_weights": ops.reshape(weights, shape),
+            "kl": kl,
+            "kl_per_unit": kl_per_unit,
+            "mean": mean,
+            "log_variance": log_variance,
+        }
+
+    def _one_hot(self, labels: Any) -> Any:
+        if labels is not None and not self.num_classes:
+            raise ValueError(
+                "labels were passed to an unconditional model: leave them out, or build it with "
+                "num_classes and conditional=True."
+            )
+        if labels is None and self.num_classes:
+            raise ValueError(
+                f"labels are missing: expected an integer from 0 to {self.num_classes - 1} for "
+                "each image, as this model is conditional; fit takes (images, labels)."
+            )
+        return None if labels is None else ops.one_hot(labels, self.num_classes)
+
+    def _locate(self, z: Any, labels: Any, num_samples: int) -> Any:
+        """The decoder's output for z with an axis of samples, or without one if there is one."""
+        if num_samples > 1:
+            z = ops.reshape(z, (-1, self.latent_dim))
+            labels = None if labels is None else ops.tile(labels, (num_samples, 1))
+        location = self.decoder(z if labels is None else [z, labels])
+        location = ops.cast(location, "float32")
+        if num_samples > 1:
+            location = ops.reshape(location, (num_samples, -1, *self.image_shape))
+        return location
+
+    def objective(self, terms: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The loss of a batch and what it is made of, averaged over images only.
+
+        Args:
+            terms: As from `terms`, with the model's `num_samples`.
+
+        Returns:
+            The loss, -(reconstruction - beta * kl_weight * KL) with free bits, or with
+            `num_samples` > 1 minus the importance-weighted bound; and `elbo`, `reconstruction` (the
+            mean log-likelihood) and `kl`, with elbo = reconstruction - kl whatever the loss weighs.
+            Scalars, nats per image.
+        """
+        reconstruction, kl = ops.mean(terms["log_likelihood"]), ops.mean(terms["kl"])
+        logs = {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
+        if self.num_samples > 1:
+            return -ops.mean(self._weighted_bound(terms)), logs
+        if self.free_bits:
+            kl = objectives.apply_free_bits(terms["kl_per_unit"], self.free_bits)
+        return -objectives.elbo(reconstruction, kl, self.beta * self.kl_weight), logs
+
+    def _weighted_bound(self, terms: dict[str, Any]) -> Any:
+        log_likelihood = terms["log_likelihood"]
+        # During warm-up log p(z) - log q(z|x) counts less, as the KL divergence does.
+        ratio = terms["log_weights"] - log_likelihood
+        return objectives.importance_weighted_bound(log_likelihood + self.kl_weight * ratio)
+
+    def call(self, inputs: Any, training: bool | None = None) -> dict[str, Any]:
+        """`terms` of raw images, or of `(images, labels)`, with the model's `num_samples`."""
+        images, labels = inputs if isinstance(inputs, tuple | list) else (inputs, None)
+        self._check_images(images)
+        return self.terms(self.prepare(images), labels, self.num_samples)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """The `objective` of `y_pred`, which `call` gave; `y` and `sample_weight` are refused."""
+        if y is not None or sample_weight is not None:
+            raise ValueError(
+                "y or sample_weight was passed: a VAE learns from pictures alone; expected "
+                "fit(images), or fit((images, labels)) if it is conditional."
+            )
+        loss, logs = self.objective(y_pred)
+        num_images = ops.shape(y_pred["mean"])[0]
+        for tracker in self._trackers:
+            tracker.update_state(logs[tracker.name], sample_weight=num_images)
+        return loss
+
+    # What it is used for: NumPy in, NumPy out.
+
+    def encode(
+        self, images: Any, labels: Any = None, *, batch_size: int = _BATCH_SIZE
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and log variance of q(z|x), `(num_images, latent_dim)` each.
+
+        Grey values are fed as they are, without a draw: the same image, the same answer.
+
+        Args:
+            images: `(num_images, height, width, channels)` uint8.
+            labels: `(num_images,)` integers if the model is conditional.
+            batch_size: Images at a time.
+
+        Raises:
+            ValueError: Images or labels of another dtype, shape or range.
+        """
+
+        def encode(images: Any, labels: Any) -> list:
+            x, labels = ops.cast(images, "float32") / 255.0, self._one_hot(labels)
+            return list(self.encoder(x if labels is None else [x, labels]))
+
+        images = self._check_images(images)
+        mean, log_variance = self._in_batches(encode, images, labels, batch_size)
+        return mean, log_variance
+
+    def decode(self, z: Any, labels: Any = None, *, batch_size: int = _BATCH_SIZE) -> np.ndarray:
+        """The expected pictures given z, float32 `(num, height, width, channels)` in [0, 1].
+
+        Args:
+            z: `(num, latent_dim)`.
+            labels: `(num,)` integers if the model is conditional.
+            batch_size: Pictures at a time.
+
+        Raises:
+            ValueError: Latents or labels of another shape.
+        """
+
+        def decode(z: Any, labels: Any) -> list:
+            return [self.likelihood.mean(self._locate(z, self._one_hot(labels), 1))]
+
+        z = np.asarray(z, "float32")
+        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+            raise ValueError(f"z has shape {z.shape}: expected (num, {self.latent_dim}).")
+        return self._in_batches(decode, z, labels, batch_size)[0]
+
+    def reconstruct(
+        self, images: Any, labels: Any = None, *, batch_size: int = _BATCH_SIZE
+    ) -> np.ndarray:
+        """The expected pictures at the mean of q(z|x): `decode` of `encode`."""
+        mean, _ = self.encode(images, labels, batch_size=batch_size)
+        return self.decode(mean, labels, batch_size=batch_size)
+
+    def sample(
+        self, num: int, *, labels: Any = None, seed: int = 0, temperature: float = 1.0
+    ) -> np.ndarray:
+        """New pictures: the expected ones at z drawn from the prior.
+
+        Args:
+            num: How many.
+            labels: `(num,)` integers if the model is conditional.
+            seed: Of the draw.
+            temperature: Factor of z; below 1 pictures are more typical and less varied.
+
+        Returns:
+            float32 `(num, height, width, channels)` in [0, 1].
+        """
+        z = self.prior.sample((num, self.latent_dim), seed)
+        return self.decode(temperature * ops.convert_to_numpy(z), labels)
+
+    def elbo(
+        self, images: Any, labels: Any = None, *, seed: int = 0, batch_size: int = _BATCH_SIZE
+    ) -> dict[str, np.ndarray]:
+        """The ELBO of each image and its parts, from one draw of z, with KL in closed form.
+
+        Weights of the training objective (beta, free bits, warm-up) play no part.
+
+        Args:
+            images: `(num_images, height, width, channels)` uint8; drawn black or white first where
+                the model does so.
+            labels: `(num_images,)` integers if the model is conditional.
+            seed: Of the draws; the training's own noise is not touched.
+            batch_size: Images at a time.
+
+        Returns:
+            `elbo`, `reconstruction` and `kl`, `(num_images,)` each, nats.
+        """
+        generator = keras.random.SeedGenerator(seed)
+
+        def terms(images: Any, labels: Any) -> list:
+            found = self.terms(self.prepare(images, seed=generator), labels, seed=generator)
+            return [found["log_likelihood"][0], found["kl"]]
+
+        images = self._check_images(images)
+        reconstruction, kl = self._in_batches(terms, images, labels, batch_size)
+        return {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
+
+    def _in_batches(
+        self, function: Callable[..., list], rows: np.ndarray, labels: Any, batch_size: int
+    ) -> list[np.ndarray]:
+        """The outputs of `function(rows, labels)`, put together."""
+        labels = self._check_labels(labels, len(rows))
+        parts = []
+        for start in range(0, len(rows), batch_size):
+            batch = slice(start, start + batch_size)
+            told = None if labels is None else ops.convert_to_tensor(labels[batch])
+            outputs = function(ops.convert_to_tensor(rows[batch]), told)
+            parts.append([ops.convert_to_numpy(output) for output in outputs])
+        if not parts:
+            raise ValueError("no rows were passed: expected at least one.")
+        return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+    def _check_images(self, images: Any) -> Any:
+        images = images if hasattr(images, "dtype") else np.asarray(images)
+        dtype, shape = keras.backend.standardize_dtype(images.dtype), tuple(images.shape)
+        if dtype != "uint8" or len(shape) != 4 or shape[1:] != self.image_shape:
+            raise ValueError(
+                f"images have dtype {dtype} and shape {shape}: expected uint8, 0 to 255, and "
+                f"{('num_images', *self.image_shape)}. Scale values in [0, 1] by 255 and round; "
+                "resize other sizes, and give grey pictures an axis for their one channel."
+            )
+        return images
+
+    def _check_labels(self, labels: Any, num: int) -> np.ndarray | None:
+        if labels is None or not self.num_classes:
+            return labels
+        labels = np.asarray(labels)
+        known = labels.dtype.kind in "iu" and labels.shape == (num,)
+        if not known or not np.all((labels >= 0) & (labels < self.num_classes)):
+            raise ValueError(
+                f"labels have dtype {labels.dtype} and shape {labels.shape}: expected {num} "
+                f"integers from 0 to {self.num_classes - 1}."
+            )
+        return labels
+
+    def get_config(self) -> dict[str, Any]:
+        parts = {name: getattr(self, name) for name in ("encoder", "decoder", "prior")}
+        return {
+            **{name: keras.saving.serialize_keras_object(part) for name, part in parts.items()},
+            "likelihood": self.likelihood.name,
+            "binarization": self.binarization,
+            "seed": self.seed,
+            "beta": self.beta,
+            "num_samples": self.num_samples,
+            "free_bits": self.free_bits,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> VAE:
+        """The model of a `get_config`, with new weights."""
+        parts = {
+            name: keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
+            for name in ("encoder", "decoder", "prior")
+        }
+        return cls(**{**config, **parts})
+
+
+def build_vae(
+    image_shape: Sequence[int],
+    config: TrainConfig,
+    *,
+    num_classes: int = 0,
+    mean_picture: np.ndarray | None = None,
+) -> VAE:
+    """A model with new weights, as a configuration says.
+
+    Where it says `"auto"`, pictures of one channel get the Bernoulli likelihood with dynamic
+    binarisation, others the discretised logistic; the precision is Keras' global policy.
+
+    Args:
+        image_shape: `(height, width, channels)`.
+        config: The settings. `binarization="static"` is the data's business: the model takes them
+            as they come.
+        num_classes: Number of labels; used if `config.conditional`.
+        mean_picture: The training images' mean, `image_shape`, values in [0, 1]: where the decoder
+            starts.
+
+    Raises:
+        ValueError: A conditional model without labels, or a mean picture in other units.
+    """
+    if config.conditional and num_classes < 1:
+        raise ValueError(
+            f"conditional=True with num_classes={num_classes}: expected the number of labels. "
+            "Pass labelled images, or conditional=False."
+        )
+    likelihood = config.likelihood
+    if likelihood == "auto":
+        likelihood = "bernoulli" if image_shape[-1] == 1 else "discretized_logistic"
+    binarization = {"auto": None, "static": "none"}.get(config.binarization, config.binarization)
+    options: dict[str, Any] = {
+        "architecture": config.architecture,
+        "hidden_units": config.hidden_units,
+        "num_classes": num_classes if config.conditional else 0,
+        "dtype": {"auto": None, "bfloat16": "mixed_bfloat16"}.get(config.precision, "float32"),
+    }
+    keras.utils.set_random_seed(config.seed)
+    location = _initial_location(likelihood, mean_picture)
+    return VAE(
+        networks.build_encoder(image_shape, config.latent_dim, **options),
+        networks.build_decoder(
+            image_shape, config.latent_dim, initial_location=location, **options
+        ),
+        likelihood=likelihood,
+        binarization=binarization,
+        seed=config.seed,
+        beta=config.beta,
+        num_samples=config.num_samples,
+        free_bits=config.free_bits,
+    )
+
+
+def _initial_location(likelihood: str, mean_picture: np.ndarray | None) -> np.ndarray | None:
+    if mean_picture is None:
+        return None
+    if not 0 <= np.min(mean_picture) <= np.max(mean_picture) <= 1:
+        raise ValueError(
+            f"mean_picture has values from {np.min(mean_picture)} to {np.max(mean_picture)}: "
+            "expected 0 to 1. Divide the mean of uint8 images by 255."
+        )
+    return likelihoods.find_likelihood(likelihood).initial_location(mean_picture)

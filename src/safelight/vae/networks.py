@@ -1,0 +1,283 @@
+"""Encoders, decoders, and the reparameterization between them.
+
+Plain functional Keras models: one's own may take their place, with the same inputs and outputs. The
+products may be in bfloat16 (`dtype="mixed_bfloat16"`); what likelihood and KL divergence are
+computed from is always float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+# tanh: the networks of Burda et al. 2016, smooth and without dead units. ReLU: cheaper, and usual
+# in convolutional networks.
+ACTIVATIONS = {"dense": "tanh", "conv": "relu"}
+HIDDEN_UNITS = {"dense": (300, 300), "conv": (32, 64)}
+# Between the convolutions and the latents stands one dense layer.
+CONV_DENSE_UNITS = 256
+# A multiple of the stride: each output pixel of the decoder then gets equally many contributions,
+# without the chequered pattern of other sizes (Odena et al. 2016).
+_KERNEL_SIZE, _STRIDE = 4, 2
+
+
+@keras.saving.register_keras_serializable(package="safelight")
+class Sampling(layers.Layer):
+    """Draws z from N(mean, exp(log_variance)) so that gradients pass through the draw.
+
+    z = mean + exp(log_variance / 2) * noise, with noise from N(0, 1): Kingma & Welling 2014 (arXiv
+    1312.6114), section 2.4; docs/theory/elbo.md.
+
+    Args:
+        seed: Of the noise. The stream's place is in `seed_generator.state`, which is not saved with
+            the model.
+    """
+
+    def __init__(self, *, seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.built = True
+
+    def call(
+        self,
+        inputs: tuple[Any, Any],
+        num_samples: int | None = None,
+        seed: Any = None,
+        noise: Any = None,
+    ) -> Any:
+        """Mean and log variance, `(batch, latent_dim)` each, to draws.
+
+        Args:
+            inputs: `(mean, log_variance)`.
+            num_samples: Draws for each row; `None` for one, without an axis of its own.
+            seed: An integer or a `SeedGenerator` in place of the layer's own.
+            noise: Draws from N(0, 1) of the result's shape, in place of the layer's.
+
+        Returns:
+            `(batch, latent_dim)`, or `(num_samples, batch, latent_dim)`.
+        """
+        mean, log_variance = inputs
+        shape = tuple(ops.shape(mean))
+        shape = shape if num_samples is None else (num_samples, *shape)
+        if noise is None:
+            seed = self.seed_generator if seed is None else seed
+            noise = keras.random.normal(shape, dtype="float32", seed=seed)
+        return mean + ops.exp(0.5 * log_variance) * noise
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(package="safelight")
+class PictureBias(layers.Layer):
+    """Adds a learned number to each pixel and channel, in float32 whatever the precision before.
+
+    It starts at the data's mean, so that the network before it learns only what differs. Input:
+    `(batch, height, width, channels)`; output: the same, float32.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
+
+    def build(self, input_shape: tuple) -> None:
+        self.bias = self.add_weight(name="bias", shape=input_shape[1:], initializer="zeros")
+
+    def call(self, inputs: Any) -> Any:
+        return inputs + self.bias  # a float32 layer: Keras has cast the inputs
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return input_shape
+
+
+def build_encoder(
+    image_shape: Sequence[int],
+    latent_dim: int,
+    *,
+    architecture: str = "dense",
+    hidden_units: Sequence[int] = (),
+    num_classes: int = 0,
+    dtype: Any = None,
+) -> keras.Model:
+    """A network from pictures to the parameters of q(z|x).
+
+    Args:
+        image_shape: `(height, width, channels)`, any size.
+        latent_dim: Number of latent units.
+        architecture: `"dense"`, or `"conv"`: convolutions, then one dense layer of 256 units.
+        hidden_units: Widths of the dense layers, or filters of the convolutions, each of which
+            halves the size; empty for (300, 300) or (32, 64).
+        num_classes: If positive, a second input takes labels, one-hot.
+        dtype: Policy of the hidden layers, such as `"mixed_bfloat16"`; `None` for Keras' global
+            one.
+
+    Returns:
+        A model from float images in [0, 1] `(batch, height, width, channels)`, or from `[images,
+        labels (batch, num_classes)]`, to float32 `[mean, log_variance]`, `(batch, latent_dim)`
+        each.
+
+    Raises:
+        ValueError: An unknown architecture or an impossible size.
+    """
+    _check(image_shape, latent_dim, architecture, num_classes)
+    hidden_units = tuple(hidden_units) or HIDDEN_UNITS[architecture]
+    activation = ACTIVATIONS[architecture]
+    images = keras.Input(tuple(image_shape), name="images")
+    x = images
+    if architecture == "conv":
+        for i, filters in enumerate(hidden_units):
+            convolution = _strided(layers.Conv2D, filters, activation, f"conv_{i}", dtype)
+            x = convolution(x)
+        hidden_units = (CONV_DENSE_UNITS,)
+    x = layers.Flatten(data_format="channels_last", name="flatten", dtype=dtype)(x)
+    x, inputs = _with_labels(x, images, num_classes, dtype)
+    for i, units in enumerate(hidden_units):
+        x = layers.Dense(units, activation, name=f"hidden_{i}", dtype=dtype)(x)
+    # Narrow, so float32 costs next to nothing here.
+    heads = [
+        layers.Dense(latent_dim, name=name, dtype="float32")(x) for name in ("mean", "log_variance")
+    ]
+    return keras.Model(inputs, heads, name="encoder")
+
+
+def build_decoder(
+    image_shape: Sequence[int],
+    latent_dim: int,
+    *,
+    architecture: str = "dense",
+    hidden_units: Sequence[int] = (),
+    num_classes: int = 0,
+    initial_location: np.ndarray | None = None,
+    dtype: Any = None,
+) -> keras.Model:
+    """A network from latents to the location of p(x|z), the encoder's mirror image.
+
+    Args:
+        image_shape: `(height, width, channels)`, any size; strided convolutions make at least that
+            many pixels, and the surplus is cropped.
+        latent_dim: Number of latent units.
+        architecture: As in `build_encoder`.
+        hidden_units: The encoder's: they are taken in reverse order.
+        num_classes: If positive, a second input takes labels, one-hot.
+        initial_location: Bias of the output, `image_shape`; as from
+            `Likelihood.initial_location(mean_picture)`.
+        dtype: As in `build_encoder`; the bias is added in float32.
+
+    Returns:
+        A model from z `(batch, latent_dim)`, or from `[z, labels (batch, num_classes)]`, to float32
+        `(batch, height, width, channels)`.
+
+    Raises:
+        ValueError: An unknown architecture, an impossible size, or an initial location of another
+            shape.
+    """
+    _check(image_shape, latent_dim, architecture, num_classes)
+    hidden_units = tuple(reversed(tuple(hidden_units) or HIDDEN_UNITS[architecture]))
+    z = keras.Input((latent_dim,), name="z")
+    x, inputs = _with_labels(z, z, num_classes, dtype)
+    grow = _grow_convolutional if architecture == "conv" else _grow_dense
+    x = grow(x, tuple(image_shape), hidden_units, dtype)
+    bias = PictureBias(name="location")
+    outputs = bias(x)
+    if initial_location is not None:
+        if np.shape(initial_location) != tuple(image_shape):
+            raise ValueError(
+                f"initial_location has shape {np.shape(initial_location)}: expected one number for "
+                f"each pixel and channel, {tuple(image_shape)}."
+            )
+        bias.set_weights([np.asarray(initial_location, "float32")])
+    return keras.Model(inputs, outputs, name="decoder")
+
+
+def _grow_dense(x: Any, image_shape: tuple, hidden_units: tuple[int, ...], dtype: Any) -> Any:
+    for i, units in enumerate(hidden_units):
+        x = layers.Dense(units, ACTIVATIONS["dense"], name=f"hidden_{i}", dtype=dtype)(x)
+    x = layers.Dense(math.prod(image_shape), use_bias=False, name="pixels", dtype=dtype)(x)
+    return layers.Reshape(image_shape, name="picture", dtype=dtype)(x)
+
+
+def _grow_convolutional(x: Any, image_shape: tuple, filters: tuple[int, ...], dtype: Any) -> Any:
+    height, width, channels = image_shape
+    activation = ACTIVATIONS["conv"]
+    factor = _STRIDE ** len(filters)
+    rows, columns = math.ceil(height / factor), math.ceil(width / factor)
+    x = layers.Dense(CONV_DENSE_UNITS, activation, name="hidden_0", dtype=dtype)(x)
+    x = layers.Dense(rows * columns * filters[0], activation, name="hidden_1", dtype=dtype)(x)
+    x = layers.Reshape((rows, columns, filters[0]), name="reshape", dtype=dtype)(x)
+    for i, number in enumerate(filters[1:]):
+        x = _strided(layers.Conv2DTranspose, number, activation, f"conv_{i}", dtype)(x)
+    x = _strided(layers.Conv2DTranspose, channels, None, "pixels", dtype)(x)
+    surplus = ((0, rows * factor - height), (0, columns * factor - width))
+    return layers.Cropping2D(surplus, "channels_last", name="picture", dtype=dtype)(x)
+
+
+def _strided(
+    kind: type[layers.Layer], filters: int, activation: str | None, name: str, dtype: Any
+) -> layers.Layer:
+    return kind(
+        filters,
+        _KERNEL_SIZE,
+        strides=_STRIDE,
+        padding="same",
+        data_format="channels_last",
+        activation=activation,
+        use_bias=activation is not None,  # PictureBias is the output's
+        name=name,
+        dtype=dtype,
+    )
+
+
+def _with_labels(x: Any, first: Any, num_classes: int, dtype: Any) -> tuple[Any, Any]:
+    """`x` beside one-hot labels, and the inputs of the model."""
+    if not num_classes:
+        return x, first
+    labels = keras.Input((num_classes,), name="labels")
+    return layers.Concatenate(name="with_labels", dtype=dtype)([x, labels]), [first, labels]
+
+
+def _check(
+    image_shape: Sequence[int], latent_dim: int, architecture: str, num_classes: int
+) -> None:
+    if len(tuple(image_shape)) != 3 or min(image_shape) < 1:
+        raise ValueError(
+            f"image_shape={tuple(image_shape)}: expected (height, width, channels), at least 1 "
+            "each."
+        )
+    if latent_dim < 1:
+        raise ValueError(f"latent_dim={latent_dim}: expected at least 1.")
+    if num_classes < 0:
+        raise ValueError(f"num_classes={num_classes}: expected 0, or the number of labels.")
+    if architecture not in HIDDEN_UNITS:
+        raise ValueError(
+            f"architecture={architecture!r}: expected one of {', '.join(HIDDEN_UNITS)}."
+        )
+
+
+def sizes(encoder: keras.Model, decoder: keras.Model) -> tuple[tuple[int, ...], int, int]:
+    """Image shape, number of latent units, and of classes (0 if unconditional).
+
+    Raises:
+        ValueError: Encoder and decoder do not agree on them.
+    """
+
+    def classes(network: keras.Model) -> int:
+        return network.inputs[1].shape[-1] if len(network.inputs) > 1 else 0
+
+    image_shape, latent_dim = encoder.inputs[0].shape[1:], decoder.inputs[0].shape[-1]
+    found = {
+        "latents": ([output.shape[1:] for output in encoder.outputs], [(latent_dim,)] * 2),
+        "pictures": (decoder.outputs[0].shape[1:], image_shape),
+        "labels": (classes(encoder), classes(decoder)),
+    }
+    for what, (first, second) in found.items():
+        if first != second:
+            raise ValueError(
+                f"encoder and decoder do not agree on the {what}: {first} and {second}. Build both "
+                "with the same image_shape, latent_dim and num_classes."
+            )
+    return tuple(image_shape), latent_dim, classes(encoder)

@@ -1,0 +1,495 @@
+"""Training a variational autoencoder: epochs until the time is up, resumed to the bit after a kill.
+
+    trained = train(model, images, validation=held_out, config=TrainConfig(minutes=4))
+    trained.model.sample(64)
+
+The epochs themselves are in `loops`; here is what lies around them: how many there are, what is
+kept, what is said, and what is done when something goes wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safelight.vae import objectives, pictures
+from safelight.vae.checkpoints import Checkpoint, identify, load_checkpoint, save_checkpoint
+from safelight.vae.config import TrainConfig
+from safelight.vae.loops import ACTIVE_VARIANCE, EpochLoop, Scores, Validator
+from safelight.vae.models import VAE
+from safelight.vae.schedules import Pace, Plan, average_decays, step_sizes
+
+logger = logging.getLogger(__name__)
+
+Report = Callable[[str, int, int, str], None]
+"""Called with (stage, done, total, a few words); a progress bar for instance."""
+EpochCallback = Callable[[int, dict[str, list[float]]], None]
+"""Called after each epoch with its number, from 1, and the history so far."""
+
+COLUMNS = (
+    "epoch",
+    "elbo",
+    "reconstruction",
+    "kl",
+    "val_elbo",
+    "val_reconstruction",
+    "val_kl",
+    "active_units",
+    "learning_rate",
+)
+_DEFAULT_STEPS, _DEFAULT_EPOCHS = 10_000, 20
+_FIRST_BLOCK = 4  # steps, until the speed is known
+_BLOCK_SECONDS = 0.7  # between two looks at the clock and at Ctrl-C
+_CHECKPOINT_SECONDS = 20.0
+_VALIDATION_SHARE = 0.05  # of the time, at most
+_NUM_WATCHED = 1000  # training images, where there are none to validate on
+_COLLAPSED = 0.1  # of the units active, or fewer
+_SETTLED = 0.2  # of the training, before which units may yet wake up
+
+
+def _silent(stage: str, done: int, total: int, words: str) -> None:
+    """Reports nothing."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedVAE:
+    """What training gives.
+
+    Attributes:
+        model: The model that was passed, with the averaged weights.
+        config: The settings it was trained with.
+        history: A list per column of `COLUMNS`, one value per epoch; NaN where an epoch was not
+            validated. Nats per image.
+        history_kl: `(epochs, latent_dim)`, KL divergence per unit on the training images.
+        seconds: Wall time of `"training"`, and of `"validation"` and `"compilation"` in it; those
+            of the runs before, if it was resumed, included.
+        images_per_second: Training speed after compilation, validation not counted.
+        interrupted: Whether Ctrl-C, or numbers that left the range of floats, ended it early.
+        epochs: Epochs done, the last of them perhaps in part.
+    """
+
+    model: VAE
+    config: TrainConfig
+    history: dict[str, list[float]]
+    history_kl: np.ndarray
+    seconds: dict[str, float]
+    images_per_second: float
+    interrupted: bool
+    epochs: int
+
+
+def train(
+    model: VAE,
+    images: Any,
+    *,
+    validation: Any = None,
+    config: TrainConfig | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    report: Report = _silent,
+    callback: EpochCallback | None = None,
+) -> TrainedVAE:
+    """Trains with Adam and a cosine decay to 0, and gives the model its averaged weights.
+
+    With `config.minutes` the number of steps follows from the speed of the first twentieth of the
+    time; all is counted, compilation and validation too. Should the machine turn slower or faster
+    later on, the remaining cosine is stretched to fit. A resumed training keeps the plan it had,
+    even if that takes longer.
+
+    Ctrl-C ends it with what there is. If a number becomes NaN or infinite, the average of the last
+    good epoch is kept, a warning says what to change, and `interrupted` is true as well.
+
+    Args:
+        model: As from `build_vae`; what is maximised is the model's own business.
+        images: uint8 `(n, height, width, channels)`, or `(images, labels)`.
+        validation: The like, to watch; scored with the averaged weights and, for black and white
+            pixels, on one fixed draw. It decides nothing.
+        config: Of it the settings of the training count: epochs or minutes, batch_size,
+            learning_rate, warmup_epochs, weight_average, seed, and binarization="static".
+        checkpoint: A file (`.npz`) that keeps the training every 20 seconds and at the end. If it
+            exists, the training goes on from there, and on TensorFlow ends with the same bits as
+            one that was not disturbed.
+        report: Told how far it is.
+        callback: Told after each epoch.
+
+    Raises:
+        ValueError: Images of another shape or dtype; a checkpoint of another training; or a loss
+            that is not a number in the first epoch already.
+    """
+    config = config or TrainConfig()
+    data = _Data.of(model, images, validation, config)
+    session = _Session(model, data, config)
+    store = _Store.of(checkpoint, session, data)
+    interrupted = False
+    try:
+        report("training", 0, 1, "compiling")
+        session.compile()
+        while not session.finished:
+            session.run_epoch(report)
+            store.save(session)
+            _warn_of_collapse(session)
+            if callback is not None:
+                callback(session.epochs, session.history)
+    except (KeyboardInterrupt, _DivergedError) as reason:
+        interrupted = True
+        session.end_early(diverged=isinstance(reason, _DivergedError))
+    return session.result(interrupted)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Data:
+    """Pictures and labels as the training sees them."""
+
+    images: np.ndarray
+    labels: np.ndarray | None
+    held_out: np.ndarray | None
+    held_out_labels: np.ndarray | None
+
+    @classmethod
+    def of(cls, model: VAE, images: Any, validation: Any, config: TrainConfig) -> _Data:
+        found, labels = _pair(model, images)
+        if config.binarization == "static":
+            found = pictures.binarize(found, seed=config.seed)
+        if validation is None:
+            return cls(found, labels, None, None)
+        held_out, held_out_labels = _pair(model, validation)
+        if config.binarization == "static" or model.binarization == "dynamic":
+            # Training and validation pictures must not share their draws.
+            held_out = pictures.binarize(held_out, seed=config.seed + 1)
+        return cls(found, labels, held_out, held_out_labels)
+
+    def as_tuple(self) -> tuple[np.ndarray | None, ...]:
+        return self.images, self.labels, self.held_out, self.held_out_labels
+
+
+def _pair(model: VAE, data: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    images, labels = data if isinstance(data, tuple) else (data, None)
+    images = np.asarray(model._check_images(images))
+    if not len(images):
+        raise ValueError("no images were passed: expected at least one.")
+    return images, model._check_labels(labels, len(images))
+
+
+class _DivergedError(ArithmeticError):
+    """A number became NaN or infinite."""
+
+
+class _Watch:
+    """Wall seconds, each kind for itself, and steps; those of the runs before included."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.counts = dict.fromkeys(
+            ("before", "compilation", "validation", "stepping", "steps"), 0.0
+        )
+
+    @contextlib.contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.counts[name] += time.perf_counter() - started
+
+    def total(self) -> float:
+        return self.counts["before"] + time.perf_counter() - self.started
+
+    def steps_per_second(self) -> float:
+        return self.counts["steps"] / max(self.counts["stepping"], 1e-9)
+
+
+class _Judge:
+    """Scores weights on held-out pictures, as often as a twentieth of the time allows.
+
+    Without held-out pictures some of the training's tell how many units are active, and no more.
+    """
+
+    def __init__(self, model: VAE, data: _Data, seed: int) -> None:
+        self.held_out = data.held_out is not None
+        images, labels = data.held_out, data.held_out_labels
+        if images is None:
+            images = data.images[:_NUM_WATCHED]
+            labels = None if data.labels is None else data.labels[:_NUM_WATCHED]
+            if model.binarization == "dynamic":
+                images = pictures.binarize(images, seed=seed)
+        self._validator = Validator(model, images, labels, seed=seed)
+        self._next = -math.inf
+        self.last: Scores | None = None
+
+    def compile(self, weights: Sequence[np.ndarray]) -> None:
+        """Looks once for nothing, so that the next looks take no longer than they need."""
+        self._validator.scores(weights)
+
+    def scores(self, weights: Sequence[np.ndarray], *, due: bool) -> Scores | None:
+        """What the weights are worth; `None` where it is too early to look again, unless `due`."""
+        started = time.perf_counter()
+        if started < self._next and not due:
+            return None
+        self.last = self._validator.scores(weights)
+        now = time.perf_counter()
+        self._next = now + (now - started) * (1 / _VALIDATION_SHARE - 1)
+        return self.last
+
+
+class _Session:
+    """One training in progress."""
+
+    def __init__(self, model: VAE, data: _Data, config: TrainConfig) -> None:
+        self.model, self.config, self.watch = model, config, _Watch()
+        self.num_images = len(data.images)
+        self.batch_size = min(config.batch_size, self.num_images)
+        self.loop = EpochLoop(
+            model, data.images, data.labels, batch_size=self.batch_size, seed=config.seed
+        )
+        self.judge = _Judge(model, data, config.seed)
+        self.history: dict[str, list[float]] = {name: [] for name in COLUMNS}
+        self.history_kl: list[np.ndarray] = []
+        self.good = self.loop.average()
+        self.step, self.block = 0, 0
+        self.plan, self.pace = self._make_plan()
+        self.warned = False
+
+    def compile(self) -> None:
+        """Compiles what would disturb the measure of speed later."""
+        if not self.finished:
+            with self.watch.measure("compilation"):
+                self.judge.compile(self.good)
+
+    def _make_plan(self) -> tuple[Plan, Pace | None]:
+        if self.config.minutes is not None:
+            return Plan(), Pace(60 * self.config.minutes, started=self.watch.started)
+        default = max(_DEFAULT_EPOCHS, -(-_DEFAULT_STEPS // self.loop.num_steps))
+        return Plan.until((self.config.epochs or default) * self.loop.num_steps), None
+
+    @property
+    def epochs(self) -> int:
+        """Epochs done, the last of them perhaps in part."""
+        return len(self.history["epoch"])
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.plan.num_steps
+
+    @property
+    def progress(self) -> float:
+        """From 0 to 1."""
+        return float(self.plan.progress(self.step))
+
+    def run_epoch(self, report: Report) -> None:
+        """One epoch, or what the plan leaves of it."""
+        last = self.step + self.loop.num_steps
+        weight = objectives.warmup_weight(self.epochs, self.config.warmup_epochs)
+        self.loop.begin(self.epochs, kl_weight=weight)
+        while self.step < min(last, self.plan.num_steps):
+            self._run_block(int(min(last, self.plan.num_steps)) - self.step)
+            report("training", *self._images(), self._words())
+        self._end_epoch()
+
+    def _run_block(self, at_most: int) -> None:
+        # The first step compiles; the next few tell how many fit between two looks at the clock.
+        num_steps = min(self.block or 1, at_most)
+        rates = self.plan.learning_rates(self.config.learning_rate, self.step, num_steps)
+        decays = average_decays(self.config.weight_average, self.step, num_steps)
+        with self.watch.measure("stepping" if self.block else "compilation"):
+            self.loop.run(step_sizes(rates, self.step), decays)
+            means = self.loop.means()
+        self.step += num_steps
+        if not self.block:
+            self.block = _FIRST_BLOCK
+        else:
+            self.watch.counts["steps"] += num_steps
+            self.block = max(1, int(_BLOCK_SECONDS * self.watch.steps_per_second()))
+        if not math.isfinite(means["elbo"]):
+            raise _DivergedError
+        if self.pace is not None:
+            self.plan = self.pace.revise(self.plan, self.step)
+
+    def _end_epoch(self) -> None:
+        average = self.loop.average()
+        if not all(np.isfinite(array).all() for array in average):
+            raise _DivergedError
+        self.good = average
+        with self.watch.measure("validation"):
+            scores = self.judge.scores(average, due=self.finished or not self.epochs)
+        means = self.loop.means()
+        self.history_kl.append(means.pop("kl_per_unit"))
+        rate = self.plan.learning_rates(self.config.learning_rate, self.step - 1, 1)[0]
+        row = {"epoch": self.epochs + 1, "learning_rate": rate, **means, **self._judged(scores)}
+        for name, column in self.history.items():
+            column.append(float(row.get(name, math.nan)))
+
+    def _judged(self, scores: Scores | None) -> dict[str, float]:
+        if scores is None:
+            return {}
+        names = ("elbo", "reconstruction", "kl") if self.judge.held_out else ()
+        judged = {f"val_{name}": getattr(scores, name) for name in names}
+        return {**judged, "active_units": scores.active_units}
+
+    def _images(self) -> tuple[int, int]:
+        """Images seen, and how many it will have been in the end."""
+        total = self.plan.num_steps
+        if total == math.inf and self.pace is not None:
+            total = self.pace.total(self.step)
+        return self.step * self.batch_size, int(total) * self.batch_size
+
+    def _words(self) -> str:
+        scores, speed = self.judge.last, self.images_per_second
+        means = self.loop.means()
+        if self.judge.held_out and scores is not None:
+            means = {name: getattr(scores, name) for name in ("elbo", "reconstruction", "kl")}
+        active = None if scores is None else scores.active_units
+        return describe(means, active, self.model.latent_dim, speed)
+
+    @property
+    def images_per_second(self) -> float:
+        """Speed of the training alone; 0 while it is not known."""
+        return self.watch.steps_per_second() * self.batch_size
+
+    def save(self, path: Path, identity: Mapping[str, Any]) -> None:
+        """Keeps what the next epoch depends on; to be called between two epochs."""
+        checkpoint = Checkpoint(
+            epochs=self.epochs,
+            seconds={**self.watch.counts, "before": self.watch.total()},
+            plan=self.plan.knots,
+            history=self.history,
+            history_kl=np.array(self.history_kl),
+            arrays=self.loop.read(),
+        )
+        save_checkpoint(path, checkpoint, identity)
+
+    def resume(self, found: Checkpoint) -> None:
+        """Goes on from where a checkpoint was made."""
+        self.loop.write(found.arrays)
+        self.history = {name: list(found.history[name]) for name in COLUMNS}
+        self.history_kl = list(found.history_kl)
+        self.good, self.plan = self.loop.average(), Plan.from_json(found.plan)
+        self.watch.counts.update(found.seconds)
+        self.step = int(min(self.epochs * self.loop.num_steps, self.plan.num_steps))
+        if self.plan.num_steps < math.inf:
+            self.pace = None
+        elif self.config.minutes is not None:
+            started = self.watch.started - self.watch.counts["before"]
+            self.pace = Pace(60 * self.config.minutes, started=started)
+
+    def end_early(self, *, diverged: bool) -> None:
+        """Chooses the weights to keep, and says why where it is not plain."""
+        average = self.loop.average()
+        if not diverged and all(np.isfinite(array).all() for array in average):
+            self.good = average
+        if diverged and not self.epochs:
+            raise ValueError(f"the ELBO is not a number in the first epoch: {self._remedy()}.")
+        if diverged:
+            logger.warning(
+                "The ELBO is not a number in epoch %d; the weights of epoch %d were kept: %s.",
+                self.epochs + 1,
+                self.epochs,
+                self._remedy(),
+            )
+
+    def _remedy(self) -> str:
+        rate = self.config.learning_rate
+        remedies = [f"expected a smaller learning_rate (it is {rate:g}), such as {rate / 3:.1g}"]
+        if self.config.precision == "bfloat16":
+            remedies.append("precision='float32'")
+        if self.model.likelihood.scale_trainable:
+            remedies.append("a likelihood whose scale is not learned, such as 'gaussian'")
+        return ", or ".join(remedies)
+
+    def result(self, interrupted: bool) -> TrainedVAE:
+        """Gives the model its weights."""
+        for variable, value in zip(self.model.trainable_variables, self.good, strict=True):
+            variable.assign(value)
+        counts = self.watch.counts
+        parts = {name: counts[name] for name in ("compilation", "validation")}
+        return TrainedVAE(
+            model=self.model,
+            config=self.config,
+            history=self.history,
+            history_kl=np.reshape(self.history_kl, (self.epochs, self.model.latent_dim)),
+            seconds={"training": self.watch.total(), **parts},
+            images_per_second=self.images_per_second,
+            interrupted=interrupted,
+            epochs=self.epochs,
+        )
+
+
+@dataclasses.dataclass
+class _Store:
+    """Where a training is kept, and when it was last."""
+
+    path: Path | None
+    identity: Mapping[str, Any]
+    saved: float = -math.inf
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str] | None, session: _Session, data: _Data) -> _Store:
+        """A store; if there is a training in it, the session goes on from there."""
+        if path is None:
+            return cls(None, {})
+        identity = identify(session.config, *data.as_tuple())
+        found = load_checkpoint(path, identity)
+        if found is not None:
+            session.resume(found)
+        return cls(Path(path), identity, time.perf_counter())
+
+    def save(self, session: _Session) -> None:
+        """Keeps the training, unless it was just kept."""
+        now = time.perf_counter()
+        if self.path is not None and (session.finished or now - self.saved > _CHECKPOINT_SECONDS):
+            session.save(self.path, self.identity)
+            self.saved = time.perf_counter()
+
+
+def _warn_of_collapse(session: _Session) -> None:
+    """Says once what to do if hardly any latent unit tells pictures apart."""
+    scores, config = session.judge.last, session.config
+    too_early = session.epochs <= config.warmup_epochs or (
+        not session.finished and session.progress < _SETTLED
+    )
+    latent_dim = session.model.latent_dim
+    if session.warned or too_early or scores is None:
+        return
+    if scores.active_units > _COLLAPSED * latent_dim:
+        return
+    session.warned = True
+    logger.warning(
+        "%d of %d latent units are active (their means vary over the pictures by more than %g): "
+        "the KL divergence has driven the others to the prior, and the decoder ignores them. "
+        "Try warmup_epochs=%d, free_bits=0.1 or a smaller beta (it is %g), and look whether the "
+        "pictures use the whole range from 0 to 255.",
+        scores.active_units,
+        latent_dim,
+        ACTIVE_VARIANCE,
+        max(10, 2 * config.warmup_epochs),
+        session.model.beta,
+    )
+
+
+def describe(
+    means: Mapping[str, float], active: int | None, latent_dim: int, images_per_second: float
+) -> str:
+    """A line of progress, such as "ELBO -98.2 = reconstruction -73.1 - KL 25.1 nats, 17/20 ...".
+
+    Args:
+        means: `elbo`, `reconstruction` and `kl`, nats per image.
+        active: Active units, if known.
+        latent_dim: Units.
+        images_per_second: 0 if not known.
+    """
+    words = (
+        f"ELBO {means['elbo']:.1f} = reconstruction {means['reconstruction']:.1f} "
+        f"- KL {means['kl']:.1f} nats"
+    )
+    if active is not None:
+        words += f", {active}/{latent_dim} units active"
+    if images_per_second:
+        speed = images_per_second
+        number = f"{speed / 1000:.0f}k" if speed >= 10_000 else f"{speed:.0f}"
+        words += f", {number} images/s"
+    return words

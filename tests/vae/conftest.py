@@ -1,0 +1,35 @@
+"""What the tests of the VAE share: gradients on whichever backend they run."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+
+def _gradient(function: Callable[[Any], Any], at: Any) -> np.ndarray:
+    """The gradient of a scalar function of one float32 tensor, as NumPy array."""
+    point = keras.ops.convert_to_tensor(np.asarray(at, "float32"))
+    match keras.backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            with tf.GradientTape() as tape:
+                tape.watch(point)
+                value = function(point)
+            found = tape.gradient(value, point)
+        case "jax":
+            import jax
+
+            found = jax.grad(function)(point)
+        case "torch":
+            point.requires_grad_(True)
+            function(point).backward()
+            found = point.grad
+    return keras.ops.convert_to_numpy(found)
+
+
+@pytest.fixture(scope="session")
+def gradient() -> Callable[[Callable[[Any], Any], Any], np.ndarray]:
+    return _gradient

@@ -1,0 +1,543 @@
+import dataclasses
+import functools
+import json
+import types
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from scipy import special, stats
+
+from safelight import runs
+from safelight.vae import networks, objectives, weighing
+from safelight.vae.config import TrainConfig
+from safelight.vae.estimates import draw_pixels, estimate_log_likelihood
+from safelight.vae.evaluation import active_units, evaluate
+from safelight.vae.importance_weights import (
+    DenseDecoder,
+    PlainWeights,
+    fast_bernoulli_log_likelihood,
+    standard_normal,
+)
+from safelight.vae.latent_paths import (
+    interpolate,
+    latent_manifold,
+    linear_path,
+    spherical_path,
+    traverse,
+    units_by_kl,
+)
+from safelight.vae.models import VAE, build_vae
+from safelight.vae.probes import choose, probe
+
+SHAPE = (3, 2, 1)
+SCALE = 0.1  # of the likelihood "gaussian"
+KERNEL = np.array(  # two columns, nearly orthogonal, so that the posterior is nearly diagonal
+    [[0.08, 0.05], [0.09, -0.06], [0.07, 0.06], [0.08, -0.07], [0.09, 0.05], [0.06, -0.04]]
+)
+POSTERIOR = np.linalg.inv(np.eye(2) + KERNEL.T @ KERNEL / SCALE**2)
+
+
+@functools.cache
+def linear_gaussian() -> VAE:
+    """x = 1/2 + KERNEL z + noise, with a proposal near the true posterior but not on it."""
+    images = keras.Input(SHAPE)
+    flat = keras.layers.Flatten()(images)
+    heads = [keras.layers.Dense(2), keras.layers.Dense(2)]
+    encoder = keras.Model(images, [head(flat) for head in heads])
+    exact = KERNEL @ POSTERIOR.T / SCALE**2
+    heads[0].set_weights([exact, -exact.sum(0) / 2 + 0.1])
+    heads[1].set_weights([np.zeros((6, 2)), np.log(1.3 * np.diag(POSTERIOR))])
+    z = keras.Input((2,))
+    dense = keras.layers.Dense(6)
+    # The library's location is what a sigmoid makes the mean of.
+    mean = ops.clip(dense(z), 1e-4, 1 - 1e-4)
+    location = keras.layers.Reshape(SHAPE)(ops.log(mean) - ops.log1p(-mean))
+    decoder = keras.Model(z, location)
+    dense.set_weights([KERNEL.T, np.full(6, 0.5)])
+    return VAE(encoder, decoder, likelihood="gaussian")
+
+
+def linear_gaussian_images(num_images: int) -> np.ndarray:
+    rng = np.random.default_rng(3)
+    x = 0.5 + rng.normal(size=(num_images, 2)) @ KERNEL.T + SCALE * rng.normal(size=(num_images, 6))
+    return np.round(255 * np.clip(x, 0, 1)).astype("uint8").reshape(-1, *SHAPE)
+
+
+def exact_log_likelihood(images: np.ndarray) -> np.ndarray:
+    marginal = stats.multivariate_normal(np.full(6, 0.5), KERNEL @ KERNEL.T + SCALE**2 * np.eye(6))
+    return marginal.logpdf(images.reshape(-1, 6) / 255)
+
+
+def random_images(num_images: int, shape: tuple[int, ...] = (5, 3, 1)) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (num_images, *shape), dtype="uint8")
+
+
+def noise_of(image: int, num_samples: int, latent_dim: int, *, seed: int) -> np.ndarray:
+    """What every image's stream of bits stands for, by quantiles of 23 bits."""
+    words = np.random.SFC64([seed, image]).random_raw(num_samples * ((latent_dim + 1) // 2))
+    bits = words.view("uint32").reshape(num_samples, -1)[:, :latent_dim]
+    shares = (((bits ^ 0x80000000) >> 9).astype("float64") + 0.5) / 2**23
+    return special.ndtri(shares).astype("float32")
+
+
+@functools.cache
+def small_vae(shape=(5, 3, 1), num_classes=0, **settings) -> VAE:
+    config = TrainConfig(latent_dim=3, **{"hidden_units": (8,), "precision": "float32", **settings})
+    model = build_vae(shape, config, num_classes=num_classes)
+    # Weights large enough for pictures to differ and logits to be far from 0.
+    for weight in model.trainable_weights:
+        weight.assign(3 * weight)
+    return model
+
+
+# log p(x).
+
+
+def test_the_estimate_meets_the_exact_marginal_of_a_linear_gaussian_vae():
+    images = linear_gaussian_images(24)
+    found = estimate_log_likelihood(linear_gaussian(), images, num_importance_samples=40_000)
+    exact = exact_log_likelihood(images)
+    assert abs(found.mean - exact.mean()) < 0.002
+    np.testing.assert_allclose(found.values, exact, atol=0.02)
+    assert found.mean == pytest.approx(found.values.mean())
+    assert found.standard_error == pytest.approx(stats.sem(found.values))
+    assert 0.3 * 40_000 < found.effective_sample_size < 40_000
+    assert found.images_per_second == pytest.approx(24 / found.seconds)
+    assert "40,000 importance samples from q(z|x)" in found.protocol
+    assert "(a density)" in found.protocol
+    assert "24 images" in found.protocol
+
+
+def test_the_monte_carlo_error_is_what_other_samples_change():
+    # Copies of one image have noise of their own each, so they show the spread over samples.
+    images = np.repeat(linear_gaussian_images(1), 1500, axis=0)
+    found = estimate_log_likelihood(linear_gaussian(), images, num_importance_samples=100)
+    spread = found.values.std(ddof=1) / np.sqrt(1500)
+    assert found.monte_carlo_error == pytest.approx(spread, rel=0.15)
+
+
+def test_one_sample_gives_the_elbo_and_more_samples_a_higher_bound():
+    model = linear_gaussian()
+    images = np.repeat(linear_gaussian_images(20), 200, axis=0)
+    elbo = model.elbo(images, seed=5)["elbo"]
+    means = []
+    for k in (1, 4, 30):
+        found = estimate_log_likelihood(model, images, num_importance_samples=k, seed=k)
+        means.append(found.values.reshape(20, 200).mean(1))
+        if k == 1:
+            assert np.isnan(found.monte_carlo_error)
+            # Both routes have noise of their own around one bound.
+            spreads = [x.reshape(20, 200).var(1).mean() for x in (found.values, elbo)]
+            error = np.sqrt(sum(spreads) / 4000)
+            assert abs(found.mean - elbo.mean()) < 4 * error < 0.15
+    exact = exact_log_likelihood(linear_gaussian_images(20))
+    for lower, higher in zip(means, [*means[1:], exact], strict=True):
+        assert lower.mean() < higher.mean()
+    assert means[0].mean() < exact.mean() - 0.05
+    assert means[2].mean() > exact.mean() - 0.02
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"likelihood": "bernoulli"},
+        {"likelihood": "discretized_logistic", "shape": (4, 5, 3)},
+        {"likelihood": "learned_gaussian", "conditional": True, "num_classes": 4},
+        {"architecture": "conv", "hidden_units": (4, 4), "likelihood": "continuous_bernoulli"},
+    ],
+    ids=lambda settings: settings["likelihood"],
+)
+def test_the_estimate_is_what_the_definition_gives(settings, monkeypatch):
+    model = small_vae(**settings)
+    images, k = random_images(5, model.image_shape), 23
+    labels = np.arange(5) % 4 if model.num_classes else None
+    drawn = draw_pixels(model, images, seed=7)
+    mean, log_variance = (np.repeat(part, k, axis=0) for part in model.encode(drawn, labels))
+    noise = np.concatenate([noise_of(i, k, 3, seed=7) for i in range(5)])
+    scale = np.exp(log_variance / 2)
+    z = mean + scale * noise
+    told = [] if labels is None else [np.eye(4, dtype="float32")[np.repeat(labels, k)]]
+    x = ops.convert_to_tensor(np.repeat(drawn / np.float32(255), k, axis=0))
+    location = model.decoder([z, *told] if told else z)
+    log_weights = (
+        ops.convert_to_numpy(model.likelihood.log_likelihood(x, location, model.log_scale))
+        + stats.norm.logpdf(z).sum(1)
+        - stats.norm.logpdf(z, mean, scale).sum(1)
+    )
+    expected = special.logsumexp(log_weights.reshape(5, k), axis=1) - np.log(k)
+    for rows in (4, 50):
+        monkeypatch.setattr(weighing, "_cached_rows", lambda _, rows=rows: rows)
+        found = estimate_log_likelihood(
+            model, images, labels=labels, num_importance_samples=k, seed=7
+        )
+        np.testing.assert_allclose(found.values, expected, rtol=1e-5, atol=1e-4)
+        assert found.approximation_error == 0
+
+
+def test_blocks_of_any_size_give_the_same_and_none_is_larger(monkeypatch):
+    model, images, sizes = small_vae(), random_images(7), []
+    weigh = PlainWeights.predict_on_batch
+
+    def watched(self, inputs):
+        sizes.append(np.prod(inputs[0].shape[:2]))
+        return weigh(self, inputs)
+
+    monkeypatch.setattr(PlainWeights, "predict_on_batch", watched)
+    done = []
+    estimate = functools.partial(estimate_log_likelihood, model, images, num_importance_samples=30)
+    whole = estimate(progress=lambda *counts: done.append(counts))
+    assert sizes == [7 * 30]
+    assert done == [(7, 7)]
+    for rows in (13, 64):
+        sizes.clear()
+        monkeypatch.setattr(weighing, "_cached_rows", lambda _, rows=rows: rows)
+        np.testing.assert_allclose(estimate().values, whole.values, atol=1e-5)
+        assert max(sizes) <= rows
+    assert "dynamic binarisation (one draw, seed 0)" in whole.protocol
+
+
+def test_noise_is_normal_and_never_infinite():
+    bits = np.random.SFC64(0).random_raw(200_000).view("int32")
+    noise = ops.convert_to_numpy(standard_normal(ops.convert_to_tensor(bits)))
+    assert stats.kstest(noise, "norm").pvalue > 0.01
+    np.testing.assert_allclose(stats.describe(noise)[2:6], [0, 1, 0, 0], atol=0.02)
+    ends = np.array([-(2**31), -1, 0, 2**31 - 1], "int32")
+    found = ops.convert_to_numpy(standard_normal(ops.convert_to_tensor(ends)))
+    expected = special.ndtri(((ends >> 9) + 0.5) / 2**23 + 0.5)
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    assert found[1] == -found[2] != 0
+
+
+def confident_vae(num_classes: int = 0) -> VAE:
+    """Most pixels are black whatever z is, as around a digit; the others depend on it."""
+    settings = {"latent_dim": 4, "hidden_units": (24, 20), "precision": "float32"}
+    config = TrainConfig(conditional=num_classes > 0, **settings)
+    rng = np.random.default_rng(0)
+    mean_picture = np.where(rng.random((9, 7, 1)) < 0.6, 0.0, 0.5)
+    model = build_vae((9, 7, 1), config, num_classes=num_classes, mean_picture=mean_picture)
+    pixels = model.decoder.get_layer("pixels")
+    kernel = rng.normal(size=(24, 63)) * (mean_picture.reshape(-1) > 0)
+    pixels.set_weights([kernel])
+    model.decoder.get_layer("location").bias.assign(np.where(mean_picture > 0, 0.0, -14.0))
+    return model
+
+
+@pytest.mark.parametrize("num_classes", [0, 3])
+def test_the_short_cut_agrees_with_every_pixel_of_every_sample(num_classes, monkeypatch):
+    model = confident_vae(num_classes)
+    images = np.where(
+        model.sample(30, labels=np.arange(30) % 3 if num_classes else None) > 0.5, 255, 0
+    )
+    images = images.astype("uint8")
+    images[4, :, 0] = 255  # white where the model is certain of black
+    labels = np.arange(30) % 3 if num_classes else None
+    estimate = functools.partial(
+        estimate_log_likelihood, model, images, labels=labels, num_importance_samples=600
+    )
+    plain, short = estimate(precision="float32"), estimate(precision="bfloat16")
+    assert 0 < short.approximation_error < 0.05
+    np.testing.assert_allclose(short.values, plain.values, atol=0.02)
+    assert short.mean == pytest.approx(plain.mean, abs=2e-3)
+    assert "bfloat16" in short.protocol
+    monkeypatch.setattr(weighing, "_BUCKET_ROWS", 4000)
+    monkeypatch.setattr(weighing, "_CALL_ROWS", 700)
+    monkeypatch.setattr(weighing, "_cached_rows", lambda _: 250)
+    np.testing.assert_allclose(estimate(precision="bfloat16").values, plain.values, atol=0.02)
+
+
+def test_the_short_cut_takes_chains_of_dense_layers_only():
+    assert DenseDecoder.find(confident_vae()).bias.shape == (63,)
+    assert DenseDecoder.find(confident_vae(3)).kernel.shape == (63, 24)
+    for settings in (
+        {"likelihood": "continuous_bernoulli"},
+        {"architecture": "conv", "hidden_units": (4, 4), "likelihood": "bernoulli"},
+    ):
+        assert DenseDecoder.find(small_vae(**settings)) is None
+    with pytest.raises(ValueError, match="decoder of dense layers"):
+        estimate_log_likelihood(small_vae(**settings), random_images(1), precision="bfloat16")
+    with pytest.raises(ValueError, match="precision='double'"):
+        estimate_log_likelihood(small_vae(), random_images(1), precision="double")
+
+
+def test_a_chain_wired_otherwise_is_not_taken_for_one():
+    model = confident_vae()
+    z = keras.Input((4,))
+    skipping = model.decoder.get_layer("hidden_0")(z)
+    deeper = keras.layers.Dense(24, "tanh")(keras.layers.Concatenate()([z, skipping]))
+    x = keras.layers.Dense(63, use_bias=False)(deeper)
+    decoder = keras.Model(z, networks.PictureBias()(keras.layers.Reshape((9, 7, 1))(x)))
+    assert DenseDecoder.find(VAE(model.encoder, decoder)) is None
+
+
+@pytest.mark.parametrize("num_pixels", [1, 64, 67, 784])
+def test_the_fast_bernoulli_is_the_plain_one(num_pixels):
+    rng = np.random.default_rng(num_pixels)
+    logits = rng.normal(size=(2, 50, num_pixels)) * np.array([1.0, 30.0])[:, None, None]
+    logits[:, 0], logits[:, 1] = 80, -80
+    logits[:, 2] = np.where(rng.random(num_pixels) < 0.5, 80, -80)
+    logits[:, 3] = 0
+    x = (rng.random((2, 1, num_pixels)) < 0.3).astype("float32")
+    tensors = [ops.convert_to_tensor(array.astype("float32")) for array in (x, logits)]
+    fast = fast_bernoulli_log_likelihood(*tensors)
+    exact = (x * logits - np.logaddexp(0, logits)).sum(-1)
+    np.testing.assert_allclose(ops.convert_to_numpy(fast), exact, rtol=2e-6, atol=2e-4)
+    plain = objectives.bernoulli_log_likelihood(
+        *(ops.reshape(tensor, (2, -1, num_pixels, 1, 1)) for tensor in tensors)
+    )
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(fast), ops.convert_to_numpy(plain), rtol=2e-6, atol=1e-3
+    )
+
+
+def test_a_model_whose_weights_are_gone_is_told_so():
+    model = keras.models.clone_model(small_vae())
+    model.decoder.weights[0].assign(np.nan * model.decoder.weights[0])
+    with pytest.raises(ValueError, match="image 0 is not finite"):
+        estimate_log_likelihood(model, random_images(2), num_importance_samples=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_importance_samples": 0}, "num_importance_samples=0"),
+        ({"images": random_images(0)}, "0 images"),
+        ({"labels": np.zeros(2, int)}, "labels"),
+        ({"images": random_images(2) / 255}, "uint8"),
+    ],
+)
+def test_impossible_estimates_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        estimate_log_likelihood(small_vae(), **{"images": random_images(2), **arguments})
+
+
+# The report.
+
+
+def test_the_report_s_numbers_belong_together():
+    model, images = small_vae(), random_images(40)
+    report = evaluate(model, images, num_importance_samples=200)
+    for name in ("elbo", "reconstruction", "kl", "log_likelihood", "reconstruction_error"):
+        interval = getattr(report, name)
+        assert interval.low < interval.value < interval.high, name
+    assert report.elbo.value == pytest.approx(report.reconstruction.value - report.kl.value)
+    assert report.kl_per_unit.sum() == pytest.approx(report.kl.value, rel=1e-5)
+    assert report.log_likelihood.value > report.elbo.value
+    assert report.log_likelihood.value == pytest.approx(report.estimate.mean)
+    half = (report.log_likelihood.high - report.log_likelihood.low) / 2
+    assert half == pytest.approx(1.96 * report.estimate.standard_error, rel=0.2)
+    errors = model.reconstruct(images) - images / 255
+    assert report.reconstruction_error.value == pytest.approx(np.sqrt((errors**2).mean()), rel=1e-5)
+    drawn = draw_pixels(model, images)
+    assert set(np.unique(drawn)) == {0, 255}
+    assert report.elbo.value == pytest.approx(model.elbo(drawn, seed=0)["elbo"].mean())
+    assert report.active_units == active_units(model.encode(drawn)[0]).sum()
+
+
+def test_the_report_is_written_as_json_with_what_was_left_out_as_null():
+    report = evaluate(small_vae(), random_images(9), num_importance_samples=0, num_images=4)
+    written = json.loads(runs.to_json(report))
+    assert set(written) >= {
+        *("elbo", "reconstruction", "kl", "log_likelihood", "standard_error"),
+        *("num_importance_samples", "active_units", "num_images", "protocol"),
+    }
+    assert written["log_likelihood"] is None
+    assert written["standard_error"] is None
+    assert written["num_importance_samples"] == 0
+    assert written["num_images"] == report.num_images == 4
+    assert written["protocol"]["images"] == "4 of 9, drawn with seed 0"
+    assert written["latent_dim"] == len(written["kl_per_unit"]) == 3
+    with_estimate = evaluate(small_vae(), random_images(9), num_importance_samples=3).to_dict()
+    assert with_estimate["num_importance_samples"] == 3
+    assert with_estimate["standard_error"] > 0
+    assert "3 importance samples" in with_estimate["protocol"]["log_likelihood"]
+    assert with_estimate["importance_sampling"]["monte_carlo_error"] > 0
+
+
+def test_a_conditional_model_is_judged_with_labels_and_never_probed():
+    model = small_vae(conditional=True, num_classes=4)
+    part = random_images(8), np.arange(8) % 4
+    report = evaluate(model, part, train=part, num_importance_samples=5)
+    other = evaluate(model, (part[0], 3 - part[1]), num_importance_samples=5)
+    assert report.log_likelihood.value != pytest.approx(other.log_likelihood.value, abs=1e-3)
+    assert report.probes is None
+    with pytest.raises(ValueError, match="conditional"):
+        probe(model, part, part)
+    with pytest.raises(ValueError, match="labels are missing"):
+        evaluate(model, part[0], num_importance_samples=0)
+
+
+def test_subsets_of_one_seed_lie_within_each_other():
+    fewer, more = choose(100, 10, seed=4), choose(100, 30, seed=4)
+    assert set(fewer) < set(more)
+    assert not np.array_equal(fewer, choose(100, 10, seed=5))
+    np.testing.assert_array_equal(choose(5, None), np.arange(5))
+    with pytest.raises(ValueError, match="num_images=0"):
+        choose(5, 0)
+
+
+def test_active_units_are_those_whose_mean_varies():
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=(5000, 4)) * np.sqrt([1.0, 0.012, 0.008, 0.0])
+    np.testing.assert_array_equal(active_units(means + 5), [True, True, False, False])
+
+
+# Probes.
+
+
+@pytest.fixture(scope="module")
+def two_dots() -> types.SimpleNamespace:
+    """Pictures of class y are bright at pixel y, and the first latent mean is what tells which."""
+    rng = np.random.default_rng(0)
+
+    def part(num_images: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = rng.integers(0, 2, num_images)
+        images = rng.integers(0, 200, (num_images, 4, 4, 1), dtype="uint8")
+        images.reshape(num_images, -1)[np.arange(num_images), labels] = 255
+        images.reshape(num_images, -1)[np.arange(num_images), 1 - labels] = 0
+        return images, labels
+
+    def encode(images):
+        flat = images.reshape(len(images), -1).astype("float32")
+        return np.stack([flat[:, 0], 0 * flat[:, 1]], axis=1) / 255, None
+
+    model = types.SimpleNamespace(num_classes=0, latent_dim=2, encode=encode)
+    return types.SimpleNamespace(model=model, train=part(200), test=part(90))
+
+
+def test_probes_read_what_is_there_and_guess_what_is_not(two_dots):
+    report = probe(two_dots.model, two_dots.train, two_dots.test)
+    for interval in (report.latent_linear, report.latent_neighbors):
+        assert interval.value == 1
+        # Wilson's interval for no error among n: n / (n + 1.96^2).
+        assert interval.low == pytest.approx(90 / (90 + 1.959964**2))
+    assert report.pca_linear.value > 0.9  # the dots are most of what varies
+    assert (report.num_components, report.num_train, report.num_test) == (2, 200, 90)
+    rng = np.random.default_rng(1)
+    blind = types.SimpleNamespace(
+        num_classes=0,
+        latent_dim=2,
+        encode=lambda images: (rng.normal(size=(len(images), 2)).astype("float32"), None),
+    )
+    for interval in dataclasses.astuple(probe(blind, two_dots.train, two_dots.test))[:2]:
+        assert interval["value"] < 0.75 if isinstance(interval, dict) else interval[0] < 0.75
+
+
+def test_probes_limit_what_they_fit_on_and_say_so(two_dots, monkeypatch):
+    monkeypatch.setattr("safelight.vae.probes.MAX_IMAGES", 60)
+    report = probe(two_dots.model, two_dots.train, two_dots.test, seed=2)
+    assert (report.num_train, report.num_test) == (60, 60)
+    assert "fitted on 60 training images, judged on 60 others" in report.protocol
+    assert report.to_dict()["latent"]["linear"]["value"] == 1
+
+
+def test_probes_refuse_what_teaches_nothing(two_dots):
+    images, labels = two_dots.train
+    with pytest.raises(ValueError, match="one label only"):
+        probe(two_dots.model, (images, 0 * labels), two_dots.test)
+    with pytest.raises(ValueError, match="200 images with 199 labels"):
+        probe(two_dots.model, (images, labels[:-1]), two_dots.test)
+
+
+def test_evaluate_probes_where_labels_are_known():
+    images, labels = random_images(30), np.arange(30) % 3
+    report = evaluate(
+        small_vae(), (images, labels), train=(images, labels), num_importance_samples=0
+    )
+    assert report.probes.num_train == 30
+    assert report.protocol["probes"] == report.probes.protocol
+    assert json.loads(runs.to_json(report))["probes"]["pca"]["neighbors"]["value"] <= 1
+
+
+# Walks through the latent space.
+
+
+def identity(latent_dim: int) -> types.SimpleNamespace:
+    """A model whose pictures are its latents."""
+    return types.SimpleNamespace(
+        latent_dim=latent_dim, decode=lambda z, labels: z.reshape(-1, 1, latent_dim, 1)
+    )
+
+
+def test_arcs_keep_norm_and_pace_and_both_paths_their_ends():
+    a, b = np.random.default_rng(0).normal(size=(2, 5, 7))
+    b *= np.linalg.norm(a, axis=1, keepdims=True) / np.linalg.norm(b, axis=1, keepdims=True)
+    for path in (linear_path, spherical_path):
+        points = path(a, b, 9)
+        assert points.shape == (5, 9, 7)
+        np.testing.assert_array_equal(points[:, 0], a.astype("float32"))
+        np.testing.assert_array_equal(points[:, -1], b.astype("float32"))
+    norms = np.linalg.norm(points, axis=-1)
+    np.testing.assert_allclose(norms, np.repeat(norms[:, :1], 9, axis=1), rtol=1e-6)
+    cosines = (points[:, 1:] * points[:, :-1]).sum(-1) / norms[:, 1:] / norms[:, :-1]
+    np.testing.assert_allclose(cosines, np.repeat(cosines[:, :1], 8, axis=1), rtol=1e-5)
+
+
+def test_arcs_between_unequal_norms_and_along_one_direction():
+    quarter = spherical_path([2.0, 0.0], [0.0, 4.0], 3)
+    np.testing.assert_allclose(quarter[1], 3 * np.sqrt([0.5, 0.5]), rtol=1e-6)
+    a = np.array([1.0, 2.0])
+    np.testing.assert_allclose(spherical_path(a, 3 * a, 3)[1], 2 * a, rtol=1e-6)
+    np.testing.assert_allclose(spherical_path(a, a, 3), np.tile(a, (3, 1)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "num", "message"),
+    [
+        ([1, 0], [-2, 0], 3, "opposite"),
+        ([0, 0], [1, 0], 3, "origin"),
+        ([1, 0], [1, 0, 0], 3, "shapes"),
+        ([1, 0], [0, 1], 1, "num=1"),
+    ],
+)
+def test_arcs_that_do_not_exist_are_refused(a, b, num, message):
+    with pytest.raises(ValueError, match=message):
+        spherical_path(a, b, num)
+
+
+def test_interpolate_decodes_the_path():
+    a, b = np.eye(3)[:2]
+    pictures = interpolate(identity(3), a, b, num=5)
+    assert pictures.shape == (5, 1, 3, 1)
+    np.testing.assert_allclose(pictures[2].ravel(), [0.5, 0.5, 0], rtol=1e-6)
+    batch = interpolate(identity(3), np.stack([a, b]), np.stack([b, a]), num=4, spherical=True)
+    np.testing.assert_allclose(batch[0], batch[1, ::-1], atol=1e-6)
+
+
+def test_traverse_moves_one_unit_at_a_time_the_fullest_first():
+    start, kl = np.array([0.5, -0.5, 0.25]), [0.1, 3.0, 1.0]
+    np.testing.assert_array_equal(units_by_kl(kl), [1, 2, 0])
+    z = traverse(identity(3), start, kl_per_unit=kl, num_units=2, num=5, reach=2)[:, :, 0, :, 0]
+    np.testing.assert_allclose(z[0, :, 1], [-2, -1, 0, 1, 2])
+    np.testing.assert_allclose(z[1, :, 2], [-2, -1, 0, 1, 2])
+    np.testing.assert_allclose(np.delete(z[0], 1, axis=1), np.tile(start[[0, 2]], (5, 1)))
+    assert traverse(identity(3), start, kl_per_unit=kl).shape[:2] == (3, 9)
+    with pytest.raises(ValueError, match=r"start of shape \(2,\): expected \(3,\)"):
+        traverse(identity(3), start[:2], kl_per_unit=kl)
+
+
+def test_the_manifold_is_spaced_by_equal_shares_of_the_prior():
+    z = latent_manifold(identity(2), num=4)[:, :, 0, :, 0]
+    shares = stats.norm.cdf(z)
+    np.testing.assert_allclose(shares[0, :, 0], [0.125, 0.375, 0.625, 0.875], rtol=1e-5)
+    np.testing.assert_allclose(shares[:, 2, 1], [0.875, 0.625, 0.375, 0.125], rtol=1e-5)
+    fullest = latent_manifold(identity(4), num=3, kl_per_unit=[0, 1, 0.5, 2])[:, :, 0, :, 0]
+    assert np.ptp(fullest, axis=(0, 1)).tolist() == pytest.approx([0, 1.9348, 0, 1.9348], abs=1e-3)
+    assert np.ptp(fullest[0, :, 3]) > 0
+    with pytest.raises(ValueError, match="pass kl_per_unit"):
+        latent_manifold(identity(4))
+    with pytest.raises(ValueError, match="one latent unit"):
+        latent_manifold(identity(1))
+
+
+def test_walks_through_a_real_model_give_its_pictures():
+    model = small_vae(conditional=True, num_classes=4)
+    mean, _ = model.encode(random_images(2), np.array([1, 2]))
+    pictures = interpolate(model, *mean, num=3, label=2)
+    np.testing.assert_allclose(pictures[2], model.decode(mean[1:], np.array([2]))[0], atol=1e-6)
+    report_like = np.array([1.0, 0.5, 2.0])
+    assert traverse(model, mean[0], kl_per_unit=report_like, num=3, label=0).shape == (
+        *(3, 3),
+        *model.image_shape,
+    )

@@ -1,0 +1,300 @@
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from safelight.vae import loops
+from safelight.vae.config import TrainConfig
+from safelight.vae.loops import EpochLoop, Validator
+from safelight.vae.models import build_vae
+from safelight.vae.schedules import average_decays, step_sizes
+
+SHAPE = (5, 3, 1)
+CONFIG = TrainConfig(latent_dim=3, hidden_units=(6,), batch_size=4, seed=3)
+
+
+def make_images(num=10, shape=SHAPE):
+    return np.random.default_rng(0).integers(0, 256, (num, *shape)).astype("uint8")
+
+
+def build(shape=SHAPE, num_classes=0, **changes):
+    return build_vae(shape, dataclasses.replace(CONFIG, **changes), num_classes=num_classes)
+
+
+def run(loop, epochs=1, rate=0.01, decay=0.9, blocks=1):
+    """Whole epochs; in as many blocks each as asked for."""
+    for epoch in range(epochs):
+        loop.begin(epoch)
+        for part in np.array_split(np.arange(loop.num_steps), blocks):
+            first = epoch * loop.num_steps + part[0]
+            sizes = step_sizes(np.full(len(part), rate), first)
+            loop.run(sizes, average_decays(decay, first, len(part)))
+    return loop
+
+
+@pytest.fixture
+def no_xla(monkeypatch):
+    """Compiling for a second what runs for a millisecond is not worth it."""
+    monkeypatch.setattr(loops, "_is_convolutional", lambda model: True)
+
+
+def test_an_epoch_s_order_has_every_image_and_follows_from_seed_and_epoch():
+    order = loops.epoch_order(7, 2, 10, 4)
+    assert order.shape == (3, 4)
+    assert sorted(order.ravel()[:10]) == list(range(10))
+    assert list(order.ravel()[10:]) == list(order.ravel()[:2])
+    np.testing.assert_array_equal(order, loops.epoch_order(7, 2, 10, 4))
+    assert (order != loops.epoch_order(7, 3, 10, 4)).any()
+    assert (order != loops.epoch_order(8, 2, 10, 4)).any()
+
+
+def test_the_generators_are_marsaglia_s_on_unsigned_numbers():
+    states = loops.noise_states((4, 5), 0, 1, 2)
+    wanted = states.view("uint32").copy()
+    for _ in range(3):
+        states = ops.convert_to_numpy(loops.next_states(ops.convert_to_tensor(states)))
+        wanted ^= wanted << np.uint32(13)
+        wanted ^= wanted >> np.uint32(17)
+        wanted ^= wanted << np.uint32(5)
+        np.testing.assert_array_equal(states.view("uint32"), wanted)
+
+
+def test_pixels_are_white_as_often_as_their_grey_value_says():
+    """All 256 values, within four standard errors; and neither in space nor time do they cling."""
+    images = np.arange(256, dtype="uint8").reshape(1, 16, 16, 1).repeat(500, 0)
+    states = ops.convert_to_tensor(loops.noise_states((500, 128), 0))
+    draws = []
+    for _ in range(8):
+        states = loops.next_states(states)
+        draws.append(ops.convert_to_numpy(loops.draw_binary(images, states)))
+    draws = np.stack(draws).reshape(8, 500, 256)
+    p, num = np.arange(256) / 255, draws[..., 0].size
+    error = np.abs(draws.mean((0, 1)) - p)
+    assert (error <= 4 * np.sqrt(p * (1 - p) / num)).all()
+    score = (draws - p)[..., 64:192] / np.sqrt(p * (1 - p))[64:192]
+    for first, second in (
+        (score[:-1], score[1:]),  # the same pixel, one step later
+        (score[:, :-1], score[:, 1:]),  # the same pixel of the next image
+        (score[..., :-1], score[..., 1:]),  # the pixel beside it
+        (score[..., :64], score[..., 64:]),
+    ):
+        assert abs((first * second).mean()) < 4 / np.sqrt(first.size)
+
+
+def test_an_odd_number_of_pixels_is_drawn_too():
+    images = np.full((2, 5, 3, 1), 255, "uint8")
+    drawn = ops.convert_to_numpy(loops.draw_binary(images, loops.noise_states((2, 8), 1)))
+    assert drawn.shape == images.shape
+    assert (drawn == 1).all()
+    assert not ops.convert_to_numpy(
+        loops.draw_binary(0 * images, loops.noise_states((2, 8), 1))
+    ).any()
+
+
+def test_normal_draws_have_the_moments_of_the_normal_distribution():
+    states, draws = ops.convert_to_tensor(loops.noise_states((2, 100, 4), 5)), []
+    for _ in range(200):
+        states = loops.next_states(states)
+        draws.append(ops.convert_to_numpy(loops.draw_normal(states, 7)))
+    z = np.stack(draws)
+    assert z.shape == (200, 100, 7)
+    for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert abs((z**power).mean() - moment) < 4 * np.sqrt(variance / z.size)
+    correlation = np.corrcoef(z.reshape(-1, 7).T)
+    assert np.abs(correlation - np.eye(7)).max() < 4 / np.sqrt(len(z) * 100)
+    assert abs((z[1:] * z[:-1]).mean()) < 4 / np.sqrt(z.size)
+
+
+def train_by_hand(model, images, labels, epochs, rate, decay):
+    """The same sums, eagerly: Keras' own gradients and optimizer, a step at a time."""
+    weights = model.trainable_variables
+    optimizer = keras.optimizers.Adam(rate)
+    average = [ops.convert_to_numpy(w) for w in weights]
+    batch, step, totals = CONFIG.batch_size, 0, []
+    for epoch in range(epochs):
+        order = loops.epoch_order(CONFIG.seed, epoch, len(images), batch)
+        noise = {
+            name: loops.noise_states(shape, CONFIG.seed, epoch, stream)
+            for stream, (name, shape) in enumerate(noise_shapes(model, batch).items(), start=1)
+        }
+        for rows in order:
+            noise = {k: ops.convert_to_numpy(loops.next_states(v)) for k, v in noise.items()}
+            x = ops.cast(images[rows], "float32") / 255.0
+            if model.binarization == "dynamic":
+                x = loops.draw_binary(images[rows], noise["pixels"])
+            z = loops.draw_normal(ops.convert_to_tensor(noise["latents"]), model.latent_dim)
+            known = None if labels is None else labels[rows]
+            totals.append(step_by_hand(model, optimizer, x, known, z))
+            step += 1
+            share = 1 - average_decays(decay, step - 1, 1)[0]
+            now = [ops.convert_to_numpy(w) for w in weights]
+            average = [a + share * (w - a) for a, w in zip(average, now, strict=True)]
+    return average, totals
+
+
+def noise_shapes(model, batch):
+    pixels = int(np.prod(model.image_shape)) if model.binarization == "dynamic" else 0
+    samples = () if model.num_samples == 1 else (model.num_samples,)
+    latents = (2, *samples, batch, -(-model.latent_dim // 2))
+    return {"pixels": (batch, -(-pixels // 2)), "latents": latents}
+
+
+def step_by_hand(model, optimizer, x, labels, noise):
+    weights = model.trainable_variables
+
+    def loss():
+        terms = model.terms(x, labels, model.num_samples, noise=noise)
+        return model.objective(terms)
+
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            value, logs = loss()
+        gradients = tape.gradient(value, [w.value for w in weights])
+    elif backend == "torch":
+        import torch
+
+        value, logs = loss()
+        gradients = torch.autograd.grad(value, [w.value for w in weights])
+    else:
+        import jax
+
+        def function(values):
+            with keras.StatelessScope(state_mapping=zip(weights, values, strict=True)):
+                return loss()
+
+        gradients, logs = jax.grad(function, has_aux=True)([w.value for w in weights])
+    optimizer.apply(gradients, weights)
+    return {name: float(ops.convert_to_numpy(value)) for name, value in logs.items()}
+
+
+VARIANTS = {
+    "black and white": {},
+    "grey": {"likelihood": "discretized_logistic"},
+    "conditional": {"conditional": True},
+    "importance weighted": {"num_samples": 3},
+    "convolutional": {"architecture": "conv", "hidden_units": (2, 3), "latent_dim": 2},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_compiled_loop_is_the_same_as_steps_by_hand(variant):
+    changes = VARIANTS[variant]
+    images = make_images()
+    conditional = bool(changes.get("conditional"))
+    labels = np.arange(10) % 2 if conditional else None
+    compiled, eager = (build(num_classes=2 * conditional, **changes) for _ in range(2))
+    loop = EpochLoop(compiled, images, labels, batch_size=4, seed=CONFIG.seed)
+    run(loop, epochs=2, decay=0.8)
+    average, totals = train_by_hand(eager, images, labels, 2, 0.01, 0.8)
+    # Adam divides by gradients' sizes, so that rounding in the smallest shows most.
+    for mine, wanted in zip(loop.average(), average, strict=True):
+        np.testing.assert_allclose(mine, wanted, rtol=1e-3, atol=2e-4)
+    last = totals[loop.num_steps :]
+    for name in ("elbo", "reconstruction", "kl"):
+        wanted = np.mean([logs[name] for logs in last])
+        assert loop.means()[name] == pytest.approx(wanted, rel=1e-3)
+
+
+def test_blocks_and_going_back_change_no_bit(no_xla):
+    """One run in one go; one in blocks, put away after an epoch and taken up by another loop."""
+    images = make_images()
+    whole = run(EpochLoop(build(), images, batch_size=4, seed=1), epochs=2)
+    first = run(EpochLoop(build(), images, batch_size=4, seed=1), blocks=3)
+    kept = first.read()
+    second = EpochLoop(build(seed=9), images, batch_size=4, seed=1)
+    second.write(kept)
+    second.begin(1)
+    second.run(step_sizes(np.full(3, 0.01), 3), average_decays(0.9, 3, 3))
+    for mine, wanted in zip(second.read().items(), whole.read().items(), strict=True):
+        assert mine[0] == wanted[0]
+        np.testing.assert_array_equal(mine[1], wanted[1])
+    assert second.means()["elbo"] == whole.means()["elbo"]
+
+
+def test_a_seed_generator_inside_the_networks_starts_anew_each_epoch(no_xla):
+    """Dropout for instance: its noise too follows from seed and epoch alone."""
+    model = build()
+    others = [np.asarray(ops.convert_to_numpy(v)) for v in model.non_trainable_variables]
+    variables = loops._Variables(model)
+    assert len(variables.seeds) == 2
+    states = []
+    for epoch in (0, 1, 0):
+        variables.set_seeds(others, 5, epoch)
+        states.append([tuple(others[place]) for place in variables.seeds])
+    assert states[0] == states[2] != states[1]
+    assert len({state for some in states[:2] for state in some}) == 4
+    assert not any("seed" in name for name in EpochLoop(model, make_images(), batch_size=4).read())
+
+
+def test_every_variable_is_kept_under_a_name_of_its_own(no_xla):
+    kept = EpochLoop(build(), make_images(), batch_size=4).read()
+    assert {"weights/encoder/hidden_0/kernel", "weights/decoder/hidden_0/kernel"} <= set(kept)
+    num_trained = len(build().trainable_variables)
+    for place in ("weights", "mean", "square", "average"):
+        assert sum(name.startswith(f"{place}/") for name in kept) == num_trained
+
+
+def test_weights_of_another_model_are_refused(no_xla):
+    kept = EpochLoop(build(), make_images(), batch_size=4).read()
+    other = EpochLoop(build(latent_dim=2), make_images(), batch_size=4)
+    with pytest.raises(ValueError, match=r"another model: .* has the shape .* expected"):
+        other.write(kept)
+
+
+def test_the_model_s_own_variables_are_left_alone(no_xla):
+    model = build()
+    before = [np.array(w) for w in model.get_weights()]
+    loop = run(EpochLoop(model, make_images(), batch_size=4))
+    loop.begin(1, kl_weight=0.25)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    place = loop._variables.kl_weight
+    assert float(ops.convert_to_numpy(loop._state["others"][place])) == 0.25
+
+
+def test_the_kl_weight_of_an_epoch_changes_what_is_learned_not_what_is_told(no_xla):
+    losses = []
+    for weight in (1.0, 0.0):
+        loop = EpochLoop(build(), make_images(), batch_size=4, seed=1)
+        loop.begin(0, kl_weight=weight)
+        loop.run(step_sizes(np.full(1, 0.1), 0), np.zeros(1))
+        losses.append(loop.means())
+        loop.run(step_sizes(np.full(2, 0.1), 1), np.zeros(2))
+        losses.append(loop.means())
+    assert losses[0]["elbo"] == losses[2]["elbo"]
+    assert losses[1]["kl"] < losses[3]["kl"]
+    assert losses[0]["elbo"] == pytest.approx(losses[0]["reconstruction"] - losses[0]["kl"])
+    assert losses[0]["kl_per_unit"].sum() == pytest.approx(losses[0]["kl"], rel=1e-5)
+
+
+def test_the_validator_scores_every_image_once(no_xla):
+    """Seven images in batches of four, the last one filled up: the padding must not count."""
+    model = build()
+    images = np.random.default_rng(2).integers(0, 2, (7, *SHAPE)).astype("uint8") * 255
+    scores = Validator(model, images, batch_size=4).scores(
+        [np.array(ops.convert_to_numpy(w)) for w in model.trainable_variables]
+    )
+    mean, log_variance = model.encode(images)
+    kl = 0.5 * (mean**2 + np.exp(log_variance) - 1 - log_variance)
+    np.testing.assert_allclose(scores.kl_per_unit, kl.mean(0), rtol=1e-4)
+    assert scores.kl == pytest.approx(kl.sum(1).mean(), rel=1e-4)
+    assert scores.active_units == (mean.var(0) > 0.01).sum()
+    assert scores.elbo == pytest.approx(scores.reconstruction - scores.kl)
+    many = [model.elbo(images, seed=seed)["reconstruction"].mean() for seed in range(200)]
+    assert abs(scores.reconstruction - np.mean(many)) < 5 * np.std(many)
+
+
+def test_the_validator_looks_with_the_same_eyes_at_the_weights_it_is_given(no_xla):
+    model = build()
+    weights = [np.array(ops.convert_to_numpy(w)) for w in model.trainable_variables]
+    validator = Validator(model, make_images(6), batch_size=4)
+    first = validator.scores(weights)
+    other = validator.scores([w + 0.1 for w in weights])
+    again = validator.scores(weights)
+    assert first.elbo == again.elbo != other.elbo
+    np.testing.assert_array_equal(first.kl_per_unit, again.kl_per_unit)
