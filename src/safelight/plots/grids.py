@@ -165,6 +165,9 @@ def draw_mosaic(
     figure.suptitle("\n".join(lines), fontsize=NORMAL, color=INK)
     ax = figure.subplots()
     ax.imshow(image, interpolation="antialiased")
+    if not axis_names[0]:  # which is wider than a small image, and in the middle of it
+        # In the middle of its room the image would take from the names' room what it leaves free.
+        ax.set_anchor("W")
     ax.set_yticks(rows[: len(row_names)], row_names)
     every = math.ceil(0.085 * max(map(len, column_names), default=1) / (cell / shape))
     ax.set_xticks(columns[: len(column_names)][::every], column_names[::every])

@@ -199,9 +199,9 @@ def _checked_points(
     return points, classes.astype(np.int64)
 
 
-def _ten_colours() -> tuple[str, ...]:
+def _ten_colours() -> list[tuple[float, float, float]]:
     """Petroff's ten, found by a search for colours that any colour vision can tell apart."""
-    return color_sequences["petroff10"]
+    return [to_rgb(colour) for colour in color_sequences["petroff10"]]
 
 
 def _prior_circle() -> Circle:
@@ -225,7 +225,7 @@ def _name_classes(
         colour = _ten_colours()[c % 10]
         ink = "white" if np.dot(to_rgb(colour), (0.3, 0.59, 0.11)) < 0.5 else "black"
         box = {"boxstyle": "round,pad=0.2", "facecolor": colour, "edgecolor": "white"}
-        text = ax.text(*place, name, ha="center", va="center", color=ink, bbox=box)
+        text = ax.text(place[0], place[1], name, ha="center", va="center", color=ink, bbox=box)
         text.set(fontsize=NORMAL, weight="bold")
         texts.append(text)
     as_data(texts)
