@@ -20,7 +20,7 @@
 # Every step is one claim, a few lines of code and one picture. What we derive by hand is asserted
 # equal to what the library computes, so nothing here has to be believed.
 #
-# Run it from top to bottom: ten to fifteen minutes on two cores that multiply in bfloat16 (Intel
+# Run it from top to bottom: ten to seventeen minutes on two cores that multiply in bfloat16 (Intel
 # since Sapphire Rapids, AMD since Zen 4), two to four times that on older ones. You need Python,
 # NumPy and the idea of a gradient. The exercises at the end check themselves.
 

@@ -87,7 +87,13 @@ assert report.metrics["accuracy"].value >= 0.5
 assert 0 < report.metrics["loss"].value < 2
 assert loaded.count_params() == trained.model.count_params()
 print("bounds hold")
-"""
+""",
+    "02_variational_autoencoders": """
+assert report.elbo.value < report.log_likelihood.value < 0
+assert 0 < report.kl.value < 200
+assert set(active) <= set(range(21))
+print("bounds hold")
+""",
 }
 
 

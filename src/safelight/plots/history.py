@@ -131,7 +131,8 @@ def _draw_curves(
         num_epochs = max(num_epochs, len(values))
         if len(values):
             known = np.isfinite(values)
-            marker = "o" if known.sum() <= 3 or not known.all() else ""
+            # Dots say which epochs were looked at; where they would touch, the line alone is shown.
+            marker = "o" if known.sum() <= 3 or (known.sum() <= 40 and not known.all()) else ""
             look: dict[str, Any] = {"linewidth": 2.2, "marker": marker, "markersize": 5}
             ax.plot(epochs[known], values[known], color=colour, label=label, **look)
         if name.startswith("val_") and best is not None and best < len(values):

@@ -1,0 +1,456 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Variational autoencoders: from a few numbers to a digit, and back
+#
+# Squeeze a picture through two numbers and unfold it again: what the network in the middle has to
+# keep is what pictures *are made of*. A variational autoencoder does that with probabilities, so
+# that it can also say how likely a picture is, and draw new ones.
+#
+# Every step is one claim, a few lines of code and one picture. What we derive by hand is asserted
+# equal to what the library computes, so nothing here has to be believed.
+#
+# Run it from top to bottom: about ten minutes on two cores. You need Python, NumPy, the normal
+# distribution and the idea of a gradient. The derivations in full are in `docs/theory/elbo.md`.
+# The exercises at the end check themselves.
+
+# %%
+import logging
+import os
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+from safelight import datasets, metrics, plots, vae
+from safelight.vae import evaluation, objectives
+from scipy.special import logsumexp
+
+SMALL = os.environ.get("SAFELIGHT_NOTEBOOK_PROFILE") == "small"  # for tests: under a minute
+num_train, num_test, epochs, long = (2_000, 300, 15, 15) if SMALL else (55_000, 10_000, 12, 40)
+began, digits = time.perf_counter(), datasets.load("mnist", part="train")
+pixels, labels = vae.load_images(digits).images, digits.labels
+images, held_out = pixels[:num_train], pixels[-5_000:]
+tested = datasets.load("mnist", part="test")
+test, test_labels = vae.load_images(tested).images[:num_test], tested.labels[:num_test]
+mean_picture = images.mean(0) / 255
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
+print(f"Keras {keras.__version__} on {keras.backend.backend()}, {images.shape} {images.dtype}")
+plots.plot_samples(test[:40], columns=20, title="forty digits of MNIST's test part")
+
+# %% [markdown]
+# ## 1 An autoencoder has holes
+#
+# An *autoencoder* learns two networks: the encoder turns a picture into a few numbers, its *code*,
+# the decoder turns a code into a picture. All it is trained for is that the picture comes back.
+#
+# Nothing is asked of the codes themselves, and so nothing is known of them: they may lie anywhere,
+# in islands, with empty space between. Whoever wants a *new* picture has to guess a code, and most
+# guesses fall into a hole. (We train it as the limit of what follows, with the second term of the
+# objective switched off: `beta=0`.)
+
+
+# %%
+def train(latent_dim, **settings):
+    config = vae.TrainConfig(latent_dim=latent_dim, **{"epochs": epochs, **settings})
+    model = vae.build_vae(images.shape[1:], config, mean_picture=mean_picture)
+    return vae.train(model, images, validation=held_out, config=config)
+
+
+autoencoder = train(2, beta=0.0).model
+codes = autoencoder.encode(test)[0]
+outside = np.mean((codes**2).sum(1) > -2 * np.log(0.05))
+print(f"{outside:.0%} of the codes lie where N(0, I) puts 5 %")
+assert outside > 0.2
+plots.plot_latent_scatter(codes, test_labels)
+
+# %%
+plots.plot_samples(autoencoder.sample(40, seed=1), columns=20, title="an autoencoder's guesses")
+
+# %% [markdown]
+# ## 2 A model with a probability
+#
+# So let us say first how pictures come about: draw a code from a known distribution, the *prior*
+# $p(z) = \mathcal N(0, I)$, then a picture from $p(x \mid z)$, whose parameters the decoder gives.
+# For black and white pixels it says how likely each is white. Then every picture has a probability,
+# and a good model is one under which real pictures are probable:
+#
+# $$\log p(x) = \log \int p(x \mid z)\, p(z)\, dz .$$
+#
+# The integral is the trouble: next to no $z$ explains a given $x$. The *encoder* helps to find
+# those: it proposes $q(z \mid x) = \mathcal N(\mu(x), \mathrm{diag}\,\sigma^2(x))$. Put $q$ in and
+# move the concave logarithm inside the mean (Jensen's inequality):
+#
+# $$\log p(x) = \log \mathbb E_{q}\!\left[\frac{p(x \mid z)\, p(z)}{q(z \mid x)}\right] \ \ge\
+# \mathbb E_q\!\left[\log \frac{p(x \mid z)\, p(z)}{q(z \mid x)}\right]
+# = \underbrace{\mathbb E_q[\log p(x \mid z)]}_{\text{reconstruction}}
+# - \underbrace{\mathrm{KL}(q(z \mid x) \,\|\, p(z))}_{\text{price of the code}} .$$
+#
+# This is the *evidence lower bound*, ELBO (Kingma & Welling 2014, arXiv 1312.6114; Rezende et al.
+# 2014, arXiv 1401.4082). It is in nats per picture: a *sum* over pixels and latent units.
+#
+# For Gaussians the second term needs no draws, $\mathrm{KL} = \tfrac12 \sum_j (\mu_j^2 + \sigma_j^2
+# - 1 - \log \sigma_j^2)$. We believe it once a million draws agree.
+
+# %%
+rng = np.random.default_rng(0)
+mu, log_var = np.array([0.5, -1.0]), np.array([-2.0, 0.3])
+z = mu + np.exp(log_var / 2) * rng.standard_normal((1_000_000, 2))
+log_q = -0.5 * ((z - mu) ** 2 / np.exp(log_var) + log_var + np.log(2 * np.pi)).sum(1)
+log_p = -0.5 * (z**2 + np.log(2 * np.pi)).sum(1)
+closed = 0.5 * (mu**2 + np.exp(log_var) - 1 - log_var).sum()
+error = np.std(log_q - log_p) / 1000
+print(f"KL: {closed:.4f} nats in closed form, {np.mean(log_q - log_p):.4f} from draws")
+assert abs(closed - np.mean(log_q - log_p)) < 4 * error
+np.testing.assert_allclose(objectives.kl_divergence(mu, log_var), closed, rtol=1e-5)
+
+# %% [markdown]
+# ## 3 How a gradient passes through a draw
+#
+# The decoder's gradient is no problem. The encoder's is: $z$ is *drawn*, with parameters that we
+# want to learn, and a draw has no derivative. There are two ways round, and both are right on
+# average:
+#
+# * the *score function*: $\nabla_\mu \mathbb E_q[f(z)] = \mathbb E_q[f(z)\, \nabla_\mu \log q(z)]$,
+#   which needs no more than values of $f$;
+# * *reparameterization*: draw the noise instead. With $z = \mu + \sigma \varepsilon$,
+#   $\varepsilon \sim \mathcal N(0, 1)$, the draw stands apart from the parameters, and
+#   $\nabla_\mu \mathbb E_q[f(z)] = \mathbb E_\varepsilon[f'(\mu + \sigma \varepsilon)]$.
+#
+# On a toy, $f(z) = z^2$ at $\mu = 0, \sigma = 1$, the true gradient is 0, and the variances of one
+# draw can be worked out: 15 and 4.
+
+# %%
+noise = rng.standard_normal(1_000_000)
+score, reparameterized = noise**2 * noise, 2 * noise
+print(f"variance on the toy: score function {score.var():.1f}, ours {reparameterized.var():.1f}")
+np.testing.assert_allclose([score.var(), reparameterized.var()], [15, 4], rtol=0.05)
+
+# %% [markdown]
+# The toy is kind. On a real model, with $f(z) = \log p(x \mid z)$ of a digit, values are in the
+# hundreds and slopes are not. So first a real model: two latent units, twelve epochs. It is a Keras
+# model: `compile` and `fit` train it, too. `vae.train` runs whole epochs in one compiled function,
+# lets the learning rate fall, and averages the weights.
+
+# %%
+plain = vae.build_vae(images.shape[1:], vae.TrainConfig(latent_dim=2), mean_picture=mean_picture)
+plain.compile(keras.optimizers.Adam(1e-3))
+fitted = plain.fit(images, epochs=2, batch_size=128, verbose=0)
+trained = train(2)
+model = trained.model
+print("ELBO after two epochs of fit:", np.round(fitted.history["elbo"], 1))
+print(f"train: {trained.images_per_second:,.0f} images/s, ELBO {trained.history['elbo'][-1]:.1f}")
+assert trained.history["val_elbo"][-1] > trained.history["val_elbo"][0]
+plots.plot_elbo_history(trained.history)
+
+# %% [markdown]
+# The ELBO by hand: encode, draw, decode, add up. It is what the model says of itself.
+
+# %%
+x = (test > 127).astype("float32")
+mean, log_variance = (ops.convert_to_numpy(part) for part in model.encoder(x))
+noise = rng.standard_normal(mean.shape).astype("float32")
+logits = ops.convert_to_numpy(model.decoder(mean + np.exp(log_variance / 2) * noise))
+reconstruction = (x * logits - np.logaddexp(0, logits)).sum((1, 2, 3))
+kl = 0.5 * (mean**2 + np.exp(log_variance) - 1 - log_variance).sum(1)
+terms = model.terms(x, noise=noise)
+_, said = model.objective(terms)
+elbo = float(said["elbo"])
+print(f"ELBO {elbo:.2f} = reconstruction {reconstruction.mean():.2f} - KL {kl.mean():.2f}")
+np.testing.assert_allclose(elbo, (reconstruction - kl).mean(), rtol=1e-4)
+
+# %% [markdown]
+# Now the gradient with respect to $\mu$ of one digit's reconstruction, a thousand times from one
+# draw each. The score function even gets help, its best-known remedy: the mean of $f$ is subtracted
+# as a *baseline*, which changes nothing on average.
+
+# %%
+draws = rng.standard_normal((1000, 2)).astype("float32")
+sigma = np.exp(log_variance[0] / 2)
+codes = tf.constant(mean[0] + sigma * draws)
+with tf.GradientTape() as tape:
+    tape.watch(codes)
+    values = objectives.bernoulli_log_likelihood(x[:1], model.decoder(codes))
+slopes = tape.gradient(values, codes).numpy()[:, 0]
+values = values.numpy()
+by_score = (values - values.mean()) * draws[:, 0] / sigma[0]
+ratio = by_score.var() / slopes.var()
+print(f"mean: {by_score.mean():.1f} and {slopes.mean():.1f}; {ratio:.1f} times the variance")
+assert ratio > 2
+figure = plots.Picture(figsize=(8, 2.8), layout="constrained")
+names = ("score function with baseline", "reparameterization")
+for ax, gradient, name in zip(figure.subplots(1, 2), (by_score, slopes), names, strict=True):
+    ax.hist(gradient, bins=np.linspace(*np.quantile(by_score, [0.005, 0.995]), 60))
+    ax.set(title=f"{name}: variance {gradient.var():,.0f}", xlabel="one draw's gradient")
+figure
+
+# %% [markdown]
+# ## 4 How far below? The gap is a divergence
+#
+# Split the ELBO the other way: $\mathrm{ELBO} = \log p(x) - \mathrm{KL}(q(z \mid x) \,\|\, p(z \mid
+# x))$. So the bound is loose by exactly as much as the proposal differs from the true posterior.
+# With two latent units we can look at it: compute $p(x \mid z)\, p(z)$ on a fine grid. Its sum,
+# times the area of a cell, is $p(x)$ itself, and each cell's share of it is the true posterior. To
+# the left the truth, to the right the encoder's Gaussian.
+
+# %%
+side = np.linspace(-4, 4, 60 if SMALL else 320, dtype="float32")
+area, num = (side[1] - side[0]) ** 2, 100
+grid = np.stack(np.meshgrid(side, side[::-1]), -1).reshape(-1, 2)
+flat, log_joint = x[:num].reshape(num, -1), []
+for part in np.array_split(grid, 20):
+    logit = ops.convert_to_numpy(model.decoder.predict_on_batch(part)).reshape(len(part), -1)
+    log_prior = -0.5 * (part**2).sum(1) - np.log(2 * np.pi)
+    log_joint.append(logit @ flat.T + (log_prior - np.logaddexp(0, logit).sum(1))[:, None])
+log_joint = np.concatenate(log_joint).T
+exact = logsumexp(log_joint, axis=1) + np.log(area)
+squares = (grid - mean[:num, None]) ** 2 / np.exp(log_variance[:num, None])
+log_q = -0.5 * (squares + log_variance[:num, None] + np.log(2 * np.pi)).sum(2)
+width = np.exp(log_variance[:num] / 2).min(1)
+inside = np.abs(mean[:num]).max(1) + 4 * np.exp(log_variance[:num] / 2).max(1) < 4
+
+# %%
+fine = inside & (width > 0.8 * (side[1] - side[0]))  # where the grid resolves the proposal
+weight = np.exp(log_q[fine]) * area
+bound = (weight * (log_joint[fine] - log_q[fine])).sum(1)
+gap = (weight * (log_q[fine] - log_joint[fine] + exact[fine, None])).sum(1)
+print(f"{fine.sum()} digits: log p(x) {exact[fine].mean():.2f}, ELBO {bound.mean():.2f}, ", end="")
+print(f"KL from the true posterior {gap.mean():.2f} nats")
+np.testing.assert_allclose(exact[fine] - bound, gap, atol=0.02 * np.abs(exact).max())
+assert np.all(gap > -0.1)
+shown = np.flatnonzero(fine)[np.argsort(gap)[[len(gap) // 2, -1]]]
+panels, titles = [], []
+for i in shown:
+    for values, name in ((log_joint[i], "true posterior"), (log_q[i], "proposal")):
+        panels.append(np.exp(values - values.max()).reshape(len(side), -1) ** 0.5)
+        titles.append(f"digit {test_labels[i]}: {name}")
+plots.plot_image_grid(panels, titles=titles, columns=4)
+
+# %% [markdown]
+# There is a way up the ladder: take $k$ draws and the logarithm of their mean weight (Burda et al.
+# 2016, arXiv 1509.00519),
+#
+# $$\mathcal L_k = \mathbb E \log \frac1k \sum_{i=1}^k \frac{p(x \mid z_i)\, p(z_i)}{q(z_i \mid x)},
+# \qquad \mathrm{ELBO} = \mathcal L_1 \le \mathcal L_2 \le \dots \le \log p(x) .$$
+#
+# With thousands of draws it is the number by which models are compared, and on our hundred digits
+# we know where the ladder ends.
+
+# %%
+ks, seen = [1, 3, 10, 100, 1000], (255 * x[:num]).astype("uint8")[inside]
+ladder = [
+    vae.estimate_log_likelihood(model, seen, num_importance_samples=k, precision="float32").mean
+    for k in ks
+]
+top = exact[inside].mean()
+print("bounds:", np.round(ladder, 2), f"exact: {top:.2f}")
+assert ladder[0] < ladder[2] < ladder[4] + 0.05
+assert abs(ladder[4] - top) < (5 if SMALL else 0.5)
+plots.plot_bounds(ks, ladder, exact=top)
+
+# %% [markdown]
+# ## 5 What the two numbers mean
+#
+# Nothing told the model what a digit is. Yet the codes of one digit lie together, and together they
+# fill the prior without holes: the KL term pays for every nat that a code says, so the model packs
+# them densely. The map below decodes the plane, each picture for an equal share of the prior.
+
+# %%
+codes = model.encode(test)[0]
+outside = np.mean((codes**2).sum(1) > -2 * np.log(0.05))
+print(f"{outside:.1%} of the codes lie where N(0, I) puts 5 %")
+assert outside < 0.3
+plots.plot_latent_scatter(codes, test_labels)
+
+# %%
+plots.plot_latent_manifold(evaluation.latent_manifold(model, num=18))
+
+# %% [markdown]
+# ## 6 The most frequent mistake
+#
+# "Loss = mean squared error + KL", both with the framework's default *mean*: this is in many
+# tutorials. A mean over 784 pixels makes the reconstruction 784 times too cheap, which is the same
+# as a KL term 784 times too dear, `beta=784`. The model does what it is told: a code costs more
+# than it is worth, so it sends none. All pictures become one.
+
+# %%
+mistaken = train(2, beta=784.0).model
+told = evaluation.active_units(mistaken.encode(test)[0]).sum()
+print(f"{told} of 2 latent units say anything about the picture")
+assert told == 0
+few = test[:12]
+plots.plot_reconstructions(np.tile(few, (2, 1, 1, 1)), np.concatenate(
+    [mistaken.reconstruct(few), model.reconstruct(few)]), columns=12)  # fmt: skip
+
+# %% [markdown]
+# Above with the mistake, below without. The test for your own code: the sum must be over pixels and
+# latent units, the mean over pictures only, and the KL of a working MNIST model is some twenty
+# nats, not a hundredth of one.
+#
+# ## 7 Twenty numbers
+#
+# Two numbers are for looking. With twenty, and forty epochs, the pictures get sharp; the report has
+# every number with an interval, and says how it was made.
+
+# %%
+larger = train(20, epochs=long)
+report = vae.evaluate(
+    larger.model, (test, test_labels), train=(images, labels[:num_train]),
+    num_importance_samples=200, num_images=min(1000, num_test),
+)  # fmt: skip
+print(f"ELBO {report.elbo}, KL {report.kl}, {report.active_units} of 20 units active")
+print(f"log p(x) {report.log_likelihood}, standard error {report.estimate.standard_error:.2f}")
+print(report.protocol["log_likelihood"])
+assert report.elbo.value < report.log_likelihood.value < 0
+plots.plot_reconstructions(test[:10], larger.model.reconstruct(test[:10]))
+
+# %%
+plots.plot_samples(larger.model.sample(60, seed=1), columns=15)
+
+# %% [markdown]
+# Some samples are no digits: the prior has room between the codes that the model actually uses, and
+# in twenty dimensions much of it. Between two real digits the way is better known. A straight line
+# passes nearer to the origin than any draw of the prior lies; the *arc* keeps its distance.
+
+# %%
+ends = larger.model.encode(test[:8])[0]
+ways = {
+    "linear": vae.interpolate(larger.model, ends[:4], ends[4:], num=9),
+    "spherical": vae.interpolate(larger.model, ends[:4], ends[4:], num=9, spherical=True),
+}
+np.testing.assert_allclose(ways["linear"][:, 0], larger.model.reconstruct(test[:4]), atol=1e-4)
+print(f"largest difference on the way: {np.abs(ways['linear'] - ways['spherical']).max():.2f}")
+plots.plot_interpolation(ways, originals=(test[:4], test[4:8]))
+
+# %% [markdown]
+# ## 8 Is it a better summary than principal components?
+#
+# PCA also gives twenty numbers per picture, the best ones for a *linear* decoder. Two simple
+# readers try to tell the digit from either: logistic regression (what can be read off linearly) and
+# five nearest neighbours (whether equal digits lie together).
+
+# %%
+probes = report.probes
+found = {
+    "VAE, linear": probes.latent_linear, "PCA, linear": probes.pca_linear,
+    "VAE, neighbours": probes.latent_neighbors, "PCA, neighbours": probes.pca_neighbors,
+}  # fmt: skip
+for name, accuracy in found.items():
+    print(f"{name:16s} {metrics.format_percent(accuracy)}")
+assert min(accuracy.value for accuracy in found.values()) > 0.4
+plots.plot_intervals(found, label="accuracy (%) from twenty numbers, with 95 % interval")
+
+# %% [markdown]
+# ## 9 Collapse, made on purpose and cured
+#
+# A latent unit that says less than it costs is dropped: its $q$ becomes the prior, the decoder
+# learns to ignore it, and from then on no gradient asks it back. A little of that is right (a model
+# need not use all units). Too much is *posterior collapse*. We make it by paying ten times the
+# price, `beta=10`, and cure it with *free bits* (Kingma et al. 2016, arXiv 1606.04934): the first
+# half nat of each unit costs nothing, so none is driven to silence.
+
+# %%
+collapsed, cured = train(20, beta=10.0), train(20, beta=10.0, free_bits=0.5)
+active = []
+for name, other in (("beta=10", collapsed), ("with free bits", cured)):
+    active.append(int(evaluation.active_units(other.model.encode(test)[0]).sum()))
+    last = other.history["val_reconstruction"][-1]
+    print(f"{name}: {active[-1]} of 20 units active, reconstruction {last:.1f} nats")
+assert active[0] < active[1] or SMALL
+plots.plot_kl_per_unit(collapsed.history_kl)
+
+# %%
+plots.plot_kl_per_unit(cured.history_kl)
+
+# %% [markdown]
+# The cure has a price of its own: a unit that is *made* to speak need not have something to say.
+# The judge is the ELBO with its true weights, on pictures that were held out.
+#
+# ## 10 Another kind of picture
+#
+# The same for your own pictures, without Python: `safelight vae train FOLDER --output RUN`. For
+# grey or coloured photographs pixels are no coin tosses, and another likelihood is taken, the
+# *discretised logistic*, a probability for each of the 256 levels. Solar cells at 32 pixels:
+
+# %%
+cells = vae.load_images(datasets.load("elpv"), (32, 32)).images
+config = vae.TrainConfig(
+    latent_dim=16, likelihood="discretized_logistic", epochs=5 if SMALL else 60, batch_size=64
+)
+grey = vae.build_vae(cells.shape[1:], config, mean_picture=cells[::2].mean(0) / 255)
+seen = vae.train(grey, cells[::2], config=config)
+bits = -grey.elbo(cells[1::2])["elbo"].mean() / np.log(2) / cells[0].size
+print(f"at most {bits:.2f} bits for a pixel of 8, on cells that were held out")
+print(f"from top to bottom: {(time.perf_counter() - began) / 60:.1f} minutes")
+assert 0 < bits < 8
+plots.plot_reconstructions(cells[1:20:2], grey.reconstruct(cells[1:20:2]))
+
+# %% [markdown]
+# ## 11 Exercises
+#
+# Put your values in place of `None` and run the cell; it says whether you are right. Solutions are
+# folded below.
+#
+# 1. An encoder says $\mu = 1, \sigma = 0.5$ for one latent unit. How many nats does that cost?
+# 2. Somebody averages over the pixels of $32 \times 32$ colour pictures and sums over the latent
+#    units. Which `beta` is that?
+# 3. A model reaches 86.3 nats per digit of $28 \times 28$ pixels. How many bits per pixel are that?
+# 4. How many nats of ELBO per test digit are lost with two latent units instead of twenty?
+
+# %%
+nats, beta, bits_per_pixel, lost = None, None, None, None
+
+
+def check(question, yours, expected, tolerance):
+    verdict = "right" if yours is not None and abs(yours - expected) <= tolerance else "not yet"
+    print(f"{question}: your value {yours}, expected {expected:,} ± {tolerance}: {verdict}")
+
+
+check("1 nats for one unit", nats, 0.818, 0.001)
+check("2 beta", beta, 3072, 0)
+check("3 bits per pixel", bits_per_pixel, 0.1588, 0.0002)
+check("4 nats lost with two units", lost, 40.0, 3.0)
+
+# %% [markdown]
+# <details>
+# <summary>Solutions</summary>
+#
+# ```python
+# # 1. The closed form of section 2.
+# nats = 0.5 * (1**2 + 0.5**2 - 1 - np.log(0.5**2))
+#
+# # 2. Every value of the picture, channels included, counts a 3072nd; times 3072 it is a sum, and
+# # the KL term 3072 times itself.
+# beta = 32 * 32 * 3
+#
+# # 3. A bit is log 2 nats.
+# bits_per_pixel = 86.3 / np.log(2) / 28**2
+#
+# # 4. Both models draw the pixels of the test digits with one seed.
+# lost = (larger.model.elbo(test, seed=0)["elbo"] - model.elbo(test, seed=0)["elbo"]).mean()
+# ```
+#
+# </details>
+#
+# ## Sources
+#
+# * D. P. Kingma, M. Welling, *Auto-encoding variational Bayes*, ICLR 2014, arXiv 1312.6114
+# * D. J. Rezende, S. Mohamed, D. Wierstra, *Stochastic backpropagation*, ICML 2014, arXiv 1401.4082
+# * Y. Burda, R. Grosse, R. Salakhutdinov, *Importance weighted autoencoders*, ICLR 2016, arXiv
+#   1509.00519
+# * I. Higgins et al., *beta-VAE*, ICLR 2017
+# * D. P. Kingma et al., *Improved variational inference with inverse autoregressive flow*, NeurIPS
+#   2016, arXiv 1606.04934 (free bits)
+# * T. Salimans et al., *PixelCNN++*, ICLR 2017, arXiv 1701.05517 (the discretised logistic)
+# * T. White, *Sampling generative networks*, 2016, arXiv 1609.04468 (arcs)
