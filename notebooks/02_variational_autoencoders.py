@@ -250,14 +250,22 @@ plots.plot_image_grid(panels, titles=titles, columns=4)
 # %%
 ks, seen = [1, 3, 10, 100, 1000], (255 * x[:num]).astype("uint8")[inside]
 ladder = [
-    vae.estimate_log_likelihood(model, seen, num_importance_samples=k, precision="float32").mean
+    vae.estimate_log_likelihood(model, seen, num_importance_samples=k, precision="float32")
     for k in ks
 ]
-top = exact[inside].mean()
-print("bounds:", np.round(ladder, 2), f"exact: {top:.2f}")
-assert ladder[0] < ladder[2] < ladder[4] + 0.05
-assert abs(ladder[4] - top) < (5 if SMALL else 0.5)
-plots.plot_bounds(ks, ladder, exact=top)
+bounds, missing = [step.mean for step in ladder], exact[inside] - ladder[-1].values
+print("bounds:", np.round(bounds, 2), f"exact: {exact[inside].mean():.2f}")
+print(f"missing at k = 1000: {np.median(missing):.3f} nats for the median digit, ", end="")
+print(f"more than one nat for {np.mean(missing > 1):.0%} of the digits")
+assert bounds[0] < bounds[2] < bounds[4] + 0.05
+assert abs(np.median(missing)) < (1 if SMALL else 0.1)
+plots.plot_bounds(ks, bounds, exact=exact[inside].mean())
+
+# %% [markdown]
+# For most digits a thousand draws arrive. For some they never will in practice: the plane has a
+# second place that explains the digit as well, the proposal knows of one only, and no draw goes
+# there. An estimate by importance sampling is no better than its proposal. It is too *low* then, so
+# it never flatters the model; and with more latent units than two such ties become rare.
 
 # %% [markdown]
 # ## 5 What the two numbers mean
