@@ -1,6 +1,6 @@
-"""The picture in the README, from the run that `make demo` leaves.
+"""The pictures in the README, from the runs that `make demo` leaves.
 
-python docs/make_pictures.py [runs/demo-transfer]
+python docs/make_pictures.py [runs]
 """
 
 import sys
@@ -9,6 +9,11 @@ from pathlib import Path
 from PIL import Image
 
 WIDTH, GAP = 1600, 24
+SHEETS = {
+    "demo": ("demo-transfer", ("metrics", "history"), "mistakes"),
+    "digits": ("demo-vae", ("reconstructions", "interpolation"), "traversals"),
+}
+"""A sheet's run, the pictures in its left column, and the one to the right of them."""
 
 
 def beside(left: list[Image.Image], right: Image.Image) -> Image.Image:
@@ -26,13 +31,16 @@ def beside(left: list[Image.Image], right: Image.Image) -> Image.Image:
 
 
 def main() -> None:
-    """Reads the run's pictures and writes docs/pictures/demo.png."""
-    run = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/demo-transfer")
-    names = ("metrics", "history", "reliability", "mistakes")
-    pictures = [Image.open(run / "pictures" / f"{name}.png").convert("RGB") for name in names]
-    target = Path(__file__).parent / "pictures" / "demo.png"
-    target.parent.mkdir(exist_ok=True)
-    beside(pictures[:2], pictures[3]).save(target, optimize=True)
+    """Reads the runs' pictures and writes docs/pictures/NAME.png, for those runs that are there."""
+    runs = Path(sys.argv[1] if len(sys.argv) > 1 else "runs")
+    target = Path(__file__).parent / "pictures"
+    target.mkdir(exist_ok=True)
+    for name, (run, left, right) in SHEETS.items():
+        folder = runs / run / "pictures"
+        if not folder.is_dir():
+            continue
+        pictures = [Image.open(folder / f"{each}.png").convert("RGB") for each in (*left, right)]
+        beside(pictures[:-1], pictures[-1]).save(target / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@
 # Every step is one claim, a few lines of code and one picture. What we derive by hand is asserted
 # equal to what the library computes, so nothing here has to be believed.
 #
-# Run it from top to bottom: about ten minutes on two cores. You need Python, NumPy, the normal
+# Run it from top to bottom: about five minutes on two cores. You need Python, NumPy, the normal
 # distribution and the idea of a gradient. The derivations in full are in `docs/theory/elbo.md`.
 # The exercises at the end check themselves.
 
@@ -56,9 +56,9 @@ plots.plot_samples(test[:40], columns=20, title="forty digits of MNIST's test pa
 # the decoder turns a code into a picture. All it is trained for is that the picture comes back.
 #
 # Nothing is asked of the codes themselves, and so nothing is known of them: they may lie anywhere,
-# in islands, with empty space between. Whoever wants a *new* picture has to guess a code, and most
-# guesses fall into a hole. (We train it as the limit of what follows, with the second term of the
-# objective switched off: `beta=0`.)
+# in islands far out, with empty space between. Whoever wants a *new* picture has to guess a code.
+# (We train it as the limit of what follows, with the second term of the objective switched off:
+# `beta=0`.)
 
 
 # %%
@@ -73,7 +73,11 @@ codes = autoencoder.encode(test)[0]
 outside = np.mean((codes**2).sum(1) > -2 * np.log(0.05))
 print(f"{outside:.0%} of the codes lie where N(0, I) puts 5 %")
 assert outside > 0.2
-plots.plot_latent_scatter(codes, test_labels)
+plots.plot_latent_scatter(codes[:3000], test_labels[:3000])
+
+# %% [markdown]
+# Guess codes from $\mathcal N(0, I)$, and the islands outside the dashed circle are never drawn;
+# between the others lie blends that no digit was ever encoded as.
 
 # %%
 plots.plot_samples(autoencoder.sample(40, seed=1), columns=20, title="an autoencoder's guesses")
@@ -229,12 +233,15 @@ print(f"{fine.sum()} digits: log p(x) {exact[fine].mean():.2f}, ELBO {bound.mean
 print(f"KL from the true posterior {gap.mean():.2f} nats")
 np.testing.assert_allclose(exact[fine] - bound, gap, atol=0.02 * np.abs(exact).max())
 assert np.all(gap > -0.1)
-shown = np.flatnonzero(fine)[np.argsort(gap)[[len(gap) // 2, -1]]]
 panels, titles = [], []
-for i in shown:
-    for values, name in ((log_joint[i], "true posterior"), (log_q[i], "proposal")):
-        panels.append(np.exp(values - values.max()).reshape(len(side), -1) ** 0.5)
-        titles.append(f"digit {test_labels[i]}: {name}")
+for i in np.flatnonzero(fine)[np.argsort(gap)[[len(gap) // 2, -1]]]:
+    pair = [np.exp(v - v.max()).reshape(len(side), -1) for v in (log_joint[i], log_q[i])]
+    places = np.argwhere(np.maximum(*pair) > 0.01)  # cut out where there is something to see
+    low, high = places.min(0), places.max(0)
+    half = max(20, (high - low).max() // 2 + 6)
+    top, left = np.maximum((low + high) // 2 - half, 0)
+    panels += [np.sqrt(p[top : top + 2 * half, left : left + 2 * half]) for p in pair]
+    titles += [f"digit {test_labels[i]}: {name}" for name in ("true posterior", "proposal")]
 plots.plot_image_grid(panels, titles=titles, columns=4)
 
 # %% [markdown]
@@ -279,10 +286,10 @@ codes = model.encode(test)[0]
 outside = np.mean((codes**2).sum(1) > -2 * np.log(0.05))
 print(f"{outside:.1%} of the codes lie where N(0, I) puts 5 %")
 assert outside < 0.3
-plots.plot_latent_scatter(codes, test_labels)
+plots.plot_latent_scatter(codes[:3000], test_labels[:3000])
 
 # %%
-plots.plot_latent_manifold(evaluation.latent_manifold(model, num=18))
+plots.plot_latent_manifold(evaluation.latent_manifold(model, num=12))
 
 # %% [markdown]
 # ## 6 The most frequent mistake
@@ -297,9 +304,9 @@ mistaken = train(2, beta=784.0).model
 told = evaluation.active_units(mistaken.encode(test)[0]).sum()
 print(f"{told} of 2 latent units say anything about the picture")
 assert told == 0
-few = test[:12]
+few = test[:9]
 plots.plot_reconstructions(np.tile(few, (2, 1, 1, 1)), np.concatenate(
-    [mistaken.reconstruct(few), model.reconstruct(few)]), columns=12)  # fmt: skip
+    [mistaken.reconstruct(few), model.reconstruct(few)]), columns=9)  # fmt: skip
 
 # %% [markdown]
 # Above with the mistake, below without. The test for your own code: the sum must be over pixels and
@@ -324,7 +331,7 @@ assert report.elbo.value < report.log_likelihood.value < 0
 plots.plot_reconstructions(test[:10], larger.model.reconstruct(test[:10]))
 
 # %%
-plots.plot_samples(larger.model.sample(60, seed=1), columns=15)
+plots.plot_samples(larger.model.sample(40, seed=1), columns=20)
 
 # %% [markdown]
 # Some samples are no digits: the prior has room between the codes that the model actually uses, and
@@ -332,14 +339,14 @@ plots.plot_samples(larger.model.sample(60, seed=1), columns=15)
 # passes nearer to the origin than any draw of the prior lies; the *arc* keeps its distance.
 
 # %%
-ends = larger.model.encode(test[:8])[0]
+ends = larger.model.encode(test[:4])[0]
 ways = {
-    "linear": vae.interpolate(larger.model, ends[:4], ends[4:], num=9),
-    "spherical": vae.interpolate(larger.model, ends[:4], ends[4:], num=9, spherical=True),
+    "linear": vae.interpolate(larger.model, ends[:2], ends[2:], num=9),
+    "spherical": vae.interpolate(larger.model, ends[:2], ends[2:], num=9, spherical=True),
 }
-np.testing.assert_allclose(ways["linear"][:, 0], larger.model.reconstruct(test[:4]), atol=1e-4)
+np.testing.assert_allclose(ways["linear"][:, 0], larger.model.reconstruct(test[:2]), atol=1e-4)
 print(f"largest difference on the way: {np.abs(ways['linear'] - ways['spherical']).max():.2f}")
-plots.plot_interpolation(ways, originals=(test[:4], test[4:8]))
+plots.plot_interpolation(ways, originals=(test[:2], test[2:4]))
 
 # %% [markdown]
 # ## 8 Is it a better summary than principal components?
@@ -360,6 +367,10 @@ assert min(accuracy.value for accuracy in found.values()) > 0.4
 plots.plot_intervals(found, label="accuracy (%) from twenty numbers, with 95 % interval")
 
 # %% [markdown]
+# Read linearly it is hardly ahead, if at all: nobody asked it to put the classes on two sides of a
+# plane. But neighbours in its space are of one digit more often, since distance there is measured
+# in what matters to a picture.
+#
 # ## 9 Collapse, made on purpose and cured
 #
 # A latent unit that says less than it costs is dropped: its $q$ becomes the prior, the decoder
@@ -428,7 +439,7 @@ def check(question, yours, expected, tolerance):
 check("1 nats for one unit", nats, 0.818, 0.001)
 check("2 beta", beta, 3072, 0)
 check("3 bits per pixel", bits_per_pixel, 0.1588, 0.0002)
-check("4 nats lost with two units", lost, 40.0, 3.0)
+check("4 nats lost with two units", lost, 49.0, 1.5)
 
 # %% [markdown]
 # <details>

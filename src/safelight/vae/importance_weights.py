@@ -190,13 +190,21 @@ class DenseWeights(keras.Model):
         super().__init__(name="dense_weights")
         self.prior = vae.prior
         self.hidden = list(decoder.hidden)
-        units = decoder.kernel.shape[1]
-        kernel = np.concatenate([decoder.kernel, np.zeros((1, units), "float32")])
-        bias = np.append(decoder.bias, np.float32(-100))
-        self.kernel = keras.Variable(kernel, trainable=False, name="kernel")
-        self.bias = keras.Variable(bias, trainable=False, name="bias")
+        num_pixels, units = decoder.kernel.shape
+        shapes = {"kernel": (num_pixels + 1, units), "bias": (num_pixels + 1,)}
+        self.kernel, self.bias = (
+            keras.Variable(np.zeros(shape, "float32"), trainable=False, name=name)
+            for name, shape in shapes.items()
+        )
+        self.take(decoder)
         self.built = True
         self.compile(optimizer=None, jit_compile=_suits_xla(vae))
+
+    def take(self, decoder: DenseDecoder) -> None:
+        """Weights of the last layer as they are now; those of the others are the model's own."""
+        units = decoder.kernel.shape[1]
+        self.kernel.assign(np.concatenate([decoder.kernel, np.zeros((1, units), "float32")]))
+        self.bias.assign(np.append(decoder.bias, np.float32(-100)))
 
     def call(self, inputs: list[Any]) -> Any:
         # One image after another: blocks stay in the cache, and each has its own pixels.

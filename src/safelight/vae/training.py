@@ -53,7 +53,7 @@ _CHECKPOINT_SECONDS = 20.0
 _VALIDATION_SHARE = 0.05  # of the time, at most
 _NUM_WATCHED = 1000  # training images, where there are none to validate on
 _COLLAPSED = 0.1  # of the units active, or fewer
-_SETTLED = 0.2  # of the training, before which units may yet wake up
+_SETTLED = 0.5  # of the training, before which units may yet wake up
 
 
 def _silent(stage: str, done: int, total: int, words: str) -> None:

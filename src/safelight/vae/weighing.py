@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,6 +28,8 @@ NUM_SURVEYED = 64  # samples
 _BLOCK_BYTES = 12 << 20  # of the decoder's widest layer, so that a block stays in the cache
 _CALL_ROWS = 40_000  # latents in a call of the short cut, so that calling costs next to nothing
 _MAX_BUCKETS, _BUCKET_ROWS = 6, 4_000_000  # a bucket has to be worth its compilation
+
+_MAX_PROGRAMS = 16  # kept beside a model, the oldest forgotten first
 
 Weighed = tuple[np.ndarray, np.ndarray]
 """Images `(m,)`, and log w of some more of their samples `(m, n)`, float64, nats."""
@@ -75,6 +77,35 @@ class Blocks:
                 yield group, some, bits[:, :, :latent_dim]
 
 
+class _Programs:
+    """What was compiled for a model, kept beside it: compiling takes as long as some 100 images.
+
+    No container, because Keras would save what lies in one with the model.
+    """
+
+    def __init__(self, owner: tuple[Any, ...]) -> None:
+        self.owner = owner
+        self._found: dict[Hashable, Any] = {}
+
+    @classmethod
+    def of(cls, model: VAE) -> _Programs:
+        """Those of a model; none yet if parts of it were exchanged."""
+        owner = (model.decoder, model.prior, model.likelihood, model.log_scale)
+        found = getattr(model, "_weighing_programs", None)
+        if found is None or any(a is not b for a, b in zip(found.owner, owner, strict=True)):
+            found = cls(owner)
+            object.__setattr__(model, "_weighing_programs", found)  # past Keras' tracking
+        return found
+
+    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """The program of that key; a key has one shape of inputs, so nothing is traced twice."""
+        if key not in self._found:
+            self._found[key] = make()
+            if len(self._found) > _MAX_PROGRAMS:
+                self._found.pop(next(iter(self._found)))
+        return self._found[key]
+
+
 class Weigher:
     """Computes log w = log p(x, z) - log q(z|x) for samples from q(z|x) of each image.
 
@@ -97,6 +128,7 @@ class Weigher:
         seed: int,
     ) -> None:
         self._model, self._images, self._seed = model, images, seed
+        self._programs = _Programs.of(model)
         self._posterior = model.encode(images, labels)
         told = labels is not None
         self._labels = (np.eye(model.num_classes, dtype="float32")[labels],) if told else ()
@@ -110,8 +142,10 @@ class Weigher:
 
     def weigh(self) -> Iterator[Weighed]:
         """Every pixel of every sample, as the model computes it."""
-        compiled, everything = PlainWeights(self._model), np.arange(len(self._images))
+        everything = np.arange(len(self._images))
         blocks = Blocks.plan(len(everything), self._num_samples, _cached_rows(self._model))
+        key = ("plain", blocks.images, blocks.samples)
+        compiled = self._programs.get(key, lambda: PlainWeights(self._model))
         for group, some, bits in self._bits(blocks, everything):
             outputs = compiled.predict_on_batch(self._inputs(group, bits, self._pixels(group)))
             yield group, _cut(outputs, group, some)
@@ -138,7 +172,8 @@ class Weigher:
         certain = np.empty(len(everything))
         surveyed = np.empty((len(everything), min(NUM_SURVEYED, self._num_samples)))
         blocks = Blocks.plan(len(everything), surveyed.shape[1], _cached_rows(self._model))
-        compiled = PixelSurvey(self._model)
+        key = ("survey", blocks.images, blocks.samples)
+        compiled = self._programs.get(key, lambda: PixelSurvey(self._model))
         for group, some, bits in self._bits(blocks, everything):
             outputs = compiled.predict_on_batch(self._inputs(group, bits, self._pixels(group)))
             surveyed[group, some] = _cut(outputs[0], group, some)
@@ -151,9 +186,11 @@ class Weigher:
         self, decoder: DenseDecoder, bucket: np.ndarray, uncertain: np.ndarray, width: int
     ) -> Iterator[tuple[np.ndarray, slice, np.ndarray]]:
         """Images, samples and log w without the certain pixels, for images of one width."""
-        compiled = DenseWeights(self._model, decoder)
         rows = _cached_rows(self._model)
         blocks = Blocks.plan(len(bucket), self._num_samples, rows, at_once=_CALL_ROWS)
+        key = ("dense", blocks.images, blocks.samples, width)
+        compiled = self._programs.get(key, lambda: DenseWeights(self._model, decoder))
+        compiled.take(decoder)
         for group, some, bits in self._bits(blocks, np.sort(bucket)):
             pixels, numbers = _gather(self._pixels(group), uncertain[group], width)
             outputs = compiled.predict_on_batch(self._inputs(group, bits, pixels, numbers))
