@@ -39,14 +39,18 @@ from scipy.special import logsumexp
 
 SMALL = os.environ.get("SAFELIGHT_NOTEBOOK_PROFILE") == "small"  # for tests: under a minute
 num_train, num_test, epochs, long = (2_000, 300, 15, 15) if SMALL else (55_000, 10_000, 12, 40)
-began, digits = time.perf_counter(), datasets.load("mnist", part="train")
+began = time.perf_counter()
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
+print(f"Keras {keras.__version__} on {keras.backend.backend()}")
+
+# %%
+digits = datasets.load("mnist", part="train")
 pixels, labels = vae.load_images(digits).images, digits.labels
 images, held_out = pixels[:num_train], pixels[-5_000:]
 tested = datasets.load("mnist", part="test")
 test, test_labels = vae.load_images(tested).images[:num_test], tested.labels[:num_test]
 mean_picture = images.mean(0) / 255
-logging.getLogger("tensorflow").setLevel(logging.ERROR)
-print(f"Keras {keras.__version__} on {keras.backend.backend()}, {images.shape} {images.dtype}")
+print(f"to train on: {images.shape} {images.dtype}; to judge on: {test.shape}")
 plots.plot_samples(test[:40], columns=20, title="forty digits of MNIST's test part")
 
 # %% [markdown]
@@ -223,6 +227,7 @@ squares = (grid - mean[:num, None]) ** 2 / np.exp(log_variance[:num, None])
 log_q = -0.5 * (squares + log_variance[:num, None] + np.log(2 * np.pi)).sum(2)
 width = np.exp(log_variance[:num] / 2).min(1)
 inside = np.abs(mean[:num]).max(1) + 4 * np.exp(log_variance[:num] / 2).max(1) < 4
+print(f"{len(grid):,} latents decoded; {inside.sum()} of {num} proposals lie inside the grid")
 
 # %%
 fine = inside & (width > 0.8 * (side[1] - side[0]))  # where the grid resolves the proposal
