@@ -490,6 +490,8 @@ def on_terminal(*arguments, home, interrupt=None):
     """Run on a terminal of 80 columns; press Ctrl-C once when the screen shows a pattern."""
     child, terminal = pty.fork()
     if child == 0:
+        # Who runs the tests in the background may have Ctrl-C ignored, and that is inherited.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.environ.update(SAFELIGHT_HOME=str(home), COLUMNS="80", TERM="xterm")
         os.execv(sys.executable, [sys.executable, "-m", "safelight", *map(str, arguments)])
     screen, pressed = b"", False
