@@ -186,14 +186,15 @@ def test_a_killed_training_ends_with_the_same_bits(tmp_path):
 
     rng, epochs = np.random.default_rng(), []
     for _ in range(2):
-        killed = start("killed", 0.05)
-        epochs.append(int(killed.stdout.readline()))
-        time.sleep(rng.uniform(0, 1.0))
-        killed.send_signal(signal.SIGKILL)
-        killed.wait()
+        with start("killed", 0.05) as killed:  # which also waits for it and closes its pipe
+            epochs.append(int(killed.stdout.readline()))
+            time.sleep(rng.uniform(0, 1.0))
+            killed.send_signal(signal.SIGKILL)
     assert 1 == epochs[0] < epochs[1]
     for name in ("killed", "whole"):
-        assert start(name, 0).wait() == 0
+        with start(name, 0) as finished:
+            finished.communicate()
+        assert finished.returncode == 0
     with np.load(tmp_path / "killed.npz") as mine, np.load(tmp_path / "whole.npz") as wanted:
         for name in wanted.files:
             np.testing.assert_array_equal(mine[name], wanted[name])
