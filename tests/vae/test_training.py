@@ -224,8 +224,8 @@ def test_minutes_are_kept_and_the_plan_with_them(every_epoch, tmp_path):
     started = time.perf_counter()
     trained = train(build(), make_images(), config=config, checkpoint=path)
     took = time.perf_counter() - started
-    assert 0.8 * seconds < took < 1.25 * seconds  # other tests may run beside it
-    assert trained.seconds["training"] == pytest.approx(took, abs=0.5)
+    assert 0.8 * seconds < took < 2 * seconds  # other tests may run beside it
+    assert trained.seconds["training"] == pytest.approx(took, rel=0.2)
     assert trained.history["learning_rate"][0] == config.learning_rate
     assert trained.history["learning_rate"][-1] < 0.01 * config.learning_rate
     again = train(build(), make_images(), config=config, checkpoint=path)
