@@ -22,9 +22,9 @@ from safelight.datasets import ImageDataset, Splits, load
 from safelight.transfer import training
 from safelight.transfer.backbones import load_backbone
 from safelight.transfer.config import TrainConfig
-from safelight.transfer.evaluation import predict_probabilities
 from safelight.transfer.feature_cache import FeatureCache
 from safelight.transfer.features import BATCH_SIZE, FeatureExtractor, FeatureLayer
+from safelight.transfer.prediction import predict_probabilities
 
 
 def extract_from_files(*, num_images: int, image_size: int) -> dict[str, object]:
@@ -95,6 +95,8 @@ def make_config(assignment: Assignment) -> TrainConfig:
         batch_size=protocol.batch_size,
         learning_rate=2 * protocol.block5_learning_rate,
         patience=protocol.block5_epochs,
+        test_views=1,  # the peers do not average, nor calibrate
+        calibrated=False,
         weight_averaging=False,  # the peers keep the weights of the best validation loss
         precision=variant.precision,
         cached=variant.cache,

@@ -307,6 +307,8 @@ print(f"{transfer.freeze(backbone, until='block4_pool'):,d} weights are frozen")
 
 # %%
 how = {"unfreeze_from": "block5_conv1", "views": 2, "vertical_flip": True}
+how |= {"rotation": 0.01, "zoom": 0.02, "head": "logistic", "test_views": 1}
+how["head_layers"] = [f"{n}_pool/{p}" for p in ("avg", "max") for n in ("block4", "block5")]
 config = transfer.TrainConfig(image_size=image_size, epochs=epochs, **how)
 views = transfer.ViewMaker(config.augmentation, seed=0)
 shown = [views(cracked.astype("float32"), "any name", k) for k in range(8)]

@@ -207,7 +207,7 @@ def test_help_of_train_puts_what_matters_first_and_fits_80_columns(call):
     places = [out.index(f"\n  --{name} ") for name in ("output", "backbone", "epochs", "split")]
     assert code == 0
     assert places == sorted(places)
-    assert "<logistic|dense>" in out
+    assert "<auto|logistic|kernel|dense>" in out
     assert max(map(len, out.splitlines())) <= 80
 
 

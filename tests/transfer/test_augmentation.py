@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from safelight.transfer.augmentation import BatchAugmenter, ViewMaker
+from safelight.transfer.augmentation import BatchAugmenter, ViewMaker, turn
 from safelight.transfer.config import Augmentation
 
 NONE = Augmentation(horizontal_flip=False, rotation=0.0, zoom=0.0)
@@ -107,6 +107,56 @@ def test_a_batch_is_changed_image_by_image_and_the_key_decides():
     augmenter(same, (9,))
     np.testing.assert_array_equal(augmenter(same, (0, 1, 2)), changed)
     assert np.abs(augmenter(same, (0, 1, 3)) - changed).max() > 1
+
+
+def test_eight_views_of_a_square_are_its_eight_symmetries():
+    """Closed under turning and mirroring, as a group is, and all different."""
+    square = IMAGES[0, :10]
+    maker = ViewMaker(dataclasses.replace(NONE, horizontal_flip=True, quarter_turns=True))
+    views = {maker(square, DIGESTS[0], view).tobytes() for view in range(8)}
+
+    assert len(views) == 8
+    for view in range(8):
+        image = maker(square, DIGESTS[0], view)
+        assert np.rot90(image).tobytes() in views
+        assert np.flip(image, 0).tobytes() in views
+        assert np.flip(image, 1).tobytes() in views
+
+
+@pytest.mark.parametrize(
+    ("flags", "number"), [((0, 0, 1), 4), ((0, 1, 1), 8), ((1, 1, 0), 4), ((0, 1, 0), 2)]
+)
+def test_what_may_happen_says_how_many_symmetries_there_are(flags, number):
+    names = ("horizontal_flip", "vertical_flip", "quarter_turns")
+    what = dataclasses.replace(NONE, **dict(zip(names, map(bool, flags), strict=True)))
+
+    assert len(set(what.symmetries)) == number
+    seen = {turn(IMAGES[0], each).tobytes() for each in what.symmetries}
+    mirrored = [np.flip(IMAGES[0], 1)] * flags[0] + [np.flip(IMAGES[0], 0)] * flags[1]
+    assert len(seen) == number
+    assert all(image.tobytes() in seen for image in mirrored)
+
+
+def test_an_exact_view_knows_no_seed():
+    """So its activations serve all seeds, training and test alike; a changed one does not."""
+    flips = dataclasses.replace(NONE, horizontal_flip=True)
+    assert ViewMaker(flips, seed=1).describe(1) == ViewMaker(flips, seed=2).describe(1)
+    assert ViewMaker(flips).describe(1) != ViewMaker(flips).describe(0)
+    turned = dataclasses.replace(flips, rotation=0.1)
+    assert ViewMaker(turned, seed=1).describe(1) != ViewMaker(turned, seed=2).describe(1)
+    assert ViewMaker(turned.exact).describe(1) == ViewMaker(flips).describe(1)
+
+
+def test_batches_are_turned_by_quarters_too():
+    augmenter = BatchAugmenter(dataclasses.replace(NONE, quarter_turns=True))
+    square = np.repeat(IMAGES[:1, :10], 40, axis=0)
+    turned = augmenter(square, (0, 1))
+    kinds = {np.rot90(square[0], k).tobytes() for k in range(4)}
+
+    assert {image.tobytes() for image in turned} == kinds
+    np.testing.assert_array_equal(augmenter(square, (0, 1)), turned)
+    with pytest.raises(ValueError, match="square"):
+        augmenter(IMAGES, (0,))
 
 
 def test_nothing_to_do_is_nothing_done():

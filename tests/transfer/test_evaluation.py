@@ -6,8 +6,9 @@ from sklearn import metrics as sk
 
 from safelight.transfer import models
 from safelight.transfer.config import TrainConfig
-from safelight.transfer.evaluation import evaluate, predict, predict_probabilities, report_on
+from safelight.transfer.evaluation import evaluate, report_on
 from safelight.transfer.features import FeatureLayer
+from safelight.transfer.prediction import predict, predict_probabilities
 
 CONFIG = TrainConfig(image_size=16, unfreeze_from="block3", precision="float32")
 HEAD = [FeatureLayer("block3_add", "avg"), FeatureLayer("block4_pool", "max")]

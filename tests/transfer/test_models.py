@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from safelight.transfer import backbones, models
-from safelight.transfer.evaluation import predict
+from safelight.transfer.augmentation import turn
 from safelight.transfer.features import FeatureExtractor, FeatureLayer
+from safelight.transfer.prediction import predict
 
 RAW = np.random.default_rng(0).integers(0, 256, (5, 20, 24, 3), np.uint8)
 LAST, CUT, LOWER = "block4_pool", "block3_add", "block2_drop"
@@ -73,6 +74,41 @@ def test_vgg16_joined_equals_cached_tail(vgg16, cache, shapes, tmp_path):
     raw = [shapes.read(i) for i in range(len(shapes))]
     np.testing.assert_allclose(saved.predict(np.stack(raw), verbose=0), cached, atol=1e-4)
     np.testing.assert_allclose(predict(saved, raw), cached, atol=1e-4)
+
+
+@pytest.mark.parametrize("symmetries", [(0, 4), (0, 4, 6, 2), (0, 4, 6, 2, 1, 3, 5, 7)])
+def test_averaged_views_are_the_mean_of_what_each_turned_picture_gives(
+    eager, network, tmp_path, symmetries
+):
+    raw = RAW[:, :20, :20]
+    classifier = spoken(models.build_classifier(network, POOLED, 3))
+    averaged = models.average_views(classifier, symmetries)
+    log_probabilities = [
+        np.log(classifier(np.ascontiguousarray(turn(raw, symmetry)))) for symmetry in symmetries
+    ]
+    expected = logits_to_probabilities(np.mean(log_probabilities, axis=0))
+
+    averaged.save(tmp_path / "m.keras")
+    saved = keras.saving.load_model(tmp_path / "m.keras", safe_mode=True)
+    assert models.symmetries_of(saved) == symmetries
+    for model in (averaged, saved):
+        np.testing.assert_allclose(model(raw), expected, atol=1e-5)
+        np.testing.assert_allclose(predict(model, list(raw)), expected, atol=1e-5)
+    assert np.ptp([np.exp(each) for each in log_probabilities], axis=0).max() > 1e-3
+
+
+def test_quarter_turns_need_square_pictures(build_network):
+    classifier = models.build_classifier(build_network((16, 20)), POOLED, 3)
+    models.average_views(classifier, (0, 4))
+    with pytest.raises(ValueError, match="square image_size"):
+        models.average_views(classifier, (0, 1))
+
+
+def test_a_temperature_divides_all_logits(network):
+    classifier = spoken(models.build_classifier(network, POOLED, 3))
+    before = np.log(classifier(RAW))
+    models.cool(classifier, 2.5)
+    np.testing.assert_allclose(classifier(RAW), logits_to_probabilities(before / 2.5), atol=1e-5)
 
 
 @pytest.mark.parametrize("num_images", [0, 1, 33])

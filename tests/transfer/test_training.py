@@ -8,9 +8,11 @@ from sklearn.utils.class_weight import compute_sample_weight
 from safelight.transfer import backbones, models, training
 from safelight.transfer.augmentation import BatchAugmenter, ViewMaker
 from safelight.transfer.batches import FeatureBatches, ImageBatches
+from safelight.transfer.calibration import fit_temperature, log_loss
 from safelight.transfer.config import Augmentation, TrainConfig
 from safelight.transfer.features import FeatureExtractor, FeatureLayer
 from safelight.transfer.fine_tuning import KeepBest, WeightAverage, fine_tune
+from safelight.transfer.prediction import predict_logits
 from safelight.transfer.training import balanced_weights, make_targets, train
 
 # TensorFlow's word on the fixture `eager`: its data pipelines stay graphs.
@@ -333,6 +335,8 @@ QUICK = {
         "views": 1,
         "epochs": 1,
     },
+    "head layers below the cut": {"head_layers": ("block1_pool/max", "block4_pool/avg")},
+    "averaged views": {"vertical_flip": True, "quarter_turns": True, "test_views": 8},
 }
 SLOW = {
     "everything": {"unfreeze_from": "all"},
@@ -359,13 +363,14 @@ def test_every_way_to_train_gives_a_model_that_answers(eager, tiny, splits, cach
     np.testing.assert_allclose(np.sum(answers, axis=1), 1, atol=1e-5)
     tunes = config.epochs > 0 and (config.unfreeze_from or not config.pretrained)
     assert ("fine-tuning" in stages) == bool(tunes) == bool(trained.history)
-    assert set(trained.seconds) == {"load", "extract", "head", *["fine_tune"] * bool(tunes)}
+    stages = {"load", "extract", "head", "calibrate", *["fine_tune"] * bool(tunes)}
+    assert set(trained.seconds) == stages
     whole = not config.pretrained or config.unfreeze_from == "all"
     last = {None: "block4_pool"}.get(config.unfreeze_from, "block2_drop")
     assert trained.cut == (None if whole else last)
     views = config.views if config.cached and not whole else 1
     # A logistic head that stays alone is fitted on the validation part too, all views of it.
-    watched = 1 if tunes or config.head == "dense" else views
+    watched = config.test_views if tunes or config.head == "dense" else views
     expected = len(splits.train) * views + len(splits.validation) * watched
     assert trained.images_computed == expected
     assert (trained.inverse_strength is None) == (config.head == "dense")
@@ -408,11 +413,48 @@ def test_training_learns_shapes_better_than_chance(eager, tiny, splits, cache):
     assert accuracy > 0.8
 
 
+@pytest.mark.parametrize("unfreeze_from", [None, "block3"])
+def test_calibration_changes_no_answer_and_lowers_the_held_out_loss(
+    eager, tiny, splits, cache, unfreeze_from
+):
+    config = dataclasses.replace(TINY, unfreeze_from=unfreeze_from, learning_rate=1e-2)
+    plain, calm = (
+        train(splits, dataclasses.replace(config, calibrated=on), cache=cache)
+        for on in (False, True)
+    )
+    logits = [
+        predict_logits(t.model, splits.test, config=config, cache=cache) for t in (plain, calm)
+    ]
+
+    assert plain.temperature == 1.0 != calm.temperature
+    np.testing.assert_allclose(logits[1] * calm.temperature, logits[0], rtol=1e-4, atol=1e-5)
+    if unfreeze_from:
+        part = splits.validation
+        before, after = (
+            log_loss(predict_logits(t.model, part, config=config, cache=cache), part.labels)
+            for t in (plain, calm)
+        )
+        assert after < before + 0.02
+
+
+def test_out_of_fold_logits_are_those_of_heads_that_had_not_seen_the_picture(
+    eager, tiny, splits, cache
+):
+    config = dataclasses.replace(TINY, unfreeze_from=None, calibrated=False)
+    trained = train(splits, config, cache=cache)
+
+    assert trained.out_of_fold.shape == (len(splits.train) + len(splits.validation), 2)
+    # On twenty channels of a random network a head that had seen a picture does better on it.
+    seen = predict_logits(trained.model, splits.train, config=config, cache=cache)
+    labels = splits.train.labels
+    own = seen / fit_temperature(seen, labels)
+    assert log_loss(trained.out_of_fold[: len(labels)], labels) > log_loss(own, labels)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"unfreeze_from": "block9"}, "no layer or block 'block9'"),
-        ({"head_layers": ("block1_pool/avg",)}, "not computed from the cut"),
         ({"head_layers": ("block4_pool/mean",)}, "LAYER/avg or LAYER/max"),
     ],
 )

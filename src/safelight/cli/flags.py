@@ -111,8 +111,8 @@ TRANSFER = Flags(
     config=transfer_config.TrainConfig,
     help={
         "backbone": "The pretrained network.",
-        "unfreeze_from": "The first layer or block (block5) that is trained after the head. `all` "
-        "trains everything, `none` only the head, `auto` the network's last block.",
+        "unfreeze_from": "The first layer or block (block5) that is fine-tuned after the head. "
+        "`auto` is the network's last block, `all` everything, `none` only the head.",
         "image_size": "Side in pixels that pictures are resized to.",
         "views": "Augmented views of each training picture, the picture itself included.",
         "epochs": "Most epochs of fine-tuning.",
@@ -123,10 +123,10 @@ TRANSFER = Flags(
         "augmentation: slower.",
         "precision": "Number format of the frozen layers; `auto` takes bfloat16 where the "
         "processor is fast at it.",
-        "head": "`logistic` regression, its strength found by cross-validation, or a `dense` "
-        "layer with dropout.",
+        "head": "`logistic` regression, `kernel` ridge regression (both with cross-validated "
+        "strength), or a `dense` layer with dropout; `auto` is kernel if only the head is trained.",
         "head_layers": "What the head sees, LAYER/avg or LAYER/max; may be repeated. By default "
-        "the averages of the last frozen layer and of the last layer.",
+        "averages and maxima of several stages (vgg16: blocks 3 to 5).",
         "hidden_units": "Width of the dense head.",
         "dropout": "Share of the head's inputs dropped in training.",
         "learning_rate": "At the start of fine-tuning; it falls to zero along a cosine.",
@@ -137,15 +137,19 @@ TRANSFER = Flags(
         "weight_averaging": "Keep the average of the weights over the second half of the epochs, "
         "unless one epoch is clearly better on the validation part; `--no-weight-averaging` keeps "
         "the best epoch.",
+        "calibrated": "Make held-out probabilities mean what they say, by a temperature.",
         "class_weight": "`balanced` makes every class count alike, however many pictures it has.",
         "soft_targets": "Train on the probabilities of labels where the data has them (elpv); "
         "`--no-soft-targets` on the likeliest label alone.",
         "horizontal_flip": "Views: mirror left and right.",
         "vertical_flip": "Views: mirror top and bottom.",
+        "quarter_turns": "Views: turn by 90, 180 and 270 degrees.",
         "rotation": "Views: largest turn, as a share of a full circle (0.02 is 7 degrees).",
         "zoom": "Views: largest change of scale (0.05 is 5 %).",
         "translation": "Views: largest shift, as a share of the side.",
         "contrast": "Views: largest change of contrast (0.2 is 20 %).",
+        "test_views": "Flips and quarter turns that a prediction is averaged over, the picture "
+        "itself included.",
     },
     num_first=6,
     choices={"backbone": BACKBONES, "unfreeze_from": (None,), **transfer_config.CHOICES},

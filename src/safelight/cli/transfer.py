@@ -152,7 +152,7 @@ def predict(
     """
     opened, names = _open(run)
     console.start_keras()
-    from safelight.transfer import evaluation, experiment
+    from safelight.transfer import experiment, prediction
 
     with damage(run):
         experiment.settings_of(opened)
@@ -161,7 +161,7 @@ def predict(
         raise ValueError(f"{run}: damaged, its model does not know the {len(names)} classes.")
     answers: list[dict[str, Any]] = [{"file": str(file)} for file in list_files(images)]
     with console.progress() as report:
-        rows = evaluation.predict(model, read_pictures(answers, report, "predicting"))
+        rows = prediction.predict(model, read_pictures(answers, report, "predicting"))
     answered = [answer for answer in answers if "error" not in answer]
     for answer, row in zip(answered, rows, strict=True):
         probabilities = {name: float(p) for name, p in zip(names, row, strict=True)}

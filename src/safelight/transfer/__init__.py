@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from safelight.transfer.backbones import unfreeze_from as unfreeze_from
     from safelight.transfer.config import TrainConfig as TrainConfig
     from safelight.transfer.evaluation import evaluate as evaluate
-    from safelight.transfer.evaluation import predict as predict
     from safelight.transfer.feature_cache import FeatureCache as FeatureCache
     from safelight.transfer.features import FeatureExtractor as FeatureExtractor
     from safelight.transfer.features import FeatureLayer as FeatureLayer
     from safelight.transfer.models import build_classifier as build_classifier
+    from safelight.transfer.prediction import predict as predict
     from safelight.transfer.training import train as train
 
 _HOMES = {
@@ -35,7 +35,7 @@ _HOMES = {
     "evaluate": "evaluation",
     "freeze": "backbones",
     "load_backbone": "backbones",
-    "predict": "evaluation",
+    "predict": "prediction",
     "train": "training",
     "unfreeze_from": "backbones",
 }

@@ -21,8 +21,9 @@ from safelight.transfer.config import Augmentation
 def build_augmentation(augmentation: Augmentation) -> list[keras.layers.Layer]:
     """The Keras layers for it, in the order flip, rotation, zoom, translation, contrast.
 
-    Every layer has a seed generator of its own in `layer.generator`. Layers take float images
-    `(batch, height, width, 3)`, values 0 to 255, and return the same shape; edges are reflected.
+    Quarter turns are not among them, Keras has no layer for these. Every layer has a seed generator
+    of its own in `layer.generator`. Layers take float images `(batch, height, width, 3)`, values 0
+    to 255, and return the same shape; edges are reflected.
     """
     a, layers = augmentation, keras.layers
     pipeline: list[keras.layers.Layer] = []
@@ -43,6 +44,15 @@ def build_augmentation(augmentation: Augmentation) -> list[keras.layers.Layer]:
     return pipeline
 
 
+def turn(images: np.ndarray, symmetry: int) -> np.ndarray:
+    """Images `(..., height, width, channels)` under one of `Augmentation.symmetries`.
+
+    Quarter turns exchange height and width.
+    """
+    turned = np.rot90(images, symmetry & 3, axes=(-3, -2))
+    return turned[..., ::-1, :] if symmetry & 4 else turned
+
+
 class BatchAugmenter:
     """Changes each image of a batch differently; the same `key` gives the same changes.
 
@@ -54,6 +64,7 @@ class BatchAugmenter:
 
     def __init__(self, augmentation: Augmentation) -> None:
         self._layers = build_augmentation(augmentation)
+        self._turns = augmentation.quarter_turns
         self._lock = threading.Lock()
         self._apply = self._compiled()
 
@@ -80,7 +91,12 @@ class BatchAugmenter:
 
         Returns:
             float32 of the same shape, clipped to 0 to 255.
+
+        Raises:
+            ValueError: Quarter turns of pictures that are not square.
         """
+        if self._turns:
+            images = self._turn(images, key)
         if not self._layers:
             return images
         words = np.random.SeedSequence(key).generate_state(2 * len(self._layers)).reshape(-1, 2)
@@ -89,6 +105,15 @@ class BatchAugmenter:
                 layer.generator.state.assign(state.astype(layer.generator.state.dtype))
             changed = keras.ops.convert_to_numpy(self._apply(keras.ops.convert_to_tensor(images)))
         return np.clip(changed, 0.0, 255.0)
+
+    def _turn(self, images: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
+        if images.shape[1] != images.shape[2]:
+            raise ValueError(
+                f"quarter_turns with pictures of {images.shape[1]} x {images.shape[2]} pixels: "
+                "expected square ones."
+            )
+        draws = np.random.default_rng([*key, 90]).integers(0, 4, len(images))
+        return np.stack([turn(image, draw) for image, draw in zip(images, draws, strict=True)])
 
 
 class ViewMaker:
@@ -99,8 +124,10 @@ class ViewMaker:
     order. So a view's activations can be kept, and an extraction that was interrupted goes on with
     the same views.
 
-    Flips are dealt out in turn, not drawn: with `horizontal_flip` every odd view is mirrored, with
-    both flips four views hold all four mirrors. A few draws would often repeat one.
+    Flips and quarter turns are dealt out in turn, not drawn: with `horizontal_flip` every odd view
+    is mirrored, with both flips four views hold all four mirrors, with quarter turns eight views
+    all eight. A few draws would often repeat one. Without any other change a view is such a
+    symmetry and nothing else, and its activations serve training and test alike.
 
     Args:
         augmentation: What may happen.
@@ -108,7 +135,9 @@ class ViewMaker:
     """
 
     def __init__(self, augmentation: Augmentation, *, seed: int = 0) -> None:
-        upright = dataclasses.replace(augmentation, horizontal_flip=False, vertical_flip=False)
+        upright = dataclasses.replace(
+            augmentation, horizontal_flip=False, vertical_flip=False, quarter_turns=False
+        )
         self._augment = BatchAugmenter(upright)
         self.augmentation, self.seed = augmentation, seed
 
@@ -124,17 +153,17 @@ class ViewMaker:
             return image
         words = hashlib.sha256(digest.encode()).digest()[:16]
         key = (self.seed, view, *np.frombuffer(words, "<u4").tolist())
-        return self._augment(np.flip(image, self._mirrored(view))[None], key)[0]
+        return self._augment(turn(image, self._symmetry(view))[None], key)[0]
 
-    def _mirrored(self, view: int) -> tuple[int, ...]:
-        """The axes along which a view is mirrored: the bits of its number, one for each flip."""
-        allowed = (self.augmentation.horizontal_flip, self.augmentation.vertical_flip)
-        axes = [axis for axis, wanted in zip((1, 0), allowed, strict=True) if wanted]
-        return tuple(axis for bit, axis in enumerate(axes) if view >> bit & 1)
+    def _symmetry(self, view: int) -> int:
+        symmetries = self.augmentation.symmetries
+        return symmetries[view % len(symmetries)]
 
     def describe(self, view: int) -> dict[str, Any]:
         """What view `view` depends on besides the image: part of the key of its activations."""
         if view == 0:
             return {"view": 0}
+        if self.augmentation.is_exact:
+            return {"view": "exact", "symmetry": self._symmetry(view)}
         settings = dataclasses.asdict(self.augmentation)
         return {"view": view, "seed": self.seed, "flips": "dealt", **settings}

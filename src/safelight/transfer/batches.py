@@ -7,6 +7,8 @@ epoch is a function of the seed and the epoch's number alone.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -42,7 +44,7 @@ class _Batches(keras.utils.PyDataset):
         self._epoch += 1
         self._start_epoch()
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
         start = index * self._batch_size
         chosen = self._order[start : start + self._batch_size]
         inputs = self._inputs(chosen, index)
@@ -50,7 +52,7 @@ class _Batches(keras.utils.PyDataset):
             return inputs, self._targets[chosen]
         return inputs, self._targets[chosen], self._weights[chosen]
 
-    def _inputs(self, chosen: np.ndarray, index: int) -> np.ndarray:
+    def _inputs(self, chosen: np.ndarray, index: int) -> Any:
         raise NotImplementedError
 
 
@@ -58,7 +60,7 @@ class FeatureBatches(_Batches):
     """Cached activations; while training, an image comes as one of its views, drawn every epoch.
 
     Args:
-        features: Rows of the cut.
+        features: Rows of the cut, or a sequence: those of each input of the tail.
         targets: `(num_images, num_classes)` probabilities or one-hot, float32.
         batch_size: Images.
         seed: For training; `None` gives the images themselves (view 0) in their order.
@@ -67,14 +69,14 @@ class FeatureBatches(_Batches):
 
     def __init__(
         self,
-        features: Features,
+        features: Features | Sequence[Features],
         targets: np.ndarray,
         *,
         batch_size: int = 32,
         seed: int | None = None,
         weights: np.ndarray | None = None,
     ) -> None:
-        self._features = features
+        self._features = [features] if isinstance(features, Features) else list(features)
         super().__init__(targets, weights, batch_size, seed)
 
     def _start_epoch(self) -> None:
@@ -82,10 +84,11 @@ class FeatureBatches(_Batches):
         self._views = np.zeros(len(self._targets), int)
         if self._seed is not None:
             generator = np.random.default_rng([self._seed, self._epoch, 1])
-            self._views = generator.integers(0, self._features.num_views, len(self._targets))
+            self._views = generator.integers(0, self._features[0].num_views, len(self._targets))
 
-    def _inputs(self, chosen: np.ndarray, index: int) -> np.ndarray:
-        return self._features.gather(chosen, view=self._views[chosen])
+    def _inputs(self, chosen: np.ndarray, index: int) -> Any:
+        rows = [each.gather(chosen, view=self._views[chosen]) for each in self._features]
+        return rows if len(rows) > 1 else rows[0]
 
 
 class ImageBatches(_Batches):

@@ -1,24 +1,20 @@
-"""What a classifier is worth: numbers with intervals, and its answers for new pictures."""
+"""What a classifier is worth: numbers with intervals."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
-from scipy.special import softmax
 
 from safelight.datasets import ImageDataset
-from safelight.images import resize
 from safelight.metrics import ClassRow, Interval, classification_metrics, per_class_table
-from safelight.transfer import backbones, models
 from safelight.transfer.config import TrainConfig
 from safelight.transfer.feature_cache import FeatureCache
-from safelight.transfer.features import BATCH_SIZE, FeatureExtractor, Progress
-from safelight.transfer.plan import Plan
+from safelight.transfer.features import Progress
+from safelight.transfer.prediction import predict_probabilities
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,41 +48,6 @@ class ClassificationReport:
             "class_names": list(self.class_names),
             "num_test": len(self.labels),
         }
-
-
-def predict_probabilities(
-    classifier: keras.Model,
-    dataset: ImageDataset,
-    *,
-    config: TrainConfig,
-    cache: FeatureCache | None = None,
-    progress: Progress | None = None,
-) -> np.ndarray:
-    """Class probabilities, the frozen part taken from the cache where it was computed before.
-
-    Args:
-        classifier: As trained; a float32 model from uint8 images to probabilities.
-        dataset: The images.
-        config: The settings of its training: they say where it was cut and in which precision it
-            computes.
-        cache: As in training.
-        progress: Called with (done, total).
-
-    Returns:
-        `(len(dataset), num_classes)` float64, rows that sum to one.
-    """
-    plan = Plan.make(classifier, config)
-    if plan.cut is None:
-        return predict(classifier, (dataset.read(i) for i in range(len(dataset))))
-    extractor = FeatureExtractor(classifier, precision=config.precision, cache=cache)
-    features = extractor.extract(dataset, plan.kept_layers, progress=progress)
-    tail = models.build_tail(classifier, plan.kept_layers, precision=extractor.precision)
-    logits = []
-    for start in range(0, len(dataset), BATCH_SIZE):
-        chosen = np.arange(start, min(start + BATCH_SIZE, len(dataset)))
-        rows = [features[layer].gather(chosen) for layer in plan.kept_layers]
-        logits.append(tail.predict_on_batch(rows if len(rows) > 1 else rows[0]))
-    return softmax(np.concatenate(logits).astype(np.float64), axis=1)
 
 
 def evaluate(
@@ -143,27 +104,3 @@ def report_on(
     return ClassificationReport(
         metrics, table, matrix, tuple(class_names), labels, probabilities, tuple(files)
     )
-
-
-def predict(classifier: keras.Model, images: Iterable[np.ndarray]) -> np.ndarray:
-    """Class probabilities of pictures of any sizes, through the joined model in float32.
-
-    Args:
-        classifier: From uint8 images to probabilities.
-        images: Arrays `(height, width, 3)` uint8, sizes may differ; a generator is read batch by
-            batch.
-
-    Returns:
-        `(number of images, num_classes)` float64.
-    """
-    pixels = next(la for la in classifier.layers if isinstance(la, backbones.ImageResizing))
-    size = (pixels.height, pixels.width)
-    whole = models.build_pixel_model(classifier)
-    # One batch at a time, so that a folder of large pictures never lies in memory as a whole.
-    resized = (resize(image, size) for image in images)
-    logits = []
-    while batch := list(itertools.islice(resized, BATCH_SIZE)):
-        logits.append(whole.predict_on_batch(np.stack(batch)))
-    if not logits:
-        return np.zeros((0, classifier.output_shape[-1]))
-    return softmax(np.concatenate(logits).astype(np.float64), axis=1)

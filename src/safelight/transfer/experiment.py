@@ -16,14 +16,10 @@ from safelight.datasets import ImageDataset, Splits
 from safelight.metrics import confident_mistakes
 from safelight.runs import Run, atomic_path
 from safelight.transfer.config import TrainConfig
-from safelight.transfer.evaluation import (
-    ClassificationReport,
-    evaluate,
-    predict,
-    predict_probabilities,
-)
+from safelight.transfer.evaluation import ClassificationReport, evaluate
 from safelight.transfer.feature_cache import FeatureCache
 from safelight.transfer.fine_tuning import Report
+from safelight.transfer.prediction import predict, predict_probabilities
 from safelight.transfer.training import TrainedClassifier, train
 
 logger = logging.getLogger(__name__)
@@ -191,12 +187,15 @@ def _protocol(dataset: ImageDataset, splits: Splits, trained: TrainedClassifier)
         "num_train": len(splits.train),
         "num_validation": len(splits.validation),
         "backbone": config.backbone if config.pretrained else f"{config.backbone}, random start",
+        "head": trained.head,
         "cut": trained.cut,
         "views": config.views,
         "image_size": config.image_size,
         "precision": trained.precision,
         "head_strength": trained.inverse_strength,
         "weights": trained.kept,
+        "temperature": trained.temperature,
+        "test_views": config.test_views,
         "interrupted": trained.interrupted,
         "intervals": "95 %, bootstrap over test images or groups; proportions Wilson",
     }

@@ -31,6 +31,8 @@ class LinearHead:
         kernel: `(num_features, num_classes)`.
         bias: `(num_classes,)`.
         inverse_strength: scikit-learn's `C`, chosen by inner cross-validation.
+        out_of_fold: `(num_images, num_classes)` logits for each image by a head that was fitted
+            without it; `None` where a class has too few images for folds.
     """
 
     mean: np.ndarray
@@ -38,6 +40,7 @@ class LinearHead:
     kernel: np.ndarray
     bias: np.ndarray
     inverse_strength: float
+    out_of_fold: np.ndarray | None
 
 
 def standardization(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -49,19 +52,8 @@ def standardization(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean.astype("float32"), np.where(dead, 1.0, scale).astype("float32")
 
 
-def fit_logistic_head(
-    features: np.ndarray, targets: np.ndarray, *, weights: np.ndarray | None = None, seed: int = 0
-) -> LinearHead:
-    """Standardises, chooses the strength by stratified inner cross-validation, fits on everything.
-
-    Args:
-        features: `(num_images, num_views, num_features)`. All views are fitted on, each with
-            1/num_views of its image's weight, so that the strength means the same for any number
-            of views. The strength is chosen on view 0, whose folds are then folds of images.
-        targets: `(num_images, num_classes)` one-hot or probabilities; an image with soft targets
-            counts as one row per class, weighted by them.
-        weights: `(num_images,)`.
-        seed: Of the folds.
+def check_classes(targets: np.ndarray) -> None:
+    """Refuses targets `(num_images, num_classes)` of which a class has no part.
 
     Raises:
         ValueError: A class without a training image.
@@ -71,58 +63,107 @@ def fit_logistic_head(
         raise ValueError(
             f"classes {missing.tolist()} have no training image: every class needs some."
         )
-    num_images, num_views, num_features = features.shape
+
+
+def stratified_folds(labels: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Positions to fit on and to hold out, four times or as often as the smallest class allows.
+
+    Empty where a class has but one image.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    number = min(_NUM_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
+    if number < 2:
+        return []
+    splitter = StratifiedKFold(number, shuffle=True, random_state=seed)
+    return list(splitter.split(labels[:, None], labels))
+
+
+def fit_logistic_head(
+    features: np.ndarray,
+    targets: np.ndarray,
+    *,
+    weights: np.ndarray | None = None,
+    test_views: int = 1,
+    seed: int = 0,
+) -> LinearHead:
+    """Standardises, chooses the strength by stratified inner cross-validation, fits on everything.
+
+    Args:
+        features: `(num_images, num_views, num_features)`. All views are fitted on, each with
+            1/num_views of its image's weight, so that the strength means the same for any number
+            of views. Folds are folds of images, with all their views.
+        targets: `(num_images, num_classes)` one-hot or probabilities; an image with soft targets
+            counts as one row per class, weighted by them.
+        weights: `(num_images,)`.
+        test_views: How many of the first views a prediction is averaged over.
+        seed: Of the folds.
+
+    Raises:
+        ValueError: A class without a training image.
+    """
+    check_classes(targets)
+    num_images, _num_views, num_features = features.shape
     mean, scale = standardization(features.reshape(-1, num_features))
     scaled = (features - mean) / scale
     weights = np.ones(num_images) if weights is None else weights
-    strength = _choose_strength(scaled[:, 0], targets, weights, seed)
-    rows = scaled.reshape(-1, num_features)
-    row_targets = np.repeat(targets, num_views, axis=0)
-    row_weights = np.repeat(weights, num_views) / num_views
+    strength, held_out = _choose_strength(scaled, targets, weights, test_views, seed)
     # The folds only rank strengths; this fit is the answer, and goes nearer to the optimum.
-    kernel, bias = _Path(rows, row_targets, row_weights, tol=1e-4).fit(strength)
-    return LinearHead(mean, scale, kernel, bias, strength)
+    kernel, bias = _Path(scaled, targets, weights, tol=1e-4).fit(strength)
+    return LinearHead(mean, scale, kernel, bias, strength, held_out)
 
 
 def _choose_strength(
-    features: np.ndarray, targets: np.ndarray, weights: np.ndarray, seed: int
-) -> float:
-    """The `C` with the least held-out log-loss over the folds."""
-    from sklearn.model_selection import StratifiedKFold
+    features: np.ndarray, targets: np.ndarray, weights: np.ndarray, test_views: int, seed: int
+) -> tuple[float, np.ndarray | None]:
+    """The `C` with the least held-out log-loss over the folds, and the logits held out with it."""
+    from scipy.special import log_softmax
 
-    labels = targets.argmax(1)
-    num_folds = min(_NUM_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
-    if num_folds < 2:
-        return 0.01
-    splitter = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
     folds = [
         (_Path(features[fit], targets[fit], weights[fit]), held)
-        for fit, held in splitter.split(features, labels)
+        for fit, held in stratified_folds(targets.argmax(1), seed)
     ]
+    if not folds:
+        return 0.01, None
+    judged = features[:, :test_views].mean(1)  # the mean of linear logits is that of the features
     losses: list[float] = []
+    logits = np.empty((0, *targets.shape))
     for strength in INVERSE_STRENGTHS:
-        fitted = [(path.fit(strength), held) for path, held in folds]
-        losses.append(
-            sum(_weighted_loss(m, features[h], targets[h], weights[h]) for m, h in fitted)
-        )
+        found = np.empty(targets.shape)
+        for path, held in folds:
+            kernel, bias = path.fit(strength)
+            found[held] = judged[held] @ kernel + bias
+        logits = np.concatenate([logits, found[None]])
+        losses.append(float(-(weights[:, None] * targets * log_softmax(found, axis=1)).sum()))
         # Past the best one the loss only rises, and the weaker the penalty the slower the fit.
         if len(losses) - 1 - int(np.argmin(losses)) >= _PATIENCE:
             break
-    return INVERSE_STRENGTHS[int(np.argmin(losses))]
+    best = int(np.argmin(losses))
+    return INVERSE_STRENGTHS[best], logits[best]
 
 
 class _Path:
-    """Logistic regressions on the same rows, each started from the one before."""
+    """Logistic regressions on the same rows, each started from the one before.
+
+    Args:
+        features: `(num_images, num_views, num_features)`.
+        targets: `(num_images, num_classes)`.
+        weights: `(num_images,)`, dealt out evenly to an image's views.
+        tol: Of L-BFGS.
+    """
 
     def __init__(
         self, features: np.ndarray, targets: np.ndarray, weights: np.ndarray, *, tol: float = 1e-3
     ) -> None:
         from sklearn.linear_model import LogisticRegression
 
-        image, self._labels = np.nonzero(targets > 0)
+        num_views = features.shape[1]
+        rows = features.reshape(-1, features.shape[-1])
+        row_targets = np.repeat(targets, num_views, axis=0)
+        row, self._labels = np.nonzero(row_targets > 0)
         self._num_classes = targets.shape[1]
-        self._rows = features if len(image) == len(features) else features[image]
-        self._weights = weights[image] * targets[image, self._labels]
+        self._rows = rows if len(row) == len(rows) else rows[row]
+        self._weights = weights[row // num_views] / num_views * row_targets[row, self._labels]
         self._model = LogisticRegression(max_iter=300, tol=tol, warm_start=True)
 
     def fit(self, strength: float) -> tuple[np.ndarray, np.ndarray]:
@@ -143,20 +184,6 @@ class _Path:
         bias = np.full(self._num_classes, _UNSEEN_LOGIT, "float32")
         kernel[:, self._model.classes_], bias[self._model.classes_] = coefficients.T, intercepts
         return kernel, bias
-
-
-def _weighted_loss(
-    model: tuple[np.ndarray, np.ndarray],
-    features: np.ndarray,
-    targets: np.ndarray,
-    weights: np.ndarray,
-) -> float:
-    from scipy.special import log_softmax
-
-    kernel, bias = model
-    return float(
-        -(weights[:, None] * targets * log_softmax(features @ kernel + bias, axis=1)).sum()
-    )
 
 
 def fit_dense_head(

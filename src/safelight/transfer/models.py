@@ -24,6 +24,7 @@ from safelight.transfer.features import FeatureLayer, pool
 
 LOGITS = "head_logits"
 STANDARDIZE = "head_standardize"
+SIMILARITIES = "head_similarities"
 
 
 @keras.saving.register_keras_serializable(package="safelight")
@@ -51,6 +52,123 @@ class Standardize(keras.layers.Layer):
         return input_shape
 
 
+@keras.saving.register_keras_serializable(package="safelight")
+class SignedRoot(keras.layers.Layer):
+    """The square root of each feature, of negative ones with their sign; in float32.
+
+    Input and output shape: `(batch, num_features)`.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
+
+    def call(self, features: Any) -> Any:
+        features = ops.cast(features, "float32")
+        return ops.sign(features) * ops.sqrt(ops.abs(features))
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(package="safelight")
+class Similarities(keras.layers.Layer):
+    """`exp(-gamma |x - landmark|^2)` for each of some fixed landmarks, in float32.
+
+    Args:
+        num_landmarks: How many; `kernel_heads` makes one of each training picture and view.
+
+    Input shape: `(batch, num_features)`. Output: `(batch, num_landmarks)`.
+    """
+
+    def __init__(self, num_landmarks: int, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.num_landmarks = num_landmarks
+
+    def build(self, input_shape: tuple) -> None:
+        shape = (self.num_landmarks, input_shape[-1])
+        fixed: dict[str, Any] = {"initializer": "zeros", "trainable": False}
+        self.landmarks = self.add_weight(name="landmarks", shape=shape, **fixed)
+        self.gamma = self.add_weight(name="gamma", shape=(), **fixed)
+
+    def call(self, features: Any) -> Any:
+        squares = ops.sum(features**2, axis=1, keepdims=True) + ops.sum(self.landmarks**2, axis=1)
+        products = ops.matmul(features, ops.transpose(self.landmarks))
+        return ops.exp(-self.gamma * ops.maximum(squares - 2.0 * products, 0.0))
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return (input_shape[0], self.num_landmarks)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "num_landmarks": self.num_landmarks}
+
+
+@keras.saving.register_keras_serializable(package="safelight")
+class AverageViews(keras.layers.Layer):
+    """Probabilities from the logits of several views: softmax of their mean.
+
+    Args:
+        num_views: What `backbones.ImageResizing` made of each image.
+
+    Input shape: `(num_views * batch, num_classes)`, view after view. Output: `(batch,
+    num_classes)`.
+    """
+
+    def __init__(self, num_views: int, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.num_views = num_views
+
+    def call(self, logits: Any, mask: Any = None) -> Any:
+        # It takes the place of Softmax, which is called with a mask.
+        by_view = ops.reshape(logits, (self.num_views, -1, logits.shape[-1]))
+        return ops.softmax(ops.mean(by_view, axis=0), axis=-1)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return (input_shape[0] and input_shape[0] // self.num_views, *input_shape[1:])
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "num_views": self.num_views}
+
+
+def average_views(classifier: keras.Model, symmetries: Sequence[int]) -> keras.Model:
+    """The classifier that looks at every image several times and averages the logits.
+
+    Args:
+        classifier: As from `build_classifier`.
+        symmetries: See `config.Augmentation.symmetries`.
+
+    Returns:
+        A copy, still an ordinary model from uint8 images to probabilities.
+
+    Raises:
+        ValueError: Quarter turns of pictures that are not square.
+    """
+    entrance = find_resizing(classifier)
+    views = backbones.ImageResizing(entrance.height, entrance.width, symmetries, name=entrance.name)
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if layer is entrance:
+            return views
+        if layer.name == "head_probabilities":
+            return AverageViews(len(symmetries), name=layer.name)
+        return layer.__class__.from_config(config)
+
+    with backbones.dtype_policy("float32"):
+        copy = keras.models.clone_model(classifier, clone_function=clone)
+    copy.set_weights(classifier.get_weights())
+    return copy
+
+
+def symmetries_of(classifier: keras.Model) -> tuple[int, ...]:
+    """The views that a classifier's answers are averaged over; `(0,)` is the image alone."""
+    return find_resizing(classifier).symmetries
+
+
+def find_resizing(model: keras.Model) -> backbones.ImageResizing:
+    """The layer that pictures come in by."""
+    return next(la for la in model.layers if isinstance(la, backbones.ImageResizing))
+
+
 def build_classifier(
     backbone: keras.Model,
     head_layers: Sequence[FeatureLayer],
@@ -58,6 +176,7 @@ def build_classifier(
     *,
     dropout: float = 0.0,
     hidden_units: int | None = None,
+    num_landmarks: int | None = None,
     seed: int = 0,
 ) -> keras.Model:
     """A backbone with a new head.
@@ -68,6 +187,7 @@ def build_classifier(
         num_classes: At least two.
         dropout: Fraction of the features that is dropped while training.
         hidden_units: Width of one hidden ReLU layer; by default the head is linear.
+        num_landmarks: Of a kernel head; see `kernel_heads`.
         seed: Of dropout.
 
     Returns:
@@ -92,7 +212,13 @@ def build_classifier(
             for head in head_layers
         ]
         x = keras.layers.Concatenate(name="head_features")(pooled) if len(pooled) > 1 else pooled[0]
-        x = head_outputs(x, num_classes, dropout=dropout, hidden_units=hidden_units, seed=seed)
+        if num_landmarks:
+            x = SignedRoot(name="head_root")(x)
+            x = Standardize(name=STANDARDIZE)(x)
+            x = Similarities(num_landmarks, name=SIMILARITIES)(x)
+            x = keras.layers.Dense(num_classes, name=LOGITS, dtype="float32")(x)
+        else:
+            x = head_outputs(x, num_classes, dropout=dropout, hidden_units=hidden_units, seed=seed)
         probabilities = keras.layers.Softmax(name="head_probabilities", dtype="float32")(x)
     return keras.Model(backbone.input, probabilities, name=f"{backbone.name}_classifier")
 
@@ -192,8 +318,7 @@ def build_pixel_model(
         copy.trainable = True
     else:
         backbones.freeze(copy, until=cut)
-    pixels = next(layer for layer in copy.layers if isinstance(layer, backbones.ImageResizing))
-    return keras.Model(pixels.output, copy.get_layer(LOGITS).output, name="network")
+    return keras.Model(find_resizing(copy).output, copy.get_layer(LOGITS).output, name="network")
 
 
 def join(classifier: keras.Model, tail: keras.Model) -> keras.Model:
@@ -212,6 +337,24 @@ def join(classifier: keras.Model, tail: keras.Model) -> keras.Model:
                 )
             classifier.get_layer(layer.name).set_weights(layer.get_weights())
     return classifier
+
+
+def set_kernel_head(model: keras.Model, head: Any) -> None:
+    """Sets the weights of a kernel head.
+
+    Args:
+        model: A classifier with as many landmarks.
+        head: As from `kernel_heads.fit_kernel_head`.
+    """
+    model.get_layer(STANDARDIZE).set_weights([head.mean, head.scale])
+    model.get_layer(SIMILARITIES).set_weights([head.landmarks, np.float32(head.gamma)])
+    model.get_layer(LOGITS).set_weights([head.kernel, head.bias])
+
+
+def cool(model: keras.Model, temperature: float) -> None:
+    """Divides all logits of a head, a tail or a classifier by a temperature, for good."""
+    layer = model.get_layer(LOGITS)
+    layer.set_weights([weight / temperature for weight in layer.get_weights()])
 
 
 def set_linear_head(

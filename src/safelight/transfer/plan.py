@@ -20,12 +20,15 @@ class Plan:
         head_layers: What the head sees.
         fine_tunes: Whether anything but the head is trained.
         cached: Whether activations of the cut stand in for the frozen part.
+        lower_layers: Those of `head_layers` that do not come from the cut: frozen too, so that
+            their pooled activations are kept beside its own.
     """
 
     cut: str | None
     head_layers: tuple[FeatureLayer, ...]
     fine_tunes: bool
     cached: bool
+    lower_layers: tuple[FeatureLayer, ...] = ()
 
     @classmethod
     def make(cls, network: keras.Model, config: TrainConfig) -> Plan:
@@ -36,8 +39,7 @@ class Plan:
             config: The settings.
 
         Raises:
-            ValueError: A layer that the network does not have, nothing left to freeze, or a head
-                layer that is not computed from the cut.
+            ValueError: A layer that the network does not have, or nothing left to freeze.
         """
         last = [layer.name for layer in network.layers if not layer.name.startswith("head_")][-1]
         first = config.unfreeze_from
@@ -50,34 +52,40 @@ class Plan:
         if config.head_layers:
             head_layers = tuple(_parse_layer(text) for text in config.head_layers)
         else:
-            names = dict.fromkeys([cut, last] if cut else [last])
+            there = {layer.name for layer in network.layers}
+            stages = backbones.find_backbone(config.backbone).head_layers
+            names = [name for name in stages if name in there] or [last]
             head_layers = tuple(
-                FeatureLayer(name, pooling) for pooling in ("avg", "max") for name in names if name
+                FeatureLayer(name, pooling) for pooling in ("avg", "max") for name in names
             )
         for wanted in head_layers:
             backbones.get_layer(network, wanted.layer)
-        if cut is not None and first is not None:
-            _check_above(network, cut, head_layers)
-        tunes = everything or first is not None
-        return cls(cut, head_layers, tunes and config.epochs > 0, config.cached and cut is not None)
+        lower = () if cut is None else _lower_layers(network, cut, head_layers)
+        tunes = (everything or first is not None) and config.epochs > 0
+        return cls(cut, head_layers, tunes, config.cached and cut is not None, lower)
 
     @property
     def kept_layers(self) -> tuple[FeatureLayer, ...]:
-        """The activations that predictions can start from: the cut's, or what the head sees."""
+        """The activations that predictions can start from.
+
+        Those of the cut and of the head layers below it, or, without fine-tuning, what the head
+        sees.
+        """
         if self.fine_tunes and self.cut is not None:
-            return (FeatureLayer(self.cut),)
+            return (FeatureLayer(self.cut), *self.lower_layers)
         return self.head_layers
 
 
-def _check_above(network: keras.Model, cut: str, head_layers: tuple[FeatureLayer, ...]) -> None:
-    """Refused before anything is computed: what the head reads must come from the cut."""
-    for head in head_layers:
+def _lower_layers(
+    network: keras.Model, cut: str, head_layers: tuple[FeatureLayer, ...]
+) -> tuple[FeatureLayer, ...]:
+    """The head layers that are not computed from the cut."""
+
+    def is_above(head: FeatureLayer) -> bool:
         name = backbones.get_layer(network, head.layer).name
-        if cut not in {layer.name for layer in backbones.layers_until(network, name)}:
-            raise ValueError(
-                f"the head reads {head}, which is not computed from the cut {cut}: choose head "
-                "layers at or above the cut, or unfreeze from a shallower block."
-            )
+        return cut in {layer.name for layer in backbones.layers_until(network, name)}
+
+    return tuple(head for head in head_layers if not is_above(head))
 
 
 def _parse_layer(text: str) -> FeatureLayer:

@@ -15,20 +15,24 @@ import dataclasses
 import functools
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from safelight.datasets import ImageDataset, Splits
-from safelight.transfer import backbones, models
+from safelight.transfer import backbones, kernel_heads, models
 from safelight.transfer.augmentation import BatchAugmenter, ViewMaker
 from safelight.transfer.batches import FeatureBatches, ImageBatches
+from safelight.transfer.calibration import fit_temperature
 from safelight.transfer.config import TrainConfig
 from safelight.transfer.feature_cache import FeatureCache
 from safelight.transfer.features import FeatureExtractor, FeatureLayer, Features
 from safelight.transfer.fine_tuning import FineTuned, Report, fine_tune, silent
 from safelight.transfer.heads import fit_dense_head, fit_logistic_head
+from safelight.transfer.kernel_heads import fit_kernel_head
 from safelight.transfer.plan import Plan
+from safelight.transfer.prediction import predict_logits
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,25 +44,34 @@ class TrainedClassifier:
         config: The settings it was trained with.
         history: A list per metric, one value per epoch of fine-tuning; epoch 0 is the fitted head.
         seconds: Wall time per stage.
+        head: The kind of head.
         cut: The last frozen layer; `None` where nothing was frozen.
         precision: What the frozen part was computed in.
-        inverse_strength: The `C` that inner cross-validation chose for the logistic head, if any.
+        inverse_strength: The `C` that inner cross-validation chose for a logistic head, or one
+            over the ridge of a kernel head; `None` for a dense one.
         images_computed: Images (times views) that ran through the frozen part.
         interrupted: Whether Ctrl-C ended fine-tuning early; the best weights until then are in the
             model.
         kept: Which weights of fine-tuning the model has, such as `"average of epochs 4 to 6"`.
+        temperature: What the logits were divided by; 1 where they were not calibrated.
+        out_of_fold: `(n, num_classes)` logits for the pictures that the head was fitted on (of
+            training, and of validation if no more than the head was trained), each by a head that
+            was fitted without it, calibrated likewise; `None` for a dense head.
     """
 
     model: keras.Model
     config: TrainConfig
     history: dict[str, list[float]]
     seconds: dict[str, float]
+    head: str
     cut: str | None
     precision: str
     inverse_strength: float | None
     images_computed: int
     interrupted: bool
     kept: str = "head"
+    temperature: float = 1.0
+    out_of_fold: np.ndarray | None = None
 
 
 def make_targets(dataset: ImageDataset, *, soft: bool = True) -> np.ndarray:
@@ -135,32 +148,30 @@ def train(
         if not len(splits.validation) and (plan.fine_tunes or config.head == "dense"):
             raise ValueError(
                 "the validation part is empty, but it decides when training stops: expected a "
-                "validation_fraction above 0, or a logistic head alone (unfreeze_from=None)."
+                "validation_fraction above 0, or a head alone (unfreeze_from=None) that is not "
+                "dense."
             )
-        classifier = models.build_classifier(
-            backbone,
-            plan.head_layers,
-            splits.train.num_classes,
-            dropout=config.dropout,
-            hidden_units=config.hidden_units if config.head == "dense" else None,
-            seed=config.seed,
-        )
         extractor = FeatureExtractor(backbone, precision=config.precision, cache=cache)
     session = _Session(splits, config, plan, extractor, clock, report)
+    classifier = session.build(backbone)
     rows = session.extract()
-    strength = session.fit_head(classifier, rows)
+    strength, held_out = session.fit_head(classifier, rows)
     tuned = session.fine_tune(classifier, rows)
+    temperature = session.calibrate(classifier, held_out)
     return TrainedClassifier(
         model=classifier,
         config=config,
         history=tuned.history,
         seconds=clock.seconds,
+        head=session.head,
         cut=plan.cut,
         precision=extractor.precision,
         inverse_strength=strength,
         images_computed=extractor.num_computed,
         interrupted=tuned.interrupted,
         kept=tuned.kept,
+        temperature=temperature,
+        out_of_fold=None if held_out is None else held_out / session.temperature(held_out),
     )
 
 
@@ -183,23 +194,60 @@ class _Session:
     clock: _Clock
     report: Report
 
+    @property
+    def head(self) -> str:
+        """The kind of head, `"auto"` decided."""
+        if self.config.head != "auto":
+            return self.config.head
+        small = self._num_rows <= kernel_heads.MAX_ROWS
+        return "kernel" if small and not self.plan.fine_tunes else "logistic"
+
+    @property
+    def _num_views(self) -> int:
+        return self.config.views if self.plan.cached else 1
+
+    @property
+    def _num_rows(self) -> int:
+        """Pictures times views that the head is fitted on."""
+        parts = [self.splits.train]
+        if not self.plan.fine_tunes:
+            parts.append(self.splits.validation)
+        return self._num_views * sum(map(len, parts))
+
+    def build(self, backbone: keras.Model) -> keras.Model:
+        """The classifier, its head not fitted yet."""
+        config = self.config
+        classifier = models.build_classifier(
+            backbone,
+            self.plan.head_layers,
+            self.splits.train.num_classes,
+            dropout=config.dropout,
+            hidden_units=config.hidden_units if self.head == "dense" else None,
+            num_landmarks=self._num_rows if self.head == "kernel" else None,
+            seed=config.seed,
+        )
+        if config.test_views == 1:
+            return classifier
+        symmetries = config.augmentation.symmetries[: config.test_views]
+        return models.average_views(classifier, symmetries)
+
     def extract(self) -> _Rows:
         """One pass of the frozen network serves the head and, if cached, the tail."""
         layers = list(self.plan.head_layers)
         if self.plan.cached and self.plan.fine_tunes:
             layers.append(FeatureLayer(str(self.plan.cut)))
         augmentation = self.config.augmentation
-        num_views = self.config.views if self.plan.cached else 1
-        views = ViewMaker(augmentation, seed=self.config.seed) if num_views > 1 else None
+        fitted = ViewMaker(augmentation, seed=self.config.seed), self._num_views
+        judged = ViewMaker(augmentation.exact), self.config.test_views
         parts = {}
         with self.clock.stage("extract"):
             for name in ("train", "validation"):
-                seen = name == "train" or self._fits_on_everything
+                views, number = fitted if name == "train" or self._fits_on_everything else judged
                 parts[name] = self.extractor.extract(
                     getattr(self.splits, name),
                     layers,
-                    views=views if seen else None,
-                    num_views=num_views if seen else 1,
+                    views=views,
+                    num_views=number,
                     progress=functools.partial(self._report_extraction, name),
                 )
         return _Rows(**parts)
@@ -209,14 +257,20 @@ class _Session:
 
     @property
     def _fits_on_everything(self) -> bool:
-        """A logistic head alone leaves validation nothing to decide, so it is fitted on it too.
+        """A head alone leaves validation nothing to decide, so it is fitted on it too.
 
-        Its one setting comes from inner cross-validation.
+        Its settings come from inner cross-validation; only a dense one needs to be stopped.
         """
-        return self.config.head == "logistic" and not self.plan.fine_tunes
+        return self.head != "dense" and not self.plan.fine_tunes
 
-    def fit_head(self, classifier: keras.Model, rows: _Rows) -> float | None:
-        """Fits the head on pooled features and puts it into the classifier."""
+    def fit_head(
+        self, classifier: keras.Model, rows: _Rows
+    ) -> tuple[float | None, np.ndarray | None]:
+        """Fits the head on pooled features and puts it into the classifier.
+
+        Returns:
+            Strength and out-of-fold logits of a head that has them.
+        """
         config, layers = self.config, self.plan.head_layers
         targets = make_targets(self.splits.train, soft=config.soft_targets)
         stacked = _stack_views(rows.train, layers)
@@ -227,17 +281,24 @@ class _Session:
         weights = balanced_weights(targets) if config.class_weight == "balanced" else None
         self.report("fitting the head", 0, 1, f"{stacked.shape[2]} features")
         with self.clock.stage("head"):
-            if config.head == "logistic":
-                head = fit_logistic_head(stacked, targets, weights=weights, seed=config.seed)
+            # Changed views are no sample of what a prediction will see.
+            test_views = config.test_views if config.augmentation.is_exact else 1
+            options: dict[str, Any] = {"weights": weights, "test_views": test_views}
+            if self.head == "logistic":
+                head = fit_logistic_head(stacked, targets, seed=config.seed, **options)
                 models.set_linear_head(classifier, head.mean, head.scale, head.kernel, head.bias)
-                strength: float | None = head.inverse_strength
+                strength, held_out = head.inverse_strength, head.out_of_fold
+            elif self.head == "kernel":
+                kernel = fit_kernel_head(stacked, targets, seed=config.seed, **options)
+                models.set_kernel_head(classifier, kernel)
+                strength, held_out = 1 / kernel.ridge, kernel.out_of_fold
             else:
-                held_out = _stack_views(rows.validation, layers)[:, 0]
-                valid = (held_out, make_targets(self.splits.validation, soft=config.soft_targets))
+                watched = _stack_views(rows.validation, layers)[:, 0]
+                valid = (watched, make_targets(self.splits.validation, soft=config.soft_targets))
                 models.join(classifier, fit_dense_head(stacked, targets, weights, valid, config))
-                strength = None
+                strength, held_out = None, None
         self.report("fitting the head", 1, 1, "" if strength is None else f"C = {strength:g}")
-        return strength
+        return strength, held_out
 
     def fine_tune(self, classifier: keras.Model, rows: _Rows) -> FineTuned:
         """Trains what is above the cut, from cached activations or through the whole network."""
@@ -245,8 +306,8 @@ class _Session:
             return FineTuned({}, False, "head")
         with self.clock.stage("fine_tune"):
             if self.plan.cached:
-                start = FeatureLayer(str(self.plan.cut))
-                model = models.build_tail(classifier, [start], precision=self.extractor.precision)
+                start = self.plan.kept_layers
+                model = models.build_tail(classifier, start, precision=self.extractor.precision)
                 fit, watch = self._feature_batches(rows, start)
             else:
                 model = models.build_pixel_model(
@@ -257,15 +318,47 @@ class _Session:
         models.join(classifier, model)
         return tuned
 
+    def calibrate(self, classifier: keras.Model, held_out: np.ndarray | None) -> float:
+        """Gives the logits the temperature that suits pictures which had no part in the fit.
+
+        Args:
+            classifier: As fitted; its logits change.
+            held_out: Out-of-fold logits of a logistic head.
+
+        Returns:
+            The temperature; 1 if there is nothing to find it on.
+        """
+        if not self.config.calibrated:
+            return 1.0
+        with self.clock.stage("calibrate"):
+            if self._fits_on_everything:
+                temperature = 1.0 if held_out is None else self.temperature(held_out)
+            else:
+                part = self.splits.validation
+                logits = predict_logits(
+                    classifier, part, config=self.config, cache=self.extractor.cache
+                )
+                temperature = fit_temperature(logits, part.labels)
+        models.cool(classifier, temperature)
+        return temperature
+
+    def temperature(self, held_out: np.ndarray) -> float:
+        """The one that suits out-of-fold logits of the head."""
+        labels = self.splits.train.labels
+        if self._fits_on_everything:
+            labels = np.concatenate([labels, self.splits.validation.labels])
+        return fit_temperature(held_out, labels)
+
     def _feature_batches(
-        self, rows: _Rows, cut: FeatureLayer
+        self, rows: _Rows, start: Sequence[FeatureLayer]
     ) -> tuple[FeatureBatches, FeatureBatches]:
         (targets, weights), held_out = self._targets()
         size, seed = self.config.batch_size, self.config.seed
-        for part in (rows.train, rows.validation):
-            part[cut].hold()
-        fit = FeatureBatches(rows.train[cut], targets, batch_size=size, seed=seed, weights=weights)
-        return fit, FeatureBatches(rows.validation[cut], held_out, batch_size=size)
+        seen, watched = ([part[layer] for layer in start] for part in (rows.train, rows.validation))
+        for features in (*seen, *watched):
+            features.hold()
+        fit = FeatureBatches(seen, targets, batch_size=size, seed=seed, weights=weights)
+        return fit, FeatureBatches(watched, held_out, batch_size=size)
 
     def _image_batches(self) -> tuple[ImageBatches, ImageBatches]:
         (targets, weights), held_out = self._targets()

@@ -1,0 +1,172 @@
+"""A head that compares a picture with those it was fitted on: kernel ridge regression.
+
+Pooled features of several layers say more together than one by one, and a linear head cannot say
+so. Here the score of a class is a weighted sum of similarities to all training pictures and views,
+`exp(-gamma d^2)` with the distance d between standardised roots of the features; the weights solve
+one linear system, no gradient descent. Roots, because activations and their pooled values are
+skewed (Perronnin et al. 2010, doi:10.1007/978-3-642-15561-1_11, take roots for the same reason).
+
+References: Saunders et al. 1998 (kernel ridge regression); Rifkin and Klautau 2004, JMLR 5, pages
+101 to 141, who find it no worse than support vector machines for classification. Unlike these it
+takes probabilities as targets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from safelight.transfer.calibration import fit_temperature
+from safelight.transfer.heads import check_classes, standardization, stratified_folds
+
+WIDTHS = (0.15, 0.3, 0.6)
+RIDGES = (0.03, 0.1, 0.3, 1.0)
+MAX_ROWS = 10_000
+"""Pictures times views to compare with; time grows with their cube, memory with their square."""
+_MAX_TRIAL_ROWS = 4_000  # on which settings are chosen
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class KernelHead:
+    """`logits = exp(-gamma |x - landmarks|^2) @ kernel + bias`, x the standardised roots.
+
+    Attributes:
+        mean: `(num_features,)` of the roots.
+        scale: `(num_features,)`, positive.
+        landmarks: `(num_rows, num_features)` standardised roots of the rows fitted on.
+        gamma: Of the similarity.
+        kernel: `(num_rows, num_classes)`.
+        bias: `(num_classes,)`.
+        ridge: What was added to the diagonal, chosen by inner cross-validation like gamma.
+        out_of_fold: As in `heads.LinearHead`.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    landmarks: np.ndarray
+    gamma: float
+    kernel: np.ndarray
+    bias: np.ndarray
+    ridge: float
+    out_of_fold: np.ndarray | None
+
+
+def signed_root(features: np.ndarray) -> np.ndarray:
+    """The square root, of negative numbers with their sign."""
+    return np.sign(features) * np.sqrt(np.abs(features))
+
+
+def fit_kernel_head(
+    features: np.ndarray,
+    targets: np.ndarray,
+    *,
+    weights: np.ndarray | None = None,
+    test_views: int = 1,
+    seed: int = 0,
+) -> KernelHead:
+    """Chooses width and ridge by stratified inner cross-validation, then fits on all views.
+
+    The regression's scores become logits by the temperature that suits the held-out ones.
+
+    Args:
+        features: `(num_images, num_views, num_features)`, at most `MAX_ROWS` images times views.
+        targets: `(num_images, num_classes)` one-hot or probabilities.
+        weights: `(num_images,)`; a ridge is divided by its image's weight.
+        test_views: How many of the first views a prediction is averaged over.
+        seed: Of the folds.
+
+    Raises:
+        ValueError: A class without a training image, or too many rows.
+    """
+    check_classes(targets)
+    num_images, num_views, num_features = features.shape
+    if num_images * num_views > MAX_ROWS:
+        raise ValueError(
+            f"{num_images} images in {num_views} views are too many to compare with: expected at "
+            f"most {MAX_ROWS} together; take fewer views, or head='logistic'."
+        )
+    weights = np.ones(num_images) if weights is None else weights
+    roots = signed_root(features)
+    flat = roots.reshape(-1, num_features)
+    mean, scale = standardization(flat)
+    scaled = ((roots - mean) / scale).astype("float32")
+    trial_views = max(1, min(num_views, _MAX_TRIAL_ROWS // num_images))
+    gamma, ridge, held_out = _choose(scaled[:, :trial_views], targets, weights, test_views, seed)
+    labels = targets.argmax(1)
+    temperature = 0.2 if held_out is None else fit_temperature(held_out, labels)
+    rows = scaled.reshape(-1, num_features)
+    kernel, bias = _solve(
+        _similarities(rows, rows, gamma),
+        np.repeat(targets, num_views, axis=0),
+        ridge / np.repeat(weights, num_views),
+    )
+    return KernelHead(
+        mean,
+        scale,
+        rows,
+        gamma,
+        (kernel / temperature).astype("float32"),
+        (bias / temperature).astype("float32"),
+        ridge,
+        None if held_out is None else held_out / temperature,
+    )
+
+
+def _similarities(rows: np.ndarray, landmarks: np.ndarray, gamma: float) -> np.ndarray:
+    """`(len(rows), len(landmarks))` float64."""
+    return np.exp(-gamma * _squared_distances(rows, landmarks).astype(np.float64))
+
+
+def _squared_distances(rows: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    squares = (rows**2).sum(1)[:, None] + (landmarks**2).sum(1)
+    return np.maximum(squares - 2 * rows @ landmarks.T, 0)
+
+
+def _solve(
+    similarities: np.ndarray, targets: np.ndarray, ridge: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights `(rows, num_classes)` and bias; `similarities` is overwritten."""
+    from scipy.linalg import solve
+
+    bias = np.average(targets, axis=0, weights=1 / ridge)
+    similarities[np.diag_indices_from(similarities)] += ridge
+    found = solve(similarities, targets - bias, assume_a="pos", overwrite_a=True)
+    return found, bias
+
+
+def _choose(
+    features: np.ndarray, targets: np.ndarray, weights: np.ndarray, test_views: int, seed: int
+) -> tuple[float, float, np.ndarray | None]:
+    """Width and ridge of the least held-out log-loss at the best temperature, and those scores.
+
+    The log-loss, not the squared error: it is what a probability is judged by.
+    """
+    num_features = features.shape[-1]
+    folds = stratified_folds(targets.argmax(1), seed)
+    if not folds:
+        return WIDTHS[1] / num_features, RIDGES[1], None
+    found = {(width, ridge): np.empty(targets.shape) for width in WIDTHS for ridge in RIDGES}
+    for fit, held in folds:
+        fitted = features[fit].reshape(-1, num_features)
+        judged = features[held, :test_views].reshape(-1, num_features)
+        own, others = _squared_distances(fitted, fitted), _squared_distances(judged, fitted)
+        repeated = np.repeat(targets[fit], features.shape[1], axis=0)
+        inverse = 1 / np.repeat(weights[fit], features.shape[1])
+        for (width, ridge), scores in found.items():
+            gamma = width / num_features
+            kernel, bias = _solve(
+                np.exp(-gamma * own.astype(np.float64)), repeated, ridge * inverse
+            )
+            answers = np.exp(-gamma * others) @ kernel + bias
+            scores[held] = answers.reshape(len(held), -1, targets.shape[1]).mean(1)
+    losses = {key: _loss(scores, targets, weights) for key, scores in found.items()}
+    width, ridge = min(losses, key=lambda key: losses[key])
+    return width / num_features, ridge, found[width, ridge]
+
+
+def _loss(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
+    from scipy.special import log_softmax
+
+    logits = scores / fit_temperature(scores, targets.argmax(1))
+    return float(-(weights[:, None] * targets * log_softmax(logits, axis=1)).sum())
