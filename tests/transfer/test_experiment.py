@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from safelight import datasets
+from safelight.metrics import brier_score, expected_calibration_error
 from safelight.runs import Run, list_runs
 from safelight.transfer import backbones
 from safelight.transfer.config import TrainConfig
@@ -36,7 +37,9 @@ def dataset():
     return datasets.make_shapes(48, image_size=16, num_classes=2)
 
 
-def train_into(folder, dataset, build_network, config=CONFIG, report=lambda *_: None):
+def train_into(
+    folder, dataset, build_network, config=CONFIG, report=lambda *_: None, *, seeds=(0,)
+):
     import tensorflow as tf
 
     from safelight.transfer.feature_cache import FeatureCache
@@ -46,11 +49,13 @@ def train_into(folder, dataset, build_network, config=CONFIG, report=lambda *_: 
         patch.setattr(backbones, "load_backbone", lambda name, **_: build_network())
         tf.config.run_functions_eagerly(True)
         try:
+            splits, *others = [datasets.split(dataset, seed=seed) for seed in seeds]
             metrics = run_training(
                 run,
-                datasets.split(dataset, seed=0),
+                splits,
                 config,
                 dataset=dataset,
+                others=others,
                 report=report,
                 cache=FeatureCache(folder / "features"),
             )
@@ -200,6 +205,37 @@ def test_a_head_alone_makes_a_run_without_history(tmp_path, dataset, build_netwo
     assert run.finished
     assert not any(run.history.values())
     assert metrics["protocol"]["cut"] == "block4_pool"
+
+
+def test_calibration_stands_beside_the_numbers(trained):
+    run, _ = trained
+    table, found = run.predictions, run.metrics["calibration"]
+    rows = np.array([[float(x) for x in table[f"p({name})"]] for name in ("circle", "square")]).T
+    labels = np.array([("circle", "square").index(name) for name in table["label"]])
+
+    assert found["ece"] == pytest.approx(expected_calibration_error(labels, rows), abs=1e-4)
+    assert found["brier"] == pytest.approx(brier_score(labels, rows), abs=1e-4)
+    assert found["temperature"] == run.metrics["protocol"]["temperature"]
+
+
+def test_several_splits_are_each_one_training_and_their_mean(tmp_path, dataset, build_network):
+    config = dataclasses.replace(CONFIG, unfreeze_from=None)
+    for name in ("0", "1", "2", "all"):
+        (tmp_path / name).mkdir()
+    alone = [
+        train_into(tmp_path / str(seed), dataset, build_network, config, seeds=(seed,))[1]
+        for seed in (0, 1, 2)
+    ]
+    run, metrics = train_into(tmp_path / "all", dataset, build_network, config, seeds=(0, 1, 2))
+
+    accuracies = [each["accuracy"]["value"] for each in alone]
+    assert metrics["accuracy"] == alone[0]["accuracy"]
+    assert metrics["splits"]["scores"]["accuracy"] == accuracies
+    assert metrics["splits"]["mean"]["accuracy"]["value"] == pytest.approx(np.mean(accuracies))
+    assert metrics["splits"]["seeds"] == [0, 1, 2]
+    assert metrics["splits"]["test_to_train"] == pytest.approx(1 / 3)
+    assert "splits" not in alone[0]
+    assert run.metrics["splits"] == json.loads(json.dumps(metrics["splits"]))
 
 
 def test_the_table_of_predictions_names_classes():

@@ -118,6 +118,25 @@ def print_numbers(metrics: dict[str, Any]) -> None:
             console.say(f"{_FEATURES[features]:<18}linear {linear}, neighbours {neighbors}")
 
 
+def _print_calibration(found: dict[str, float] | None) -> None:
+    if found:
+        ece, before = (f"{100 * found[name]:.1f} %" for name in ("ece", "ece_before"))
+        brier = f"{found['brier']:.3f}"
+        console.say(f"{'calibration error':<18}{ece} (before {before}), Brier score {brier}")
+
+
+def _print_splits(found: dict[str, Any] | None) -> None:
+    """The means over several splits."""
+    if not found:
+        return
+    number = found["num_splits"]
+    for name in ("accuracy", "balanced_accuracy", "roc_auc"):
+        if name in found["mean"]:
+            label = f"{number} splits"
+            words = f"{name.replace('_', ' ')} {console.percent(found['mean'][name])}"
+            console.say(f"{label:<18}{words}")
+
+
 def _rounded(number: float | None, digits: int) -> str:
     return "?" if number is None else f"{number:.{digits}f}"
 
@@ -125,6 +144,8 @@ def _rounded(number: float | None, digits: int) -> str:
 def _print_results(run: Run) -> None:
     metrics = run.metrics
     print_numbers(metrics)
+    _print_calibration(metrics.get("calibration"))
+    _print_splits(metrics.get("splits"))
     protocol = metrics.get("protocol", {})
     if protocol.get("log_likelihood"):
         console.say(f"{'how':<18}{console.printable(protocol['log_likelihood'])}")

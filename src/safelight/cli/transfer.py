@@ -55,6 +55,13 @@ def train(
     validation_fraction: Annotated[
         float, typer.Option(help="Share of the pictures that decide when to stop.")
     ] = 0.1,
+    splits: Annotated[
+        int,
+        typer.Option(
+            help="Train and judge on so many random splits, with one interval over all; the model "
+            "is that of the first."
+        ),
+    ] = 1,
     threshold: Threshold = 0.5,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run in that folder.")
@@ -71,20 +78,32 @@ def train(
     # In this order mistakes show soon: the folders first, Keras (seconds) after them.
     Run.check(output, overwrite=overwrite)
     dataset = load_data(data, strict=strict, threshold=threshold)
-    splits = datasets.split(
-        dataset,
-        test_fraction=test_fraction,
-        validation_fraction=validation_fraction,
-        seed=settings.seed,
-        strategy=split,
-    )
+    if splits < 1:
+        raise ValueError(f"--splits {splits}: expected 1 or more.")
+    if splits > 1 and dataset.parts:
+        raise ValueError(
+            f"--splits {splits}: {console.printable(dataset.name)} brings its own parts, which "
+            "other splits would not respect: expected --splits 1."
+        )
+    dealt = [
+        datasets.split(
+            dataset,
+            test_fraction=test_fraction,
+            validation_fraction=validation_fraction,
+            seed=settings.seed + number,
+            strategy=split,
+        )
+        for number in range(splits)
+    ]
     console.start_keras()
     from safelight.transfer.experiment import run_training
 
     _check(settings)
     run = Run.create(output, overwrite=overwrite)
     with console.progress() as report:
-        metrics = run_training(run, splits, settings, dataset=dataset, report=report)
+        metrics = run_training(
+            run, dealt[0], settings, dataset=dataset, report=report, others=dealt[1:]
+        )
     print_results(run)
     console.say(f"run               {console.printable(run.path)}")
     if metrics["protocol"]["interrupted"]:
@@ -171,6 +190,26 @@ def predict(
     else:
         _say_answers(answered)
     leave(answers)
+
+
+@app.command()
+def compare(
+    run: RunFolder,
+    other: Annotated[Path, typer.Argument(metavar="RUN", help="Another one on the same data.")],
+    as_json: Json = False,
+) -> None:
+    """Say whether the first run is better than the second, on the same splits or pictures."""
+    from safelight.transfer.run_comparison import compare_runs
+
+    found = compare_runs(Run.open(run), Run.open(other))
+    if as_json:
+        console.print_json(found)
+        return
+    for name, interval in found["difference"].items():
+        value, low, high = (interval[end] for end in ("value", "low", "high"))
+        certain = "" if low <= 0 <= high else "  (not by chance)"
+        console.say(f"{name.replace('_', ' '):<18}{value:+.4f} [{low:+.4f}, {high:+.4f}]{certain}")
+    console.say(f"first minus second, on {found['on']}; {found['method']}")
 
 
 def _say_answers(answers: list[dict[str, Any]]) -> None:

@@ -6,20 +6,23 @@ import dataclasses
 import logging
 import time
 import zipfile
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
+from scipy.special import softmax
 
 from safelight import plots
 from safelight.datasets import ImageDataset, Splits
-from safelight.metrics import confident_mistakes
+from safelight.metrics import brier_score, confident_mistakes, expected_calibration_error
 from safelight.runs import Run, atomic_path
 from safelight.transfer.config import TrainConfig
 from safelight.transfer.evaluation import ClassificationReport, evaluate
 from safelight.transfer.feature_cache import FeatureCache
 from safelight.transfer.fine_tuning import Report
 from safelight.transfer.prediction import predict, predict_probabilities
+from safelight.transfer.repetition import scores_of, summarize_splits, train_on_splits
 from safelight.transfer.training import TrainedClassifier, train
 
 logger = logging.getLogger(__name__)
@@ -36,6 +39,7 @@ def run_training(
     dataset: ImageDataset,
     report: Report,
     cache: FeatureCache | None = None,
+    others: Sequence[Splits] = (),
 ) -> dict[str, Any]:
     """Trains, judges on the test part, and writes it all into a run folder, metrics last.
 
@@ -46,6 +50,8 @@ def run_training(
         dataset: The whole data set.
         report: Told how far it is.
         cache: Where activations are kept.
+        others: More splits of the data set, to train and judge on as well; the model is that of
+            `splits`.
 
     Returns:
         What was written to `metrics.json`.
@@ -69,9 +75,17 @@ def run_training(
     seconds = {**trained.seconds, "evaluate": time.perf_counter() - before_test}
     run.write_predictions(predictions_table(judged))
     _draw(run, trained, judged, splits.test)
+    repeated = {}
+    if others and not trained.interrupted:
+        before_others = time.perf_counter()
+        scores = train_on_splits(others, config, cache=cache, report=report)
+        repeated["splits"] = summarize_splits([splits, *others], [scores_of(judged), *scores])
+        seconds["other_splits"] = time.perf_counter() - before_others
     seconds["total"] = time.perf_counter() - started
     metrics = {
         **judged.to_dict(),
+        **repeated,
+        "calibration": _describe_calibration(judged, trained.temperature),
         "seconds": seconds,
         "protocol": _protocol(dataset, splits, trained),
         "saved_model": compare_saved_model(run, splits.test, config, cache),
@@ -174,6 +188,18 @@ def unseen_part(run: Run, dataset: ImageDataset) -> tuple[ImageDataset, int]:
             "expected others, a number on these would say nothing."
         )
     return dataset.subset(keep), len(dataset) - len(keep)
+
+
+def _describe_calibration(judged: ClassificationReport, temperature: float) -> dict[str, float]:
+    """Calibration on the test part, with the temperature and without."""
+    plain = softmax(np.log(np.maximum(judged.probabilities, 1e-30)) * temperature, axis=1)
+    return {
+        "temperature": temperature,
+        "ece": expected_calibration_error(judged.labels, judged.probabilities),
+        "ece_before": expected_calibration_error(judged.labels, plain),
+        "brier": brier_score(judged.labels, judged.probabilities),
+        "brier_before": brier_score(judged.labels, plain),
+    }
 
 
 def _protocol(dataset: ImageDataset, splits: Splits, trained: TrainedClassifier) -> dict[str, Any]:

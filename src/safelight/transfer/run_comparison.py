@@ -1,0 +1,96 @@
+"""Two runs side by side: is one better, or were its pictures easier?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from safelight.comparison import SPLITS_METHOD, paired_over_splits
+from safelight.metrics import Interval, paired_difference
+from safelight.runs import Run
+
+
+def compare_runs(a: Run, b: Run) -> dict[str, Any]:
+    """The difference of two finished runs, `a` minus `b`, on the same pictures.
+
+    Where both were judged on the same splits, split by split; else picture by picture on the one
+    test part that they share.
+
+    Returns:
+        `difference` (an interval per score), `on` (what they were compared on) and `method`.
+
+    Raises:
+        ValueError: A run that is no finished training of a classifier, or runs that have no
+            pictures in common to be compared on.
+    """
+    for run in (a, b):
+        if not run.finished or run.config.get("kind") != "transfer":
+            raise ValueError(f"{run.path}: expected a finished run of `safelight transfer train`.")
+    first, second = (run.config["dataset"] for run in (a, b))
+    if first["fingerprint"] != second["fingerprint"]:
+        raise ValueError(
+            f"{a.path} is about {first['name']}, {b.path} about {second['name']} with other "
+            "pictures or labels: expected two trainings on the same data."
+        )
+    splits_a, splits_b = (run.metrics.get("splits") for run in (a, b))
+    if splits_a and splits_b:
+        return _by_split(splits_a, splits_b)
+    return _by_picture(a, b)
+
+
+def _by_split(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    same = ("seeds", "strategy", "test_to_train")
+    if any(a[name] != b[name] for name in same):
+        raise ValueError(
+            f"the runs were judged on different splits (seeds {a['seeds']} and {b['seeds']}, "
+            f"{a['strategy']} and {b['strategy']}): train both with the same --seed, --splits, "
+            "--split and fractions."
+        )
+    names = [name for name in a["scores"] if name in b["scores"]]
+    return {
+        "difference": {
+            name: paired_over_splits(
+                a["scores"][name], b["scores"][name], test_to_train=a["test_to_train"]
+            ).to_dict()
+            for name in names
+        },
+        "on": f"{len(a['seeds'])} {a['strategy']} splits",
+        "method": SPLITS_METHOD,
+    }
+
+
+def _by_picture(a: Run, b: Run) -> dict[str, Any]:
+    first, second = a.predictions, b.predictions
+    shared = sorted(set(first["file"]) & set(second["file"]))
+    if not shared:
+        raise ValueError(
+            f"{a.path} and {b.path} were judged on different pictures: expected the same --seed."
+        )
+    if len(shared) < max(len(first["file"]), len(second["file"])):
+        raise ValueError(
+            f"{a.path} and {b.path} share {len(shared)} of {len(first['file'])} and "
+            f"{len(second['file'])} test pictures; the others of one were training pictures of the "
+            "other: expected the same --seed and fractions."
+        )
+    names = a.config["dataset"]["class_names"]
+    arrays = [_rows(table, shared, names) for table in (first, second)]
+    labels = np.array([names.index(name) for name in _column(first, "label", shared)])
+    difference: Interval = paired_difference(labels, arrays[0], probabilities_b=arrays[1])
+    return {
+        "difference": {"accuracy": difference.to_dict()},
+        "on": f"{len(shared)} test pictures of one split",
+        "method": "BCa bootstrap over pictures",
+    }
+
+
+def _column(table: dict[str, list[str]], name: str, files: list[str]) -> list[str]:
+    place = {file: i for i, file in enumerate(table["file"])}
+    return [table[name][place[file]] for file in files]
+
+
+def _rows(table: dict[str, list[str]], files: list[str], names: list[str]) -> np.ndarray:
+    """Probabilities as they were written: rounded, so made to sum to one again."""
+    columns = [np.array(_column(table, f"p({name})", files), dtype=float) for name in names]
+    rows = np.stack(columns, axis=1)
+    return rows / rows.sum(axis=1, keepdims=True)

@@ -1,0 +1,90 @@
+"""Two runs side by side: the right pairs, and nothing else is paired."""
+
+import numpy as np
+import pytest
+
+from safelight.comparison import paired_over_splits
+from safelight.metrics import paired_difference
+from safelight.runs import Run
+from safelight.transfer.run_comparison import compare_runs
+
+NAMES = ["cat", "dog"]
+
+
+def make_run(path, *, wrong=(), number=40, splits=None, kind="transfer", fingerprint="f", first=0):
+    """A run on `number` pictures, alternately cat and dog, some of them answered wrongly."""
+    run = Run.create(path)
+    dataset = {"name": "pets", "fingerprint": fingerprint, "class_names": NAMES}
+    run.write_config({"kind": kind, "dataset": dataset})
+    labels = np.arange(number) % 2
+    sure = np.where(np.isin(np.arange(number), list(wrong)), 1 - labels, labels)
+    chance = np.where(sure == 1, 0.8, 0.2)
+    order = np.random.default_rng(len(wrong)).permutation(number)
+    run.write_predictions(
+        {
+            "file": [f"{first + i}.png" for i in order],
+            "label": [NAMES[labels[i]] for i in order],
+            "p(cat)": [1 - chance[i] for i in order],
+            "p(dog)": [chance[i] for i in order],
+        }
+    )
+    run.write_metrics({"accuracy": {"value": 1}} | ({"splits": splits} if splits else {}))
+    return run
+
+
+def splits(accuracies, seeds=(0, 1, 2)):
+    return {
+        "seeds": list(seeds),
+        "strategy": "stratified",
+        "test_to_train": 1 / 3,
+        "scores": {"accuracy": accuracies, "loss": [1 - a for a in accuracies]},
+    }
+
+
+def test_one_split_is_compared_picture_by_picture(tmp_path):
+    """Whatever the order of the tables."""
+    a = make_run(tmp_path / "a", wrong=[3, 4])
+    b = make_run(tmp_path / "b", wrong=[3, 10, 11, 12, 13, 14])
+    found = compare_runs(a, b)
+
+    labels = np.arange(40) % 2
+    rows = []
+    for wrong in ([3, 4], [3, 10, 11, 12, 13, 14]):
+        said = np.where(np.isin(np.arange(40), wrong), 1 - labels, labels)
+        rows.append(np.stack([1 - said, said], 1).astype(float))
+    expected = paired_difference(labels, rows[0], probabilities_b=rows[1])
+    assert found["difference"]["accuracy"]["value"] == pytest.approx(4 / 40)
+    assert found["difference"]["accuracy"]["low"] == pytest.approx(expected.low, abs=0.03)
+    assert "40 test pictures" in found["on"]
+
+
+def test_several_splits_are_compared_split_by_split(tmp_path):
+    first, second = [0.9, 0.85, 0.88], [0.88, 0.84, 0.85]
+    a = make_run(tmp_path / "a", splits=splits(first))
+    b = make_run(tmp_path / "b", splits=splits(second))
+    expected = paired_over_splits(first, second, test_to_train=1 / 3)
+
+    assert compare_runs(a, b)["difference"]["accuracy"] == expected.to_dict()
+    assert compare_runs(a, b)["difference"]["loss"]["value"] == pytest.approx(-0.02)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"fingerprint": "g"}, "the same data"),
+        ({"kind": "vae"}, "transfer train"),
+        ({"first": 1000}, "different pictures"),
+        ({"number": 30}, "training pictures of the other"),
+    ],
+)
+def test_what_cannot_be_paired_is_refused(tmp_path, other, message):
+    a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b", **other)
+    with pytest.raises(ValueError, match=message):
+        compare_runs(a, b)
+
+
+def test_other_seeds_are_other_splits(tmp_path):
+    a = make_run(tmp_path / "a", splits=splits([0.9, 0.8, 0.7]))
+    b = make_run(tmp_path / "b", splits=splits([0.9, 0.8, 0.7], seeds=(1, 2, 3)))
+    with pytest.raises(ValueError, match="different splits"):
+        compare_runs(a, b)
