@@ -125,6 +125,15 @@ def _print_calibration(found: dict[str, float] | None) -> None:
         console.say(f"{'calibration error':<18}{ece} (before {before}), Brier score {brier}")
 
 
+def _print_data(found: dict[str, Any] | None) -> None:
+    """What is to be looked at in the training pictures."""
+    suspects = (found or {}).get("suspects")
+    if suspects:
+        worst = ", ".join(console.printable(each["file"]) for each in suspects[:3])
+        more = ", ..." if len(suspects) > 3 else ""
+        console.say(f"{'labels to check':<18}{len(suspects)}: {worst}{more}")
+
+
 def _print_splits(found: dict[str, Any] | None) -> None:
     """The means over several splits."""
     if not found:
@@ -146,6 +155,7 @@ def _print_results(run: Run) -> None:
     print_numbers(metrics)
     _print_calibration(metrics.get("calibration"))
     _print_splits(metrics.get("splits"))
+    _print_data(metrics.get("data"))
     protocol = metrics.get("protocol", {})
     if protocol.get("log_likelihood"):
         console.say(f"{'how':<18}{console.printable(protocol['log_likelihood'])}")

@@ -21,6 +21,7 @@ from safelight.transfer.config import TrainConfig
 from safelight.transfer.evaluation import ClassificationReport, evaluate
 from safelight.transfer.feature_cache import FeatureCache
 from safelight.transfer.fine_tuning import Report
+from safelight.transfer.label_check import DOUBT, find_suspects
 from safelight.transfer.prediction import predict, predict_probabilities
 from safelight.transfer.repetition import scores_of, summarize_splits, train_on_splits
 from safelight.transfer.training import TrainedClassifier, train
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _DIGEST_DIGITS = 16
 _PARITY_IMAGES = 16
+_NUM_SHOWN = 12
 
 
 def run_training(
@@ -85,6 +87,7 @@ def run_training(
     metrics = {
         **judged.to_dict(),
         **repeated,
+        "data": _check_data(run, splits, trained),
         "calibration": _describe_calibration(judged, trained.temperature),
         "seconds": seconds,
         "protocol": _protocol(dataset, splits, trained),
@@ -190,6 +193,47 @@ def unseen_part(run: Run, dataset: ImageDataset) -> tuple[ImageDataset, int]:
     return dataset.subset(keep), len(dataset) - len(keep)
 
 
+def _check_data(run: Run, splits: Splits, trained: TrainedClassifier) -> dict[str, Any]:
+    """What the training tells of its own pictures: classes, and labels to look at again."""
+    names = splits.train.class_names
+    counts = np.bincount(splits.train.labels, minlength=len(names))
+    found: dict[str, Any] = {
+        "num_per_class": dict(zip(names, counts.tolist(), strict=True)),
+        "imbalance": float(counts.max() / max(counts.min(), 1)),
+    }
+    if trained.out_of_fold is None:
+        return found
+    parts = [splits.train]
+    if len(trained.out_of_fold) > len(splits.train):
+        parts.append(splits.validation)
+    labels = np.concatenate([part.labels for part in parts])
+    places = [(part, i) for part in parts for i in range(len(part))]
+    suspects = find_suspects(labels, trained.out_of_fold)
+    found["doubt"] = DOUBT
+    found["suspects"] = [
+        {
+            "file": places[suspect.index][0].files[places[suspect.index][1]],
+            "label": names[suspect.label],
+            "prediction": names[suspect.prediction],
+            "probability": suspect.probability,
+        }
+        for suspect in suspects
+    ]
+    if suspects:
+        probabilities = softmax(trained.out_of_fold, axis=1)
+        number = min(_NUM_SHOWN, len(suspects))
+        shown = confident_mistakes(labels, probabilities, num_images=number)
+        gallery = plots.plot_mistakes(
+            {int(i): places[i][0].read(places[i][1]) for i in shown},
+            labels,
+            probabilities=probabilities,
+            class_names=names,
+            num_images=number,
+        )
+        _save(run, "suspects", gallery)
+    return found
+
+
 def _describe_calibration(judged: ClassificationReport, temperature: float) -> dict[str, float]:
     """Calibration on the test part, with the temperature and without."""
     plain = softmax(np.log(np.maximum(judged.probabilities, 1e-30)) * temperature, axis=1)
@@ -251,7 +295,7 @@ def _draw(
     fractions = {name: value for name, value in judged.metrics.items() if name != "loss"}
     _save(run, "metrics", plots.plot_intervals(fractions))
     _save(run, "reliability", plots.plot_reliability(judged.labels, judged.probabilities))
-    mistakes = confident_mistakes(judged.labels, judged.probabilities, num_images=12)
+    mistakes = confident_mistakes(judged.labels, judged.probabilities, num_images=_NUM_SHOWN)
     if len(mistakes):
         gallery = plots.plot_mistakes(
             {int(i): test.read(int(i)) for i in mistakes},
