@@ -514,6 +514,7 @@ def on_terminal(*arguments, home, interrupt=None):
 @pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
 def test_ctrl_c_in_fine_tuning_keeps_the_best_weights(pictures, home, tmp_path):
     run, long = tmp_path / "run", ("--image-size", 32, "--epochs", 3000, "--patience", 3000)
+    long += ("--unfreeze-from", "auto")
     code, screen = on_terminal(
         "transfer", "train", pictures, "--output", run, *long, home=home,
         interrupt=rb"fine-tuning[^\r\n]*acc",
@@ -533,11 +534,13 @@ def test_ctrl_c_in_fine_tuning_keeps_the_best_weights(pictures, home, tmp_path):
 @pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
 def test_ctrl_c_in_extraction_is_a_sentence_and_the_command_goes_on(pictures, home, tmp_path):
     command = ("transfer", "train", pictures, "--output", tmp_path / "run", "--image-size", 96)
-    code, screen = on_terminal(*command, "--views", 16, home=home, interrupt=rb"extracting")
+    code, screen = on_terminal(
+        *command, "--views", 16, "--zoom", 0.1, home=home, interrupt=rb"extracting"
+    )
     assert code == 130, screen
     assert "Traceback" not in screen
     assert "safelight: stopped" in screen
-    result = safelight(*command, "--views", 2, "--epochs", 1, home=home)
+    result = safelight(*command, "--views", 2, "--zoom", 0.1, home=home)
     assert result.returncode == 0, result.stderr
 
 

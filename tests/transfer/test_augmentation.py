@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from safelight.transfer.augmentation import BatchAugmenter, ViewMaker, turn
-from safelight.transfer.config import Augmentation
+from safelight.transfer.config import Augmentation, TrainConfig
 
 NONE = Augmentation(horizontal_flip=False, rotation=0.0, zoom=0.0)
 EVERYTHING = Augmentation(True, True, 0.1, 0.1, 0.1, 0.2)
@@ -180,3 +180,11 @@ def test_the_description_tells_views_apart_and_knows_no_settings_of_view_0(view)
 def test_ranges_are_fractions(name, value):
     with pytest.raises(ValueError, match=f"{name}=.* is not a fraction"):
         Augmentation(**{name: value})
+
+
+@pytest.mark.parametrize("wrong", [{"views": 4}, {"test_views": 4}])
+def test_more_views_than_there_are_different_ones_are_refused(wrong):
+    with pytest.raises(ValueError, match="quarter_turns make more"):
+        TrainConfig(**{"views": 2, **wrong})
+    TrainConfig(**{"views": 4, "test_views": 4, "vertical_flip": True})
+    assert TrainConfig(views=9, zoom=0.1).views == 9

@@ -1,8 +1,12 @@
 """Two runs side by side: the right pairs, and nothing else is paired."""
 
+import json
+import sys
+
 import numpy as np
 import pytest
 
+from safelight import cli
 from safelight.comparison import paired_over_splits
 from safelight.metrics import paired_difference
 from safelight.runs import Run
@@ -88,3 +92,30 @@ def test_other_seeds_are_other_splits(tmp_path):
     b = make_run(tmp_path / "b", splits=splits([0.9, 0.8, 0.7], seeds=(1, 2, 3)))
     with pytest.raises(ValueError, match="different splits"):
         compare_runs(a, b)
+
+
+def said(capsys, monkeypatch, *arguments):
+    monkeypatch.setattr(cli, "set_up_streams", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["safelight", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    out, err = capsys.readouterr()
+    return stop.value.code or 0, out, err
+
+
+def test_the_command_says_the_difference_and_whether_chance_explains_it(
+    tmp_path, capsys, monkeypatch
+):
+    first, second = [0.9, 0.85, 0.88], [0.8, 0.75, 0.78]
+    a = make_run(tmp_path / "a", splits=splits(first))
+    b = make_run(tmp_path / "b", splits=splits(second))
+
+    code, out, _ = said(capsys, monkeypatch, "transfer", "compare", a.path, b.path)
+    assert code == 0
+    assert "accuracy          +0.1000 [+0.1000, +0.1000]  (not by chance)" in out
+    assert "3 stratified splits" in out
+    code, out, _ = said(capsys, monkeypatch, "transfer", "compare", a.path, b.path, "--json")
+    assert json.loads(out)["difference"]["accuracy"]["value"] == pytest.approx(0.1)
+    code, _, err = said(capsys, monkeypatch, "transfer", "compare", a.path, tmp_path)
+    assert code == 2
+    assert "Traceback" not in err

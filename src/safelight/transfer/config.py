@@ -173,7 +173,8 @@ class TrainConfig:
             raise ValueError(
                 f"views={self.views}, test_views={self.test_views}: flips and quarter turns as set "
                 f"make {number} different pictures of one: expected at most {number} test views"
-                f"{', and as many views' if self.augmentation.is_exact else ''}."
+                f"{', and as many views' if self.augmentation.is_exact else ''}; vertical_flip and "
+                "quarter_turns make more, and rotation or zoom any number of views."
             )
 
     @property
