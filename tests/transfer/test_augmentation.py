@@ -186,5 +186,5 @@ def test_ranges_are_fractions(name, value):
 def test_more_views_than_there_are_different_ones_are_refused(wrong):
     with pytest.raises(ValueError, match="quarter_turns make more"):
         TrainConfig(**{"views": 2, **wrong})
-    TrainConfig(**{"views": 4, "test_views": 4, "vertical_flip": True})
+    TrainConfig(views=4, test_views=4, vertical_flip=True)
     assert TrainConfig(views=9, zoom=0.1).views == 9

@@ -122,7 +122,9 @@ def _print_calibration(found: dict[str, float] | None) -> None:
     if found:
         ece, before = (f"{100 * found[name]:.1f} %" for name in ("ece", "ece_before"))
         brier = f"{found['brier']:.3f}"
-        console.say(f"{'calibration error':<18}{ece} (before {before}), Brier score {brier}")
+        # A kernel head has its scale from held-out answers already: there is no other "before".
+        moved = f" (before {before})" if abs(found["temperature"] - 1) > 0.005 else ""
+        console.say(f"{'calibration error':<18}{ece}{moved}, Brier score {brier}")
 
 
 def _print_data(found: dict[str, Any] | None) -> None:
