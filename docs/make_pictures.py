@@ -10,7 +10,7 @@ from PIL import Image
 
 WIDTH, GAP = 1600, 24
 SHEETS = {
-    "demo": ("demo-transfer", ("metrics", "history"), "mistakes"),
+    "demo": ("demo-transfer", ("metrics", "reliability"), "mistakes"),
     "digits": ("demo-vae", ("reconstructions", "interpolation"), "traversals"),
 }
 """A sheet's run, the pictures in its left column, and the one to the right of them."""
@@ -19,7 +19,12 @@ SHEETS = {
 def beside(left: list[Image.Image], right: Image.Image) -> Image.Image:
     """Some pictures in a column, one to the right of them, on white."""
     column = (WIDTH - 3 * GAP) // 2
-    scaled = [p.resize((column, round(p.height * column / p.width))) for p in [*left, right]]
+    # A picture about as high as wide would fill the sheet.
+    widths = [column if p.width > 1.5 * p.height else round(0.6 * column) for p in left] + [column]
+    scaled = [
+        p.resize((width, round(p.height * width / p.width)))
+        for p, width in zip([*left, right], widths, strict=True)
+    ]
     height = max(sum(p.height + GAP for p in scaled[:-1]), scaled[-1].height + GAP) + GAP
     sheet = Image.new("RGB", (WIDTH, height), "white")
     top = GAP
