@@ -69,15 +69,21 @@ _ROWS: tuple[tuple[str, str, Preprocessing, str, str], ...] = (
     ("efficientnetv2b0", "EfficientNetV2B0", "tf", "block6a_expand_conv", "arXiv:2104.00298"),
     ("convnexttiny", "ConvNeXtTiny", "torch", "convnext_tiny_stage_3", "arXiv:2201.03545"),
 )
-BACKBONES: dict[str, Backbone] = {
-    name: Backbone(name, application, f"{name}-imagenet-notop", mode, block, reference)
-    for name, application, mode, block, reference in _ROWS
-}
 # On ELPV the head of blocks 3 to 5 is a point better than that of blocks 4 and 5, and three than
 # that of block 5 alone (docs/lab-notes.md); the other networks' stages were not tried.
-for _name in ("vgg16", "vgg19"):
-    _stages = ("block3_pool", "block4_pool", "block5_pool")
-    BACKBONES[_name] = dataclasses.replace(BACKBONES[_name], head_layers=_stages)
+_HEAD_LAYERS = dict.fromkeys(("vgg16", "vgg19"), ("block3_pool", "block4_pool", "block5_pool"))
+BACKBONES: dict[str, Backbone] = {
+    name: Backbone(
+        name=name,
+        application=application,
+        weights=f"{name}-imagenet-notop",
+        preprocessing=mode,
+        unfreeze_from=block,
+        reference=reference,
+        head_layers=_HEAD_LAYERS.get(name, ()),
+    )
+    for name, application, mode, block, reference in _ROWS
+}
 
 
 @keras.saving.register_keras_serializable(package="safelight")
@@ -300,6 +306,20 @@ def copy_model(
     for ours, theirs in zip(copy.layers, model.layers, strict=True):
         ours.trainable = theirs.trainable
     return copy
+
+
+def find_resizing(model: keras.Model) -> ImageResizing:
+    """The layer that pictures come in by.
+
+    Raises:
+        ValueError: The model has none.
+    """
+    for layer in model.layers:
+        if isinstance(layer, ImageResizing):
+            return layer
+    raise ValueError(
+        f"{model.name} has no ImageResizing layer: expected a model from load_backbone."
+    )
 
 
 def get_layer(model: keras.Model, name: str) -> keras.layers.Layer:

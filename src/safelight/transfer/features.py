@@ -177,19 +177,12 @@ class FeatureExtractor:
         self.cache = cache if cache is not None else FeatureCache()
         self._model = backbones.copy_model(backbone, precision=self.precision)
         self._model.trainable = False
-        self.image_size = self._image_size()
+        self._entrance = backbones.find_resizing(self._model)
+        self.image_size = self._entrance.height, self._entrance.width
         self._trunks: dict[tuple[FeatureLayer, ...], keras.Model] = {}
         self._aboves: dict[tuple[FeatureLayer, ...], keras.Model | None] = {}
         self._digests: dict[str, str] = {}
         self.num_computed = self.num_found = 0
-
-    def _image_size(self) -> tuple[int, int]:
-        for layer in self._model.layers:
-            if isinstance(layer, backbones.ImageResizing):
-                return layer.height, layer.width
-        raise ValueError(
-            f"{self._model.name} has no ImageResizing layer: expected a model from load_backbone."
-        )
 
     def extract(
         self,
@@ -238,10 +231,7 @@ class FeatureExtractor:
     def _trunk(self, layers: tuple[FeatureLayer, ...]) -> keras.Model:
         """From resized pixels to the wanted activations, pooled in float32."""
         if layers not in self._trunks:
-            pixels = next(
-                la for la in self._model.layers if isinstance(la, backbones.ImageResizing)
-            )
-            self._trunks[layers] = self._between(pixels.name, layers)
+            self._trunks[layers] = self._between(self._entrance.name, layers)
         return self._trunks[layers]
 
     def _between(self, start: str, layers: tuple[FeatureLayer, ...]) -> keras.Model:

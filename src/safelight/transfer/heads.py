@@ -103,10 +103,9 @@ def fit_logistic_head(
         ValueError: A class without a training image.
     """
     check_classes(targets)
-    num_images, _num_views, num_features = features.shape
-    mean, scale = standardization(features.reshape(-1, num_features))
+    mean, scale = standardization(features.reshape(-1, features.shape[-1]))
     scaled = (features - mean) / scale
-    weights = np.ones(num_images) if weights is None else weights
+    weights = np.ones(len(features)) if weights is None else weights
     strength, held_out = _choose_strength(scaled, targets, weights, test_views, seed)
     # The folds only rank strengths; this fit is the answer, and goes nearer to the optimum.
     kernel, bias = _Path(scaled, targets, weights, tol=1e-4).fit(strength)
@@ -127,13 +126,13 @@ def _choose_strength(
         return 0.01, None
     judged = features[:, :test_views].mean(1)  # the mean of linear logits is that of the features
     losses: list[float] = []
-    logits = np.empty((0, *targets.shape))
+    logits: list[np.ndarray] = []
     for strength in INVERSE_STRENGTHS:
         found = np.empty(targets.shape)
         for path, held in folds:
             kernel, bias = path.fit(strength)
             found[held] = judged[held] @ kernel + bias
-        logits = np.concatenate([logits, found[None]])
+        logits.append(found)
         losses.append(float(-(weights[:, None] * targets * log_softmax(found, axis=1)).sum()))
         # Past the best one the loss only rises, and the weaker the penalty the slower the fit.
         if len(losses) - 1 - int(np.argmin(losses)) >= _PATIENCE:

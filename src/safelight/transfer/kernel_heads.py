@@ -88,8 +88,7 @@ def fit_kernel_head(
         )
     weights = np.ones(num_images) if weights is None else weights
     roots = signed_root(features)
-    flat = roots.reshape(-1, num_features)
-    mean, scale = standardization(flat)
+    mean, scale = standardization(roots.reshape(-1, num_features))
     scaled = ((roots - mean) / scale).astype("float32")
     trial_views = max(1, min(num_views, _MAX_TRIAL_ROWS // num_images))
     gamma, ridge, held_out = _choose(scaled[:, :trial_views], targets, weights, test_views, seed)
@@ -97,7 +96,7 @@ def fit_kernel_head(
     temperature = 0.2 if held_out is None else fit_temperature(held_out, labels)
     rows = scaled.reshape(-1, num_features)
     kernel, bias = _solve(
-        _similarities(rows, rows, gamma),
+        _similarities(_squared_distances(rows, rows), gamma),
         np.repeat(targets, num_views, axis=0),
         ridge / np.repeat(weights, num_views),
     )
@@ -113,9 +112,9 @@ def fit_kernel_head(
     )
 
 
-def _similarities(rows: np.ndarray, landmarks: np.ndarray, gamma: float) -> np.ndarray:
-    """`(len(rows), len(landmarks))` float64."""
-    return np.exp(-gamma * _squared_distances(rows, landmarks).astype(np.float64))
+def _similarities(squared_distances: np.ndarray, gamma: float) -> np.ndarray:
+    """`exp(-gamma d^2)`, float64."""
+    return np.exp(-gamma * squared_distances.astype(np.float64))
 
 
 def _squared_distances(rows: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
@@ -155,10 +154,8 @@ def _choose(
         inverse = 1 / np.repeat(weights[fit], features.shape[1])
         for (width, ridge), scores in found.items():
             gamma = width / num_features
-            kernel, bias = _solve(
-                np.exp(-gamma * own.astype(np.float64)), repeated, ridge * inverse
-            )
-            answers = np.exp(-gamma * others) @ kernel + bias
+            kernel, bias = _solve(_similarities(own, gamma), repeated, ridge * inverse)
+            answers = _similarities(others, gamma) @ kernel + bias
             scores[held] = answers.reshape(len(held), -1, targets.shape[1]).mean(1)
     losses = {key: _loss(scores, targets, weights) for key, scores in found.items()}
     width, ridge = min(losses, key=lambda key: losses[key])

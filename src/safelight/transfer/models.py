@@ -142,7 +142,7 @@ def average_views(classifier: keras.Model, symmetries: Sequence[int]) -> keras.M
     Raises:
         ValueError: Quarter turns of pictures that are not square.
     """
-    entrance = find_resizing(classifier)
+    entrance = backbones.find_resizing(classifier)
     views = backbones.ImageResizing(entrance.height, entrance.width, symmetries, name=entrance.name)
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
@@ -161,12 +161,7 @@ def average_views(classifier: keras.Model, symmetries: Sequence[int]) -> keras.M
 
 def symmetries_of(classifier: keras.Model) -> tuple[int, ...]:
     """The views that a classifier's answers are averaged over; `(0,)` is the image alone."""
-    return find_resizing(classifier).symmetries
-
-
-def find_resizing(model: keras.Model) -> backbones.ImageResizing:
-    """The layer that pictures come in by."""
-    return next(la for la in model.layers if isinstance(la, backbones.ImageResizing))
+    return backbones.find_resizing(classifier).symmetries
 
 
 def build_classifier(
@@ -318,7 +313,9 @@ def build_pixel_model(
         copy.trainable = True
     else:
         backbones.freeze(copy, until=cut)
-    return keras.Model(find_resizing(copy).output, copy.get_layer(LOGITS).output, name="network")
+    return keras.Model(
+        backbones.find_resizing(copy).output, copy.get_layer(LOGITS).output, name="network"
+    )
 
 
 def join(classifier: keras.Model, tail: keras.Model) -> keras.Model:

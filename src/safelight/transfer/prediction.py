@@ -11,7 +11,7 @@ from scipy.special import softmax
 
 from safelight.datasets import ImageDataset
 from safelight.images import resize
-from safelight.transfer import models
+from safelight.transfer import backbones, models
 from safelight.transfer.augmentation import ViewMaker, turn
 from safelight.transfer.config import TrainConfig
 from safelight.transfer.feature_cache import FeatureCache
@@ -92,7 +92,7 @@ def predict(classifier: keras.Model, images: Iterable[np.ndarray]) -> np.ndarray
 
 
 def _logits(classifier: keras.Model, images: Iterable[np.ndarray]) -> np.ndarray:
-    entrance = models.find_resizing(classifier)
+    entrance = backbones.find_resizing(classifier)
     whole = models.build_pixel_model(classifier)
     # One batch at a time, so that a folder of large pictures never lies in memory as a whole.
     resized = (resize(image, (entrance.height, entrance.width)) for image in images)
