@@ -119,3 +119,7 @@ def test_the_command_says_the_difference_and_whether_chance_explains_it(
     code, _, err = said(capsys, monkeypatch, "transfer", "compare", a.path, tmp_path)
     assert code == 2
     assert "Traceback" not in err
+    (a.path / "config.json").write_text('{"safelight_run": 1, "kind": "transfer"}')
+    code, _, err = said(capsys, monkeypatch, "transfer", "compare", a.path, b.path)
+    assert code == 2
+    assert "damaged ('dataset')" in err

@@ -162,8 +162,8 @@ def open_trained(path: Path) -> Run:
 
 
 @contextlib.contextmanager
-def damage(run: Path) -> Iterator[None]:
-    """Says in a sentence that a run's config.json lacks what it should hold."""
+def damage(run: Path | str) -> Iterator[None]:
+    """Says in a sentence that a run, or one of two, has a config.json that lacks something."""
     try:
         yield
     except (KeyError, TypeError, AttributeError) as error:

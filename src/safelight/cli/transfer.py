@@ -201,7 +201,8 @@ def compare(
     """Say whether the first run is better than the second, on the same splits or pictures."""
     from safelight.transfer.run_comparison import compare_runs
 
-    found = compare_runs(Run.open(run), Run.open(other))
+    with damage(f"{run} or {other}"):
+        found = compare_runs(Run.open(run), Run.open(other))
     if as_json:
         console.print_json(found)
         return
