@@ -12,12 +12,14 @@ from safelight.transfer import backbones
 from safelight.transfer.config import TrainConfig
 from safelight.transfer.evaluation import report_on
 from safelight.transfer.experiment import (
+    add_learning_curve,
     load_classifier,
     predictions_table,
     run_training,
     settings_of,
     unseen_part,
 )
+from safelight.transfer.feature_cache import FeatureCache
 
 pytestmark = pytest.mark.filterwarnings("ignore:Even though the:UserWarning")
 
@@ -41,8 +43,6 @@ def train_into(
     folder, dataset, build_network, config=CONFIG, report=lambda *_: None, *, seeds=(0,)
 ):
     import tensorflow as tf
-
-    from safelight.transfer.feature_cache import FeatureCache
 
     run = Run.create(folder / "run")
     with pytest.MonkeyPatch.context() as patch:
@@ -250,3 +250,35 @@ def test_the_table_of_predictions_names_classes():
         "p(cat)": [0.9, 0.8, 0.3],
         "p(dog)": [0.1, 0.2, 0.7],
     }
+
+
+def test_a_learning_curve_leaves_the_test_part_alone(tmp_path, build_network, monkeypatch):
+    import safelight.transfer.repetition as repetition
+
+    shapes = datasets.make_shapes(120, image_size=16, num_classes=2)
+    config = dataclasses.replace(CONFIG, unfreeze_from=None, test_views=2)
+    run, before = train_into(tmp_path, shapes, build_network, config)
+    used, train = [], repetition.train
+
+    def spy(splits, *args, **options):
+        for part in (splits.train, splits.validation, splits.test):
+            used.extend(part.digests)
+        return train(splits, *args, **options)
+
+    monkeypatch.setattr(repetition, "train", spy)
+    monkeypatch.setattr(backbones, "load_backbone", lambda name, **_: build_network())
+    cache = FeatureCache(tmp_path / "features")
+    found = add_learning_curve(run, shapes, report=lambda *_: None, cache=cache)
+
+    assert not set(used) & set(datasets.split(shapes, seed=0).test.digests)
+    assert run.metrics["learning_curve"] == json.loads(json.dumps(found))
+    assert {**run.metrics, "learning_curve": None} == {
+        **json.loads(json.dumps(before)),
+        "learning_curve": None,
+    }
+    assert "learning_curve" in {path.stem for path in run.pictures}
+    assert found["expected"]["low"] <= found["expected"]["value"] <= found["expected"]["high"]
+    assert found["num_all"] == 120 - before["num_test"]
+
+    with pytest.raises(ValueError, match=r"is not what .* was trained on"):
+        add_learning_curve(run, shapes.subset(range(100)), report=lambda *_: None, cache=cache)

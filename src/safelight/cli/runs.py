@@ -148,6 +148,27 @@ def _print_splits(found: dict[str, Any] | None) -> None:
             console.say(f"{label:<18}{words}")
 
 
+def print_learning_curve(found: dict[str, Any] | None) -> None:
+    """What more pictures would give, and whether what was expected has been seen."""
+    if not found:
+        return
+    for gain in found["gains"]:
+        value, low, high = (f"{100 * gain[end]:.1f}" for end in ("value", "low", "high"))
+        label = f"{gain['more']:,} more"
+        console.say(f"{label:<18}about +{value} points of accuracy, between {low} and {high}")
+    value, low, high = (f"{100 * found['expected'][end]:.1f}" for end in ("value", "low", "high"))
+    number, seen = f"{found['num_all']:,}", f"{100 * found['seen']:.1f} %"
+    console.say(
+        f"{'check':<18}for the test part {value} % [{low}, {high}] was expected from {number} "
+        f"pictures, and {seen} was seen"
+    )
+    console.say(
+        f"{'how':<18}{len(found['accuracies'])} trainings each on "
+        f"{', '.join(f'{size:,}' for size in found['sizes'])} pictures; ranges are "
+        f"{100 * found['coverage']:.0f} %"
+    )
+
+
 def _rounded(number: float | None, digits: int) -> str:
     return "?" if number is None else f"{number:.{digits}f}"
 
@@ -157,6 +178,7 @@ def _print_results(run: Run) -> None:
     print_numbers(metrics)
     _print_calibration(metrics.get("calibration"))
     _print_splits(metrics.get("splits"))
+    print_learning_curve(metrics.get("learning_curve"))
     _print_data(metrics.get("data"))
     protocol = metrics.get("protocol", {})
     if protocol.get("log_likelihood"):

@@ -1,4 +1,4 @@
-"""`safelight transfer train|evaluate|predict`."""
+"""`safelight transfer train|learning-curve|evaluate|predict|compare`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from safelight.cli.data import (
     open_trained,
     read_pictures,
 )
-from safelight.cli.runs import Json, print_numbers, print_results
+from safelight.cli.runs import Json, print_learning_curve, print_numbers, print_results
 from safelight.runs import Run
 from safelight.transfer.config import TrainConfig
 
@@ -121,6 +121,37 @@ def _check(settings: TrainConfig) -> None:
     FeatureCache()
     if settings.pretrained:
         console.fetch(find_backbone(settings.backbone).weights)
+
+
+@app.command(short_help="Say what more labelled pictures would give.")
+def learning_curve(
+    run: RunFolder,
+    data: Data,
+    as_json: Json = False,
+    strict: Strict = False,
+    threshold: Threshold = 0.5,
+) -> None:
+    """Say what more labelled pictures would give, from trainings on fewer of them.
+
+    DATA is what the run was trained on. Its pictures are dealt out six times anew, always without
+    the run's test part; numbers and a picture are added to the run.
+    """
+    opened, _ = _open(run)
+    dataset = load_data(data, strict=strict, threshold=threshold)
+    console.start_keras()
+    from safelight.transfer import experiment
+
+    with damage(run):
+        settings = experiment.settings_of(opened)
+        experiment.learned_part(opened, dataset)
+    _check(settings)
+    with console.progress() as report:
+        found = experiment.add_learning_curve(opened, dataset, report=report)
+    if as_json:
+        console.print_json(found)
+        return
+    print_learning_curve(found)
+    console.say(f"{'picture':<18}{console.printable(opened.picture_path('learning_curve'))}")
 
 
 @app.command(short_help="Judge a run's model on other pictures.")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from safelight.plots.grids import plot_image_grid as plot_image_grid
     from safelight.plots.history import plot_elbo_history as plot_elbo_history
     from safelight.plots.history import plot_history as plot_history
+    from safelight.plots.history import plot_learning_curve as plot_learning_curve
     from safelight.plots.latents import plot_bounds as plot_bounds
     from safelight.plots.latents import plot_kl_per_unit as plot_kl_per_unit
     from safelight.plots.latents import plot_latent_scatter as plot_latent_scatter
@@ -55,6 +56,7 @@ _HOMES = {
     "plot_kl_per_unit": "latents",
     "plot_latent_manifold": "generation",
     "plot_latent_scatter": "latents",
+    "plot_learning_curve": "history",
     "plot_mistakes": "classification",
     "plot_reconstructions": "generation",
     "plot_reliability": "classification",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from safelight.plots.style import (
     BLUE,
@@ -78,6 +79,55 @@ def plot_elbo_history(history: Mapping[str, Sequence[float]]) -> Figure:
         _write_last(ax, history, key)
     for ax in figure.axes[1:]:
         ax.legend().remove()
+    return figure
+
+
+def plot_learning_curve(
+    sizes: ArrayLike,
+    accuracies: ArrayLike,
+    *,
+    curve_sizes: ArrayLike,
+    curve: ArrayLike,
+    coverage: float,
+    seen: tuple[float, float, float, float] | None = None,
+) -> Figure:
+    """Draw accuracy against the number of pictures learned from, and what it promises for more.
+
+    Args:
+        sizes: numbers of pictures that were tried, (s,).
+        accuracies: fractions, (repetitions, s).
+        curve_sizes: numbers of pictures of the curve, (m,), ascending.
+        curve: middle, low and high end of its range, fractions, (m, 3).
+        coverage: how often the range is to hold the truth, a fraction.
+        seen: a number of pictures with the accuracy that a test part showed for it, and the ends
+            of its interval.
+    """
+    sizes, tried = np.asarray(sizes, dtype=float), 100 * np.asarray(accuracies, dtype=float)
+    where, (middle, low, high) = np.asarray(curve_sizes), 100 * np.asarray(curve, dtype=float).T
+    figure = new_figure(6.4, 4)
+    ax = figure.subplots()
+    ax.fill_between(where, low, high, color=BLUE, alpha=0.16, lw=0, label=f"{coverage:.0%} range")
+    measured = where <= sizes[-1]
+    ax.plot(where[measured], middle[measured], color=BLUE, lw=2.2, label="fitted curve")
+    ax.plot(where[~measured], middle[~measured], color=BLUE, lw=2.2, ls=(0, (4, 2)))
+    rows = np.broadcast_to(sizes, tried.shape)
+    ax.plot(rows.ravel(), tried.ravel(), "o", ms=4, color=PALE, label="one training")
+    ax.plot(sizes, tried.mean(0), "o", ms=7, color=BLUE, label="mean of the trainings")
+    if seen is not None:
+        number, value, bottom, top = seen
+        ends = [[100 * (value - bottom)], [100 * (top - value)]]
+        ax.errorbar(
+            [number], [100 * value], ends, fmt="D", ms=7, color=VERMILION, capsize=3,
+            label="test part, 95 %",
+        )  # fmt: skip
+    ax.set_xscale("log", base=2)
+    ticks = [*sizes, *([seen[0], 2 * seen[0]] if seen is not None else [])]
+    ax.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks], rotation=45)
+    ax.minorticks_off()
+    ax.set_xlabel("labelled pictures to learn from")
+    ax.set_ylabel("accuracy (%)")
+    style_axes(ax)
+    ax.legend(frameon=False, fontsize=SMALL, labelcolor=INK, loc="lower right")
     return figure
 
 

@@ -25,6 +25,13 @@ from safelight.transfer.label_check import DOUBT, find_suspects
 from safelight.transfer.prediction import predict, predict_probabilities
 from safelight.transfer.repetition import scores_of, summarize_splits, train_on_splits
 from safelight.transfer.training import TrainedClassifier, train
+from safelight.transfer.training_sizes import (
+    COVERAGE,
+    MeasuredCurve,
+    deal_sizes,
+    measure_learning_curve,
+    round_steps,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -191,6 +198,94 @@ def unseen_part(run: Run, dataset: ImageDataset) -> tuple[ImageDataset, int]:
             "expected others, a number on these would say nothing."
         )
     return dataset.subset(keep), len(dataset) - len(keep)
+
+
+def learned_part(run: Run, dataset: ImageDataset) -> ImageDataset:
+    """The pictures of a data set that the run's model was trained or chosen on.
+
+    Raises:
+        ValueError: The data set is not the one that the run was made from.
+    """
+    known = run.config["dataset"]
+    if dataset.fingerprint != known["fingerprint"]:
+        raise ValueError(
+            f"{dataset.name} ({len(dataset)} pictures) is not what {run.path} was trained on: "
+            f"expected {known['name']} with {known['num_images']} pictures and the same labels. "
+            "Train again if it has changed since."
+        )
+    digests = run.config["split"]["digests"]
+    seen = set(digests["train"]) | set(digests["validation"])
+    return dataset.subset(
+        [i for i, digest in enumerate(dataset.digests) if digest[:_DIGEST_DIGITS] in seen]
+    )
+
+
+def add_learning_curve(
+    run: Run, dataset: ImageDataset, *, report: Report, cache: FeatureCache | None = None
+) -> dict[str, Any]:
+    """Measures how accuracy grows with pictures, and writes it into a finished run.
+
+    The run's settings are trained on parts of the pictures that it learned from; its test part is
+    not used, but what it showed stands beside what the curve expects for it.
+
+    Args:
+        run: A finished run.
+        dataset: The data set that it was made from.
+        report: Told how far it is.
+        cache: Where activations are kept.
+
+    Returns:
+        What was added to `metrics.json`, as "learning_curve".
+
+    Raises:
+        ValueError: Another data set, or too few pictures of a class.
+    """
+    started = time.perf_counter()
+    config, metrics, split = settings_of(run), run.metrics, run.config["split"]
+    watches = config.unfreeze_from is not None or config.head == "dense"
+    num_all = sum(len(split["digests"][part]) for part in ("train", "validation"))
+    dealt = deal_sizes(
+        learned_part(run, dataset),
+        validation_fraction=len(split["digests"]["validation"]) / num_all if watches else 0,
+        strategy=split["strategy"],
+        seed=config.seed,
+    )
+    measured = measure_learning_curve(dealt, config, cache=cache, report=report)
+    _draw_learning_curve(run, measured, metrics)
+    expected = measured.accuracy(measured.num_all, num_test=metrics["num_test"])
+    found = {
+        "sizes": list(dealt.sizes),
+        "accuracies": measured.accuracies.tolist(),
+        "num_judged": dealt.num_judged,
+        "coverage": COVERAGE,
+        "num_all": measured.num_all,
+        "expected": expected.to_dict(),
+        "seen": metrics["accuracy"]["value"],
+        "gains": [
+            {"more": more, **measured.gain(more).to_dict()} for more in round_steps(dealt.num_all)
+        ],
+        "seconds": time.perf_counter() - started,
+    }
+    run.write_metrics({**metrics, "learning_curve": found})
+    return found
+
+
+def _draw_learning_curve(run: Run, measured: MeasuredCurve, metrics: dict[str, Any]) -> None:
+    curve = measured.curve
+    sizes = np.geomspace(curve.sizes[0], 2 * measured.num_all, 60)
+    ranges = [measured.accuracy(size) for size in sizes]
+    _save(
+        run,
+        "learning_curve",
+        plots.plot_learning_curve(
+            curve.sizes,
+            measured.accuracies,
+            curve=np.array([[r.value, r.low, r.high] for r in ranges]),
+            curve_sizes=sizes,
+            coverage=COVERAGE,
+            seen=(measured.num_all, *(metrics["accuracy"][k] for k in ("value", "low", "high"))),
+        ),
+    )
 
 
 def _check_data(run: Run, splits: Splits, trained: TrainedClassifier) -> dict[str, Any]:

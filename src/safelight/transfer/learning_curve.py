@@ -74,9 +74,9 @@ class LearningCurve:
             values = values + noise * np.sqrt(np.clip(values * (1 - values), 0, None) / num_test)
         return _range(values, confidence)
 
-    def gain(self, size: float, *, confidence: float = 0.8) -> Interval:
-        """By how much the error falls from the largest size tried to `size`."""
-        values = self.draws([self.sizes[-1], size])
+    def gain(self, size: float, *, start: float | None = None, confidence: float = 0.8) -> Interval:
+        """By how much the error falls from `start`, or the largest size tried, to `size`."""
+        values = self.draws([self.sizes[-1] if start is None else start, size])
         return _range(values[:, 0] - values[:, 1], confidence)
 
     def to_dict(self) -> dict[str, list[float]]:

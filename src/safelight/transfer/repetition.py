@@ -36,6 +36,7 @@ def train_on_splits(
     *,
     cache: FeatureCache | None = None,
     report: Report = silent,
+    stage: str = "other splits",
 ) -> list[dict[str, float]]:
     """Trains and judges anew on each split; models are not kept.
 
@@ -46,18 +47,19 @@ def train_on_splits(
         config: What to train and how.
         cache: As in `training.train`.
         report: Told how many splits are done.
+        stage: The name of it all in what is reported.
 
     Returns:
         For each split what `scores_of` gives.
     """
     found = []
     for number, each in enumerate(splits):
-        report("other splits", number, len(splits), "")
+        report(stage, number, len(splits), "")
         trained = train(each, config, cache=cache)
         groups = each.test.groups if each.strategy == "grouped" else None
         judged = evaluate(trained.model, each.test, config=config, cache=cache, groups=groups)
         found.append(scores_of(judged))
-    report("other splits", len(splits), len(splits), "")
+    report(stage, len(splits), len(splits), "")
     return found
 
 
