@@ -27,6 +27,7 @@ TARGETS = (HERE.parent / "README.md", HERE / "README.md")
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 REFERENCE = "a"
 RATE_CLAIM = "matrix_product_rate"
+CURVE_CLAIM = "transfer_learning_curve"
 COLUMNS = (
     "variant",
     "total, s",
@@ -126,6 +127,34 @@ def render_rates(result: dict) -> list[str]:
     return lines
 
 
+def render_learning_curve(result: dict) -> list[str]:
+    """Per repeat the range that was stated and what was then seen."""
+    header = ("split", "pictures had", "more", "expected of all, %", "seen, %", "held")
+    rows = [
+        [
+            str(each["seed"]),
+            f"{each['num_had']:,}",
+            f"{each['num_more']:,}",
+            "{value:.1f} [{low:.1f}, {high:.1f}]".format(
+                **{end: 100 * each["expected"][end] for end in ("value", "low", "high")}
+            ),
+            f"{100 * each['seen']:.1f}",
+            "yes" if each["covered"] else "no",
+        ]
+        for each in result["repeats"]
+    ]
+    return [
+        f"Accuracy on ELPV's test part, expected from half of the pictures to learn from "
+        f"({100 * result['coverage']:.0f} % ranges), and seen with all: "
+        f"{result['num_covered']} of {len(rows)} ranges hold; {machine_name(result['machine'])}.",
+        "",
+        *table(header, rows),
+        "",
+        f"Measured with {versions_line([result])}.",
+        "",
+    ]
+
+
 def render_table(results: list[dict]) -> str:
     """Render every result as Markdown.
 
@@ -142,7 +171,11 @@ def render_table(results: list[dict]) -> str:
             if result["claim"] == claim:
                 groups[group_key(result)].append(result)
         lines += [line for key in sorted(groups) for line in render(groups[key])]
-    singles = {RATE_CLAIM: render_rates, vae_report.ESTIMATOR_CLAIM: vae_report.render_estimates}
+    singles = {
+        CURVE_CLAIM: render_learning_curve,
+        RATE_CLAIM: render_rates,
+        vae_report.ESTIMATOR_CLAIM: vae_report.render_estimates,
+    }
     for claim, render_one in singles.items():
         lines += [line for r in results if r["claim"] == claim for line in render_one(r)]
     return "\n".join(lines)

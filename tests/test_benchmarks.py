@@ -419,3 +419,27 @@ def test_all_training_loops_learn_and_the_peers_learn_alike(tmp_path):
     peers = np.array([elbos[letter] for letter in "efghij"])
     # The same start, steps and data: they differ by order, noise and rounding.
     assert np.ptp(peers, axis=0).max() < 0.03 * np.abs(peers).mean()
+
+
+def test_the_learning_curve_table_says_how_many_ranges_hold():
+    repeat = {
+        "seed": 100,
+        "num_had": 984,
+        "num_more": 984,
+        "expected": {"value": 0.872, "low": 0.85, "high": 0.894},
+        "seen": 0.9,
+        "covered": False,
+    }
+    result = {
+        "claim": module("report").CURVE_CLAIM,
+        "machine": {"cpu": "Some CPU", "cpu_family": "", "cores": 2},
+        "repeats": [repeat, {**repeat, "seed": 101, "seen": 0.88, "covered": True}],
+        "num_covered": 1,
+        "coverage": 0.8,
+        "versions": {"numpy": "2"},
+    }
+    text = module("report").render_table([result])
+    assert "1 of 2 ranges hold" in text
+    assert "| 100 | 984 | 984 | 87.2 [85.0, 89.4] | 90.0 | no |" in text
+    assert "| 101 | 984 | 984 | 87.2 [85.0, 89.4] | 88.0 | yes |" in text
+    assert module("report").CURVE_CLAIM == module("transfer_learning_curve").CLAIM

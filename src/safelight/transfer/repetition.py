@@ -18,7 +18,7 @@ from safelight.transfer.config import TrainConfig
 from safelight.transfer.evaluation import ClassificationReport, evaluate
 from safelight.transfer.feature_cache import FeatureCache
 from safelight.transfer.fine_tuning import Report, silent
-from safelight.transfer.training import train
+from safelight.transfer.training import EXTRACTING, train
 
 
 def scores_of(judged: ClassificationReport) -> dict[str, float]:
@@ -52,10 +52,16 @@ def train_on_splits(
     Returns:
         For each split what `scores_of` gives.
     """
+
+    def report_extraction(step: str, done: int, total: int, words: str) -> None:
+        # The one part that takes minutes: pictures whose activations are not in the cache.
+        if step == EXTRACTING:
+            report(step, done, total, words)
+
     found = []
     for number, each in enumerate(splits):
         report(stage, number, len(splits), "")
-        trained = train(each, config, cache=cache)
+        trained = train(each, config, cache=cache, report=report_extraction)
         groups = each.test.groups if each.strategy == "grouped" else None
         judged = evaluate(trained.model, each.test, config=config, cache=cache, groups=groups)
         found.append(scores_of(judged))

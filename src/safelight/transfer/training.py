@@ -253,7 +253,7 @@ class _Session:
         return _Rows(**parts)
 
     def _report_extraction(self, part: str, done: int, total: int) -> None:
-        self.report("extracting", done, total, f"{part} images")
+        self.report(EXTRACTING, done, total, f"{part} images")
 
     @property
     def _fits_on_everything(self) -> bool:

@@ -198,7 +198,7 @@ def measure_learning_curve(
         report: Told how many trainings are done.
     """
     every = [split for repetition in dealt.splits for split in repetition]
-    scores = train_on_splits(every, config, cache=cache, report=report, stage="smaller trainings")
+    scores = train_on_splits(every, config, cache=cache, report=report, stage="trainings")
     accuracies = np.array([each["accuracy"] for each in scores]).reshape(len(dealt.splits), -1)
     curve = fit_learning_curve(dealt.sizes, 1 - accuracies, num_pool=dealt.num_judged)
     return MeasuredCurve(curve, dealt.num_all, accuracies)

@@ -1,0 +1,119 @@
+"""Does the learning curve's 80 % range hold what more pictures then show?
+
+    python benchmarks/transfer_learning_curve.py [--repeats 10]
+
+Of each random 75/25 split of ELPV half of the pictures to learn from are put aside. From the other
+half alone `deal_sizes` and `measure_learning_curve` state a range for the accuracy that all of them
+will have on the test part; then all are learned from, and the test part is looked at. Repeats that
+are done are kept in the working folder, so that a call that was broken off goes on.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import argparse
+import importlib.metadata
+import json
+import logging
+import platform
+import time
+from pathlib import Path
+
+from measuring import machine, machine_name, write_json
+from protocol import result_name
+from transfer_cached_vs_end_to_end import HERE, ROOT
+
+CLAIM = "transfer_learning_curve"
+FIRST_SEED = 100  # splits that nothing was ever chosen on
+logger = logging.getLogger("benchmark")
+
+
+def measure(seed: int) -> dict[str, object]:
+    """One repeat: the range from half of the pictures, and what all of them then give."""
+    from safelight import datasets
+    from safelight.transfer.config import TrainConfig
+    from safelight.transfer.repetition import train_on_splits
+    from safelight.transfer.training_sizes import deal_sizes, measure_learning_curve
+
+    started, config = time.perf_counter(), TrainConfig(seed=seed)
+    splits = datasets.split(datasets.load("elpv"), seed=seed, validation_fraction=0.1)
+    learned = splits.train.subset(range(len(splits.train)))
+    halves = datasets.split(learned, test_fraction=0.5, validation_fraction=0, seed=seed)
+    dealt = deal_sizes(halves.train, seed=seed)
+    measured = measure_learning_curve(dealt, config)
+    full = datasets.Splits(
+        train=learned,
+        validation=learned.subset([]),
+        test=splits.test,
+        indices=splits.indices,
+        seed=seed,
+        strategy=splits.strategy,
+    )
+    expected = measured.accuracy(len(learned), num_test=len(splits.test))
+    (scores,) = train_on_splits([full], config)
+    return {
+        "seed": seed,
+        "sizes": list(dealt.sizes),
+        "accuracies": measured.accuracies.tolist(),
+        "num_had": dealt.num_all,
+        "num_more": len(learned) - dealt.num_all,
+        "num_test": len(splits.test),
+        "gain": measured.gain(len(learned) - dealt.num_all).to_dict(),
+        "expected": expected.to_dict(),
+        "seen": scores["accuracy"],
+        "covered": expected.low <= scores["accuracy"] <= expected.high,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def run_all(options: argparse.Namespace) -> None:
+    """Measure what is missing and write one result."""
+    repeats = []
+    for seed in range(FIRST_SEED, FIRST_SEED + options.repeats):
+        path = options.work / f"{CLAIM}-{seed}.json"
+        if options.force or not path.exists():
+            write_json(path, measure(seed))
+        repeats.append(json.loads(path.read_text(encoding="utf-8")))
+        logger.info(
+            "seed %d: expected %s, seen %.4f", seed, repeats[-1]["expected"], repeats[-1]["seen"]
+        )
+    description = machine()
+    versions = {
+        name: importlib.metadata.version(name) for name in ("keras", "numpy", "scikit-learn")
+    }
+    backend = f"keras-{versions['keras']}-tensorflow"
+    result = {
+        "claim": CLAIM,
+        "machine": description,
+        "backend": backend,
+        "repeats": repeats,
+        "num_covered": sum(bool(each["covered"]) for each in repeats),
+        "coverage": 0.8,
+        "versions": {"python": platform.python_version(), **versions},
+    }
+    write_json(
+        options.results / result_name(CLAIM, machine_name(description), backend, "seeds"), result
+    )
+    logger.info("%d of %d ranges hold what was seen", result["num_covered"], len(repeats))
+
+
+def main() -> None:
+    """Run the benchmark from the command line."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--force", action="store_true", help="measure again what has a result")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmarks")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    options = parser.parse_args()
+    for folder in (options.work, options.results):
+        folder.mkdir(parents=True, exist_ok=True)
+    run_all(options)
+
+
+if __name__ == "__main__":
+    main()
