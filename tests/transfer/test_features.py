@@ -11,7 +11,7 @@ import pytest
 
 from safelight.datasets import ImageDataset
 from safelight.images import ImageError, resize
-from safelight.transfer import backbones, features
+from safelight.transfer import backbones, engines, features
 from safelight.transfer.augmentation import ViewMaker
 from safelight.transfer.config import Augmentation
 from safelight.transfer.feature_cache import CacheError, FeatureCache
@@ -19,7 +19,6 @@ from safelight.transfer.features import (
     FeatureExtractor,
     FeatureLayer,
     Features,
-    choose_precision,
 )
 
 pytestmark = pytest.mark.usefixtures("eager")
@@ -282,13 +281,13 @@ def test_a_network_without_resizing_is_refused(cache):
      (True, "float32", "float32")],
 )  # fmt: skip
 def test_precision_follows_the_processor_unless_told(monkeypatch, flags, asked, expected):
-    monkeypatch.setattr(features, "_has_native_bfloat16", lambda: flags)
-    assert choose_precision(asked) == expected
+    monkeypatch.setattr(engines, "_has_native_bfloat16", lambda: flags)
+    assert engines.choose_precision(asked) == expected
 
 
 def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match="float16"):
-        choose_precision("float16")
+        engines.choose_precision("float16")
 
 
 def test_no_room_is_said_before_anything_is_computed(network, cache, shapes):

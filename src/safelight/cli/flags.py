@@ -123,6 +123,8 @@ TRANSFER = Flags(
         "augmentation: slower.",
         "precision": "Number format of the frozen layers; `auto` takes bfloat16 where the "
         "processor is fast at it.",
+        "engine": "What computes the frozen layers; `auto` takes the fastest that is installed "
+        "(ncnn for VGG in float32, openvino on processors with AMX).",
         "head": "`logistic` regression, `kernel` ridge regression (both with cross-validated "
         "strength), or a `dense` layer with dropout; `auto` is kernel if only the head is trained.",
         "head_layers": "What the head sees, LAYER/avg or LAYER/max; may be repeated. By default "

@@ -344,7 +344,7 @@ def get_layer(model: keras.Model, name: str) -> keras.layers.Layer:
     )
 
 
-def _parents(model: keras.Model) -> dict[str, list[str]]:
+def parents(model: keras.Model) -> dict[str, list[str]]:
     """For each layer the layers it reads from, in topological order of the keys.
 
     Read from the configuration, which saved files depend on, rather than from private nodes.
@@ -398,7 +398,7 @@ def cut_layer(model: keras.Model, unfreeze_from: str) -> str:
     Raises:
         ValueError: No such layer, or there is no such boundary (it is the first layer).
     """
-    graph = _parents(model)
+    graph = parents(model)
     first = get_layer(model, unfreeze_from).name
     output = model.output_names[0] if model.output_names[0] in graph else model.layers[-1].name
     upstream = _upstream(graph, first) - {first}
@@ -430,7 +430,7 @@ def freeze(model: keras.Model, *, until: str) -> int:
     Returns:
         The number of frozen weights (single numbers, BatchNormalization statistics included).
     """
-    frozen = _upstream(_parents(model), get_layer(model, until).name)
+    frozen = _upstream(parents(model), get_layer(model, until).name)
     for layer in model.layers:
         layer.trainable = layer.name not in frozen
     return sum(count_weights(layer) for layer in model.layers if layer.name in frozen)
@@ -454,7 +454,7 @@ def count_weights(layer: keras.layers.Layer) -> int:
 
 def layers_until(model: keras.Model, name: str) -> list[keras.layers.Layer]:
     """The layers that the output of `name` depends on, in topological order."""
-    wanted = _upstream(_parents(model), name)
+    wanted = _upstream(parents(model), name)
     return [layer for layer in model.layers if layer.name in wanted]
 
 

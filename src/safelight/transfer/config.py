@@ -112,6 +112,7 @@ class TrainConfig:
         soft_targets: Train on label probabilities where the data set has them.
         precision: `"auto"`, `"float32"` or `"bfloat16"`, of the frozen part and the products of
             the tail.
+        engine: What computes the frozen part, see `engines.choose_engine`.
         cached: `False` runs the frozen part anew in every epoch, with fresh augmentation.
         seed: Of views, order, dropout and cross-validation.
     """
@@ -144,6 +145,7 @@ class TrainConfig:
     class_weight: str | None = None
     soft_targets: bool = True
     precision: str = "auto"
+    engine: str = "auto"
     cached: bool = True
     seed: int = 0
 
@@ -189,4 +191,5 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "optimizer": ("adam", "adamw"),
     "class_weight": (None, "balanced"),
     "precision": ("auto", "float32", "bfloat16"),
+    "engine": ("auto", "keras", "ncnn", "openvino"),
 }

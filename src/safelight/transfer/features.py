@@ -21,7 +21,6 @@ import os
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Literal
 
 import keras
@@ -29,7 +28,7 @@ import numpy as np
 
 from safelight.datasets import ImageDataset
 from safelight.images import resize
-from safelight.transfer import backbones
+from safelight.transfer import backbones, engines
 from safelight.transfer.augmentation import ViewMaker
 from safelight.transfer.feature_cache import CacheEntry, CacheError, FeatureCache
 
@@ -55,35 +54,6 @@ class FeatureLayer:
 
     def __str__(self) -> str:
         return f"{self.layer}/{self.pooling}" if self.pooling else self.layer
-
-
-def choose_precision(precision: str = "auto") -> str:
-    """The precision that the trunk computes in.
-
-    `"auto"` is bfloat16 where the processor multiplies it natively (AMX or AVX512-BF16, on which
-    it is two to five times faster with the TensorFlow backend) and float32 elsewhere, where it
-    would be slower.
-
-    Raises:
-        ValueError: Not `"auto"`, `"float32"` or `"bfloat16"`.
-    """
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise ValueError(
-            f"precision={precision!r} is not known: expected 'auto', 'float32' or 'bfloat16'."
-        )
-    if precision != "auto":
-        return precision
-    fast = _has_native_bfloat16() and keras.backend.backend() != "jax"
-    return "bfloat16" if fast else "float32"
-
-
-@functools.cache
-def _has_native_bfloat16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
 def _spare_memory() -> int:
@@ -162,8 +132,9 @@ class FeatureExtractor:
 
     Args:
         backbone: As from `load_backbone`; its weights are copied now, later changes do not matter.
-        precision: See `choose_precision`.
+        precision: See `engines.choose_precision`.
         cache: Where to keep activations.
+        engine: See `engines.choose_engine`.
 
     Attributes:
         num_computed: Images (times views) that were run through the network so far.
@@ -171,16 +142,22 @@ class FeatureExtractor:
     """
 
     def __init__(
-        self, backbone: keras.Model, *, precision: str = "auto", cache: FeatureCache | None = None
+        self,
+        backbone: keras.Model,
+        *,
+        precision: str = "auto",
+        cache: FeatureCache | None = None,
+        engine: str = "auto",
     ) -> None:
-        self.precision = choose_precision(precision)
+        self.engine = engine
+        self.precision = engines.choose_precision(precision)
         self.cache = cache if cache is not None else FeatureCache()
         self._model = backbones.copy_model(backbone, precision=self.precision)
         self._model.trainable = False
         self._entrance = backbones.find_resizing(self._model)
         self.image_size = self._entrance.height, self._entrance.width
-        self._trunks: dict[tuple[FeatureLayer, ...], keras.Model] = {}
-        self._aboves: dict[tuple[FeatureLayer, ...], keras.Model | None] = {}
+        self._trunks: dict[tuple[FeatureLayer, ...], _Trunk] = {}
+        self._aboves: dict[tuple[FeatureLayer, ...], _Trunk | None] = {}
         self._digests: dict[str, str] = {}
         self.num_computed = self.num_found = 0
 
@@ -228,13 +205,13 @@ class FeatureExtractor:
             for layer, column in zip(layers, columns, strict=True)
         }
 
-    def _trunk(self, layers: tuple[FeatureLayer, ...]) -> keras.Model:
+    def _trunk(self, layers: tuple[FeatureLayer, ...]) -> _Trunk:
         """From resized pixels to the wanted activations, pooled in float32."""
         if layers not in self._trunks:
             self._trunks[layers] = self._between(self._entrance.name, layers)
         return self._trunks[layers]
 
-    def _between(self, start: str, layers: tuple[FeatureLayer, ...]) -> keras.Model:
+    def _between(self, start: str, layers: tuple[FeatureLayer, ...]) -> _Trunk:
         """From one layer's output to some activations."""
         # A copy for each: sub-models of one model would leave its layers with two outputs.
         model = backbones.copy_model(self._model, precision=self.precision)
@@ -242,19 +219,22 @@ class FeatureExtractor:
             pool(backbones.get_layer(model, wanted.layer).output, wanted.pooling)
             for wanted in layers
         ]
-        return keras.Model(backbones.get_layer(model, start).output, outputs)
+        between = keras.Model(backbones.get_layer(model, start).output, outputs)
+        engine = engines.choose_engine(self.engine, between.layers, precision=self.precision)
+        run = engines.build_engine(engine, between, precision=self.precision)
+        return _Trunk(run, engine, [tuple(output.shape[1:]) for output in between.outputs])
 
     def _entries(
         self, layers: Sequence[FeatureLayer], view: int, views: ViewMaker | None
     ) -> list[CacheEntry]:
-        shapes = [tuple(output.shape[1:]) for output in self._trunk(tuple(layers)).outputs]
+        trunk = self._trunk(tuple(layers))
         return [
             self.cache.entry(
-                self._facts(layer, view, views),
+                {**self._facts(layer, view, views), "engine": trunk.name},
                 shape,
                 "float32" if layer.pooling else self.precision,
             )
-            for layer, shape in zip(layers, shapes, strict=True)
+            for layer, shape in zip(layers, trunk.shapes, strict=True)
         ]
 
     def _facts(self, layer: FeatureLayer, view: int, views: ViewMaker | None) -> dict[str, Any]:
@@ -275,7 +255,6 @@ class FeatureExtractor:
             "image_size": list(self.image_size),
             "resizing": "bilinear, antialias, float32",
             "decoder": f"pillow {PIL.__version__}",
-            "engine": f"keras {keras.__version__} {keras.backend.backend()}",
             "precision": self.precision,
             **(views.describe(view) if views is not None else {"view": 0}),
         }
@@ -308,10 +287,9 @@ class FeatureExtractor:
         with _ShardWriter(targets) as writer:
             for start in range(0, len(todo), BATCH_SIZE):
                 digests = todo[start : start + BATCH_SIZE]
-                outputs = above.predict_on_batch(source.gather(digests))
-                writer.add(digests, outputs if isinstance(outputs, list) else [outputs])
+                writer.add(digests, above.run(source.gather(digests)))
 
-    def _above(self, cut: FeatureLayer, layers: tuple[FeatureLayer, ...]) -> keras.Model | None:
+    def _above(self, cut: FeatureLayer, layers: tuple[FeatureLayer, ...]) -> _Trunk | None:
         """From the cut's activations to others; `None` if one of these lies below the cut."""
         key = (cut, *layers)
         if key not in self._aboves:
@@ -322,7 +300,7 @@ class FeatureExtractor:
         return self._aboves[key]
 
     def _fill(
-        self, trunk: keras.Model, dataset: ImageDataset, entries: list[CacheEntry], job: _Job
+        self, trunk: _Trunk, dataset: ImageDataset, entries: list[CacheEntry], job: _Job
     ) -> None:
         missing = set(itertools.chain.from_iterable(e.missing(dataset.digests) for e in entries))
         first_at = {digest: i for i, digest in reversed(list(enumerate(dataset.digests)))}
@@ -335,9 +313,7 @@ class FeatureExtractor:
         # Closed explicitly: after an error or Ctrl-C no thread may go on decoding.
         with contextlib.closing(self._batches(dataset, todo, job)) as batches, writer:
             for indices, pixels in batches:
-                outputs = trunk.predict_on_batch(pixels)
-                rows = outputs if isinstance(outputs, list) else [outputs]
-                writer.add([dataset.digests[i] for i in indices], rows)
+                writer.add([dataset.digests[i] for i in indices], trunk.run(pixels))
                 self.num_computed += len(indices)
                 done += len(indices)
                 if job.progress is not None:
@@ -368,6 +344,19 @@ class FeatureExtractor:
                     yield group, pixels
             finally:
                 pool_of_threads.shutdown(cancel_futures=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Trunk:
+    """From one layer's output to some activations, whose shapes without the batch are `shapes`."""
+
+    run: engines.Run
+    engine: str
+    shapes: list[tuple[int, ...]]
+
+    @property
+    def name(self) -> str:
+        return engines.describe_engine(self.engine)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,7 +43,9 @@ def predict_logits(
     plan = Plan.make(classifier, config)
     if plan.cut is None:
         return _logits(classifier, (dataset.read(i) for i in range(len(dataset))))
-    extractor = FeatureExtractor(classifier, precision=config.precision, cache=cache)
+    extractor = FeatureExtractor(
+        classifier, precision=config.precision, cache=cache, engine=config.engine
+    )
     num_views = len(models.symmetries_of(classifier))
     features = extractor.extract(
         dataset,

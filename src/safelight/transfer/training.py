@@ -34,6 +34,8 @@ from safelight.transfer.kernel_heads import fit_kernel_head
 from safelight.transfer.plan import Plan
 from safelight.transfer.prediction import predict_logits
 
+EXTRACTING = "extracting"  # the name of that stage in what is reported
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedClassifier:
@@ -151,7 +153,9 @@ def train(
                 "validation_fraction above 0, or a head alone (unfreeze_from=None) that is not "
                 "dense."
             )
-        extractor = FeatureExtractor(backbone, precision=config.precision, cache=cache)
+        extractor = FeatureExtractor(
+            backbone, precision=config.precision, cache=cache, engine=config.engine
+        )
     session = _Session(splits, config, plan, extractor, clock, report)
     classifier = session.build(backbone)
     rows = session.extract()
