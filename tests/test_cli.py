@@ -356,6 +356,18 @@ def test_runs_are_listed_as_a_table_and_as_json(call, tmp_path):
     assert json.loads(out)["metrics"]["accuracy"] == metric
 
 
+def test_show_names_the_page_on_the_data_and_ends_with_what_to_beware_of(call, tmp_path):
+    run = make_run(tmp_path / "run", data={"neighbours": {"advice": "Series are torn\napart."}})
+    run.write_data_page("# The pictures of d\n")
+    code, out, _ = call("runs", "show", run.path)
+    assert code == 0
+    *_, page, advice = out.splitlines()
+    assert page.split(maxsplit=3) == ["about", "the", "data", str(run.path / "data.md")]
+    assert advice.split(maxsplit=1) == ["beware", "Series are torn\\napart."]
+    code, out, _ = call("runs", "show", make_run(tmp_path / "old", data={}).path)
+    assert (code, out) == (0, "")
+
+
 def test_an_unknown_asset_is_a_sentence_that_lists_them(call):
     code, _, err = call("assets", "fetch", "vgg61")
     check_sentence(code, err)

@@ -83,6 +83,7 @@ def test_overwrite_removes_the_files_of_a_run_and_no_other(tmp_path):
     run.write_history({"loss": [1]})
     run.write_predictions({"file": ["a"]})
     run.write_environment()
+    run.write_data_page("# The pictures of elpv\n")
     run.model_path.write_bytes(b"weights")
     for name in ("checkpoint.npz", "history_kl.npy"):
         (run.path / name).touch()

@@ -6,6 +6,7 @@
     checkpoint.npz    while a training that can be resumed lasts
     model.keras       the model
     predictions.csv   one line per test image
+    data.md           what is to be known of the pictures, to read
     pictures/*.png
     metrics.json      written last: a folder without it is a run that did not finish
 
@@ -42,18 +43,14 @@ _FORMAT_KEY = "safelight_run"
 # In the order of removal: without metrics.json the folder is no finished run any more.
 _FILES = (
     "metrics.json", "predictions.csv", "model.keras", "checkpoint.npz", "history_kl.npy",
-    "history.csv", "environment.json", "config.json",
+    "history.csv", "data.md", "environment.json", "config.json",
 )  # fmt: skip
 _MAX_DEPTH = 3
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder; make it with `Run.create` or `Run.open`.
-
-    Args:
-        path: the folder.
-    """
+    """One run, its files in the folder `path`; make it with `Run.create` or `Run.open`."""
 
     path: Path
 
@@ -76,11 +73,10 @@ class Run:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _remove_run_files(folder)
-            run = cls(folder)
-            run._write_config({"created": datetime.now(UTC).isoformat(timespec="seconds")})
+            cls(folder)._write_config({"created": datetime.now(UTC).isoformat(timespec="seconds")})
         except OSError as error:
             raise ValueError(_not_written(folder, error)) from error
-        return run
+        return cls(folder)
 
     @classmethod
     def check(cls, path: StrPath, *, overwrite: bool = False, resume: bool = False) -> None:
@@ -236,13 +232,16 @@ class Run:
         """Write what the model says about each test image.
 
         Args:
-            predictions: one sequence per column (file, label, prediction, confidence, ...), all of
-                one length.
+            predictions: one sequence per column (file, label, ...), all of one length.
 
         Raises:
             ValueError: if the columns differ in length.
         """
         _write_csv(self.path / "predictions.csv", predictions)
+
+    def write_data_page(self, text: str) -> None:
+        """Write the page on the pictures, in Markdown."""
+        _write_text(self.path / "data.md", text)
 
     def _write_config(self, config: Mapping[str, Any]) -> None:
         _write_text(self.path / "config.json", to_json({**config, _FORMAT_KEY: FORMAT}))

@@ -101,6 +101,21 @@ def test_a_run_folder_is_complete(trained, dataset):
     assert run.environment
 
 
+def test_the_page_on_the_data_agrees_with_the_numbers(trained, dataset):
+    run, _ = trained
+    page = (run.path / "data.md").read_text(encoding="utf-8")
+    data = run.metrics["data"]
+    assert page.startswith("# The pictures of shapes\n")
+    assert ("pictures/suspects.png" in page) == ("suspects" in {p.stem for p in run.pictures})
+    for name in dataset.class_names:
+        numbers = [data["num_per_part"][part][name] for part in ("train", "validation", "test")]
+        assert sum(numbers) == np.sum(dataset.labels == dataset.class_names.index(name))
+        assert f"| {name} | {' | '.join(str(number) for number in numbers)} |" in page
+    # The shapes take turns, so no neighbours are alike.
+    assert data["neighbours"]["agreement"] == 0
+    assert data["neighbours"]["advice"] == ""
+
+
 def test_the_saved_model_gives_the_judged_answers(trained, dataset):
     run, metrics = trained
     test = datasets.split(dataset, seed=0).test

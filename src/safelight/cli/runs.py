@@ -197,3 +197,8 @@ def _print_results(run: Run) -> None:
         console.say(f"{'seconds':<18}{stages}")
     for picture in run.pictures:
         console.say(f"{'picture':<18}{console.printable(picture)}")
+    if (run.path / "data.md").is_file():
+        console.say(f"{'about the data':<18}{console.printable(run.path / 'data.md')}")
+    advice = ((metrics.get("data") or {}).get("neighbours") or {}).get("advice")
+    if advice:
+        console.say(f"{'beware':<18}{console.printable(advice)}")

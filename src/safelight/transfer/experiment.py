@@ -16,8 +16,10 @@ from scipy.special import softmax
 from safelight import plots
 from safelight.datasets import ImageDataset, Splits
 from safelight.metrics import brier_score, confident_mistakes, expected_calibration_error
+from safelight.neighbours import check_neighbours
 from safelight.runs import Run, atomic_path
 from safelight.transfer.config import TrainConfig
+from safelight.transfer.data_page import advise_on_neighbours, render_data_page
 from safelight.transfer.evaluation import ClassificationReport, evaluate
 from safelight.transfer.feature_cache import FeatureCache
 from safelight.transfer.fine_tuning import Report
@@ -66,7 +68,8 @@ def run_training(
         What was written to `metrics.json`.
     """
     started = time.perf_counter()
-    run.write_config(_describe(dataset, splits, config))
+    described = _describe(dataset, splits, config)
+    run.write_config(described)
     run.write_environment()
     trained = train(splits, config, cache=cache, report=report)
     with atomic_path(run.model_path) as path:
@@ -91,10 +94,12 @@ def run_training(
         repeated["splits"] = summarize_splits([splits, *others], [scores_of(judged), *scores])
         seconds["other_splits"] = time.perf_counter() - before_others
     seconds["total"] = time.perf_counter() - started
+    data = {**_describe_data(dataset, splits), **_check_labels(run, splits, trained)}
+    run.write_data_page(render_data_page(described, data))
     metrics = {
         **judged.to_dict(),
         **repeated,
-        "data": _check_data(run, splits, trained),
+        "data": data,
         "calibration": _describe_calibration(judged, trained.temperature),
         "seconds": seconds,
         "protocol": _protocol(dataset, splits, trained),
@@ -288,16 +293,37 @@ def _draw_learning_curve(run: Run, measured: MeasuredCurve, metrics: dict[str, A
     )
 
 
-def _check_data(run: Run, splits: Splits, trained: TrainedClassifier) -> dict[str, Any]:
-    """What the training tells of its own pictures: classes, and labels to look at again."""
-    names = splits.train.class_names
-    counts = np.bincount(splits.train.labels, minlength=len(names))
-    found: dict[str, Any] = {
-        "num_per_class": dict(zip(names, counts.tolist(), strict=True)),
-        "imbalance": float(counts.max() / max(counts.min(), 1)),
+def _describe_data(dataset: ImageDataset, splits: Splits) -> dict[str, Any]:
+    """What names and labels tell of the pictures: classes, and series torn apart."""
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    counts = {
+        name: np.bincount(part.labels, minlength=dataset.num_classes)
+        for name, part in parts.items()
     }
+    per_part = {
+        name: dict(zip(dataset.class_names, numbers.tolist(), strict=True))
+        for name, numbers in counts.items()
+    }
+    checked = check_neighbours(dataset.files, dataset.labels)
+    neighbours = checked.to_dict() if checked else None
+    advice = advise_on_neighbours(
+        neighbours, split=splits.strategy, has_groups=dataset.groups is not None
+    )
+    return {
+        "num_per_class": per_part["train"],
+        "num_per_part": per_part,
+        "imbalance": float(counts["train"].max() / max(counts["train"].min(), 1)),
+        "neighbours": neighbours and {**neighbours, "advice": advice},
+        "straddling": [[dataset.files[i] for i in cluster] for cluster in splits.straddling],
+    }
+
+
+def _check_labels(run: Run, splits: Splits, trained: TrainedClassifier) -> dict[str, Any]:
+    """Labels to look at again, and a picture of them."""
     if trained.out_of_fold is None:
-        return found
+        return {}
+    names = splits.train.class_names
+    found: dict[str, Any] = {}
     parts = [splits.train]
     if len(trained.out_of_fold) > len(splits.train):
         parts.append(splits.validation)
