@@ -258,6 +258,35 @@ def test_a_wrong_setting_is_a_sentence(call, pictures, tmp_path, arguments, expe
 
 
 @pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--unfreeze-from", "auto"], "expected --cut auto"),
+        (["--splits", 1], "--splits 1: expected 2 or more"),
+        (["--test-fraction", 1.5], "test_fraction"),
+        (["--split", "grouped"], "no groups"),
+        (["--cuts", "block5"], "--cut"),
+    ],
+)
+def test_a_wrong_sweep_is_a_sentence(call, pictures, tmp_path, arguments, expected):
+    code, _, err = call("transfer", "sweep", pictures, "--output", tmp_path / "run", *arguments)
+    check_sentence(code, err)
+    assert expected in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_a_model_says_what_it_is(call, tmp_path):
+    run = Run.create(tmp_path / "run")
+    run.write_config({"kind": "transfer-sweep"})
+    run.write_metrics({"sweep": 3})
+    code, _, err = call("transfer", "predict", run.path, "x.jpg")
+    check_sentence(code, err)
+    assert "a run of kind 'transfer-sweep' keeps no model" in err
+    code, _, err = call("runs", "show", run.path)
+    check_sentence(code, err)
+    assert "damaged" in err
+
+
+@pytest.mark.parametrize(
     ("layout", "expected"),
     [
         (None, "does not exist"),

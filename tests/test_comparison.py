@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from safelight.comparison import join_splits, mean_over_splits, paired_over_splits
+from safelight.comparison import (
+    join_splits,
+    mean_over_splits,
+    paired_over_splits,
+    standard_error,
+)
 
 
 def test_without_overlap_it_is_students_interval():
@@ -25,6 +30,16 @@ def test_the_correction_is_that_of_nadeau_and_bengio():
 
     assert found.high - found.value == pytest.approx(reach)
     assert found.value - found.low == pytest.approx(reach)
+
+
+def test_the_standard_error_is_the_plain_one_with_a_correction():
+    scores = [0.81, 0.86, 0.84, 0.88, 0.83]
+    assert standard_error(scores, test_to_train=0) == pytest.approx(stats.sem(scores))
+    # Pictures that judge count as if there were fewer splits: 1/5 + 1/20 is 1/4.
+    corrected = standard_error(scores, test_to_train=1 / 20)
+    assert corrected == pytest.approx(np.std(scores, ddof=1) / 2)
+    with pytest.raises(ValueError, match="one score shows no spread"):
+        standard_error([0.8], test_to_train=0.3)
 
 
 def test_many_splits_of_one_small_sample_do_not_make_it_certain():

@@ -50,9 +50,28 @@ def mean_over_splits(
     number, mean = len(scores), float(scores.mean())
     if number == 1:
         return Interval(mean, math.nan, math.nan, "one split shows no spread")
-    spread = scores.std(ddof=1) * math.sqrt(1 / number + test_to_train)
+    spread = standard_error(scores, test_to_train=test_to_train)
     reach = float(stdtrit(number - 1, (1 + confidence) / 2) * spread)
     return Interval(mean, mean - reach, mean + reach)
+
+
+def standard_error(scores: ArrayLike, *, test_to_train: float) -> float:
+    """The corrected standard error of the mean of a score over repeated splits.
+
+    Args:
+        scores: `(num_splits,)`, as in `mean_over_splits`.
+        test_to_train: As in `mean_over_splits`.
+
+    Returns:
+        `s * sqrt(1/J + test_to_train)`.
+
+    Raises:
+        ValueError: Fewer than two scores.
+    """
+    scores = _check(scores)
+    if len(scores) < 2:
+        raise ValueError("one score shows no spread: expected those of two splits or more.")
+    return float(scores.std(ddof=1) * math.sqrt(1 / len(scores) + test_to_train))
 
 
 def paired_over_splits(

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from safelight import plots
 from safelight.metrics import Interval
@@ -29,6 +30,12 @@ def mistakes():
     return plots.plot_mistakes(images, labels, probabilities=probabilities, class_names=names)
 
 
+def sweep(times=(0.9, 48, 98), values=(0.841, 0.853, 0.857), *, threshold=0.839):
+    found = [(value, value - 0.04, value + 0.04) for value in values]
+    names = ["head alone", "block5_conv3", "block5_conv1"][: len(values)]
+    return plots.plot_sweep(names, times, found, recommended=0, threshold=threshold)
+
+
 FIGURES = {
     "two classes": lambda: plots.plot_confusion_matrix(MATRIX, ["cat", LONG]),
     "thirty classes": lambda: plots.plot_confusion_matrix(np.eye(30, dtype=int), [LONG] * 30),
@@ -38,6 +45,9 @@ FIGURES = {
         {LONG: (INTERVALS["accuracy"], 200), "b": (NOTHING, 1)}
     ),
     "reliability": lambda: plots.plot_reliability(*answers()),
+    "sweep": sweep,
+    "sweep of one time": lambda: sweep(times=(2, 2, 2), threshold=None),
+    "sweep up to 100 %": lambda: sweep(values=(1, 1, 1)),
 }
 
 
@@ -107,3 +117,44 @@ def test_comparison_writes_times_for_people(texts):
         assert text in found
     with pytest.raises(ValueError, match="zero seconds"):
         plots.plot_comparison({"a": (accuracy, 0)})
+
+
+def test_a_sweep_shows_each_way_where_it_belongs_and_marks_one():
+    (ax,) = sweep().axes
+    drawn = {line.get_label(): line for line in ax.lines}
+    points = [line for line in ax.lines if line.get_marker() in ("o", "D")]
+    assert ax.get_xscale() == "log"
+    (others,) = [line for line in points if line.get_marker() == "o"]
+    (marked,) = [line for line in points if line.get_marker() == "D"]
+    assert others.get_xdata().tolist() == [48, 98]
+    assert others.get_ydata().tolist() == pytest.approx([85.3, 85.7])
+    assert (marked.get_xdata()[0], marked.get_ydata()[0]) == (0.9, pytest.approx(84.1))
+    threshold = drawn["best mean less one standard error"]
+    assert threshold.get_ydata() == pytest.approx([83.9, 83.9])
+
+
+@pytest.mark.parametrize(
+    "times", [(0.9, 48, 98), (10, 10.5, 11), (2, 2, 2), (0.01, 0.011, 5000), (99, 1, 98)]
+)
+@pytest.mark.parametrize("values", [(0.841, 0.853, 0.857), (0.85, 0.85, 0.85), (1, 1, 1)])
+def test_names_in_a_sweep_cover_neither_each_other_nor_a_point(times, values):
+    figure = sweep(times, values)
+    (ax,) = figure.axes
+    figure.canvas.draw()
+    boxes = [Text.get_window_extent(text) for text in ax.texts]
+    middles = ax.transData.transform([(x, 100 * y) for x, y in zip(times, values, strict=True)])
+    assert len(boxes) == 3
+    for number, box in enumerate(boxes):
+        assert box.count_overlaps(boxes[:number]) == 0
+        assert not any(box.contains(*middle) for middle in middles)
+        assert ax.bbox.contains(*box.min)
+        assert ax.bbox.contains(*box.max)
+
+
+@pytest.mark.parametrize(
+    ("times", "values", "expected"),
+    [((1, 0, 2), (0.8, 0.8, 0.8), "above zero"), ((1, 2), (0.8, 0.8, 0.8), "for each name")],
+)
+def test_a_sweep_that_cannot_be_drawn_is_an_error(times, values, expected):
+    with pytest.raises(ValueError, match=expected):
+        sweep(times, values)

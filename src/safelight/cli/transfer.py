@@ -1,4 +1,4 @@
-"""`safelight transfer train|learning-curve|evaluate|predict|compare`."""
+"""`safelight transfer train|learning-curve|sweep|evaluate|predict|compare`."""
 
 from __future__ import annotations
 
@@ -152,6 +152,72 @@ def learning_curve(
         return
     print_learning_curve(found)
     console.say(f"{'picture':<18}{console.printable(opened.picture_path('learning_curve'))}")
+
+
+@app.command(short_help="Say which layers to unfreeze, by accuracy and time.")
+@flags.with_config_flags(flags.TRANSFER)
+def sweep(
+    data: Data,
+    output: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to make.")],
+    settings: TrainConfig,
+    cut: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LAYER",
+            help="A value of --unfreeze-from to try; to be repeated. `none`, the head alone, is "
+            "always tried. By default it and the network's last block (vgg16: also block5_conv3).",
+        ),
+    ] = None,
+    splits: Annotated[
+        int, typer.Option(help="Random splits that every cut is trained and judged on.")
+    ] = 3,
+    split: Annotated[
+        Literal["stratified", "grouped"],
+        typer.Option(help="As in `train`, for the test part and for the splits of the rest."),
+    ] = "stratified",
+    test_fraction: Annotated[
+        float,
+        typer.Option(help="Share that stays unseen, as in `train`; and of the rest, that judges."),
+    ] = 0.25,
+    validation_fraction: Annotated[
+        float, typer.Option(help="Share that decides when a training stops.")
+    ] = 0.1,
+    threshold: Threshold = 0.5,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run in that folder.")
+    ] = False,
+    strict: Strict = False,
+) -> None:
+    """Say which layers to unfreeze: the same training at several cuts, its accuracy and time.
+
+    The test part of `transfer train` with the same flags stays unseen: every split is dealt from
+    the other pictures. Leaves a run folder with numbers and a picture.
+    """
+    from safelight import datasets
+
+    if settings.unfreeze_from is not None:
+        raise ValueError(
+            f"--unfreeze-from {settings.unfreeze_from}: a sweep tries several, expected --cut "
+            f"{settings.unfreeze_from} instead."
+        )
+    if splits < 2:
+        raise ValueError(f"--splits {splits}: expected 2 or more, as one shows no spread.")
+    Run.check(output, overwrite=overwrite)
+    dataset = load_data(data, strict=strict, threshold=threshold)
+    fractions = {"test_fraction": test_fraction, "validation_fraction": validation_fraction}
+    outer = datasets.split(dataset, seed=settings.seed, strategy=split, **fractions)
+    console.start_keras()
+    from safelight.transfer import sweep as sweeping
+
+    dealt = sweeping.deal_inside(dataset, outer, num_splits=splits, **fractions)
+    wanted = [None if each == "none" else each for each in cut or ()]
+    cuts = sweeping.check_cuts(settings, wanted or sweeping.default_cuts(settings.backbone))
+    _check(settings)
+    run = Run.create(output, overwrite=overwrite)
+    with console.progress() as report:
+        sweeping.run_sweep(run, dealt, settings, cuts, report=report)
+    print_results(run)
+    console.say(f"{'run':<18}{console.printable(run.path)}")
 
 
 @app.command(short_help="Judge a run's model on other pictures.")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from safelight.plots.classification import plot_intervals as plot_intervals
     from safelight.plots.classification import plot_mistakes as plot_mistakes
     from safelight.plots.classification import plot_reliability as plot_reliability
+    from safelight.plots.classification import plot_sweep as plot_sweep
     from safelight.plots.generation import plot_interpolation as plot_interpolation
     from safelight.plots.generation import plot_latent_manifold as plot_latent_manifold
     from safelight.plots.generation import plot_reconstructions as plot_reconstructions
@@ -61,6 +62,7 @@ _HOMES = {
     "plot_reconstructions": "generation",
     "plot_reliability": "classification",
     "plot_samples": "generation",
+    "plot_sweep": "classification",
     "plot_traversals": "generation",
     "save_figure": "style",
 }

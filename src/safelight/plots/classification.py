@@ -1,12 +1,16 @@
-"""What a classifier gets right and wrong: counts, intervals, confidence, the worst mistakes."""
+"""What a classifier gets right and wrong, what that costs, how sure it is, its worst mistakes."""
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.transforms import Bbox
+from numpy.typing import ArrayLike, NDArray
 
 from safelight.metrics import (
     Interval,
@@ -22,7 +26,10 @@ from safelight.plots.style import (
     NORMAL,
     ORANGE,
     PALE,
+    SMALL,
     TEXT,
+    VERMILION,
+    Picture,
     as_data,
     figure_of,
     given_or_new,
@@ -181,6 +188,125 @@ def plot_comparison(results: Mapping[str, tuple[Interval, float]]) -> Figure:
     right.spines[["left", "bottom"]].set_visible(False)
     right.tick_params(bottom=False, labelbottom=False, left=False, labelleft=False)
     return figure
+
+
+def plot_sweep(
+    names: Sequence[str],
+    seconds: ArrayLike,
+    accuracies: ArrayLike,
+    *,
+    recommended: int,
+    threshold: float | None = None,
+) -> Picture:
+    """Draw accuracy against training time, one labelled point per way of training.
+
+    Args:
+        names: of the ways, for example the layers that were unfrozen.
+        seconds: (n,), drawn on a logarithmic axis.
+        accuracies: mean, low and high end of its interval, fractions, (n, 3).
+        recommended: the row to mark.
+        threshold: the accuracy that is good enough to be recommended, a fraction.
+
+    Raises:
+        ValueError: if the arrays do not fit each other or a time is not above zero.
+    """
+    times, found = np.asarray(seconds, dtype=float), 100 * np.asarray(accuracies, dtype=float)
+    if not (len(names) and times.shape == (len(names),) and found.shape == (len(names), 3)):
+        raise ValueError(
+            f"{len(names)} names, seconds {times.shape}, accuracies {found.shape}: pass a time and "
+            "three numbers for each name."
+        )
+    if not (np.isfinite(times) & (times > 0)).all():
+        raise ValueError(f"seconds={times.tolist()}: pass times above zero.")
+    middle, low, high = found[:, 0], np.clip(found[:, 1], 0, 100), np.clip(found[:, 2], 0, 100)
+    figure = new_figure(6.8, 4.8)
+    ax = figure.subplots()
+    marked = np.arange(len(names)) == recommended
+    words = "recommended: the fastest above that line" if threshold is not None else "recommended"
+    for rows, colour, marker, label in (
+        (~marked, BLUE, "o", "mean over the splits, 95 % interval"),
+        (marked, VERMILION, "D", words),
+    ):
+        ends = np.stack([middle - low, high - middle])[:, rows]
+        ax.errorbar(
+            times[rows], middle[rows], ends, fmt=marker, ms=8, color=colour, capsize=3, lw=1.8,
+            label=label,
+        )  # fmt: skip
+    if threshold is not None:
+        dashes: dict[str, Any] = {"color": "#888888", "lw": 1.2, "ls": (0, (4, 3)), "zorder": 1}
+        ax.axhline(100 * threshold, label="best mean less one standard error", **dashes)
+    _frame_sweep(ax, times, low, high)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=SMALL)
+    points = np.stack([times, middle, low, high])
+    line = None if threshold is None else 100 * threshold
+    _label_points(ax, [shorten(name, 40) for name in names], points, line)
+    return figure
+
+
+def _frame_sweep(
+    ax: Axes, times: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
+) -> None:
+    """Axes with room for labels around the outermost points, and ticks that are easy to read."""
+    ax.set_xscale("log")
+    span = max(times.max() / times.min(), 4)
+    ax.set_xlim(times.min() / span**0.2, times.max() * span**0.45)
+    room = 0.12 * max(np.nanmax(high) - np.nanmin(low), 2)
+    ax.set_ylim(np.nanmin(low) - room, np.nanmax(high) + room)
+    subs = (1, 2, 3, 5) if span < 10 else (1, 2, 5) if span < 1000 else (1,)
+    ax.xaxis.set_major_locator(LogLocator(subs=subs))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    ax.set_xlabel("seconds of training per split, without extraction")
+    ax.set_ylabel("accuracy (%)")
+    style_axes(ax)
+
+
+def _label_points(
+    ax: Axes, names: Sequence[str], points: NDArray[np.float64], line: float | None
+) -> None:
+    """Write a name beside each point, where it covers neither a point nor another name.
+
+    Args:
+        ax: finished otherwise.
+        names: n.
+        points: x, y and the ends of the bar through it, (4, n).
+        line: the height of a line that no name should cover.
+    """
+    figure_of(ax).draw_without_rendering()  # only now has everything its place
+    pixels, frame = ax.transData.transform, ax.bbox
+    taken = []
+    for x, y, low, high in points.T:
+        (left, bottom), (_, top), (_, middle) = pixels([(x, low), (x, high), (x, y)])
+        taken.append(Bbox.from_extents(left - 5, bottom, left + 5, top))
+        taken.append(Bbox.from_extents(left - 9, middle - 9, left + 9, middle + 9))
+    if line is not None:
+        height = pixels((points[0, 0], line))[1]
+        taken.append(Bbox.from_extents(frame.x0, height - 1, frame.x1, height + 1))
+    for name, (x, y, low, high) in zip(names, points.T, strict=True):
+        near = [(9, 0, y), (-9, 0, y), (9, 10, y), (-9, 10, y), (9, -10, y), (-9, -10, y)]
+        far = [(side, up, y) for up in (24, -24, 42, -42, 60, -60, 78) for side in (24, -24)]
+        tried: list[tuple[int, int, Text, Bbox]] = []
+        for right, up, anchor in [*near, (0, 10, high), (0, -10, low), *far]:
+            text = ax.annotate(
+                name, (x, anchor), (right, up), textcoords="offset points", color=INK,
+                fontsize=NORMAL, va="center", ha=("center", "left", "right")[int(np.sign(right))],
+                # Where it stands farther off, a thin line says whose it is.
+                arrowprops={"arrowstyle": "-", "color": "#888888", "lw": 0.8, "shrinkA": 0}
+                if abs(right) > 9 else None,
+            )  # fmt: skip
+            text.set_in_layout(False)
+            as_data([text])
+            text.get_window_extent()  # puts it into its place
+            box = Text.get_window_extent(text).padded(2)  # without its line
+            inside = frame.contains(*box.min) and frame.contains(*box.max)
+            tried.append((9 * (not inside) + box.count_overlaps(taken), len(tried), text, box))
+            if tried[-1][0] == 0:
+                break
+        best = min(tried, key=lambda each: each[:2])
+        for each in tried:
+            if each is not best:
+                each[2].remove()
+        taken.append(best[3])
 
 
 def plot_reliability(
