@@ -4,7 +4,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python -m
 PIP_INSTALL := $(RUN) pip install -qq --disable-pip-version-check --no-input
 LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --fork-strategy fewest \
-	--prerelease disallow --generate-hashes --custom-compile-command "make lock" --extra tensorflow --group build
+	--prerelease disallow --generate-hashes --custom-compile-command "make lock" --extra tensorflow --extra ncnn --group build
 # A `user = true` in somebody's pip settings would send every package past the private .venv.
 export PIP_USER := 0
 MAKEFLAGS += --no-print-directory

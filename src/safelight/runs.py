@@ -6,6 +6,7 @@
     checkpoint.npz    while a training that can be resumed lasts
     model.keras       the model
     predictions.csv   one line per test image
+    familiarity.npz   what a classifier compares a picture with that may be of something else
     data.md           what is to be known of the pictures, to read
     pictures/*.png
     metrics.json      written last: a folder without it is a run that did not finish
@@ -42,8 +43,8 @@ FORMAT = 1
 _FORMAT_KEY = "safelight_run"
 # In the order of removal: without metrics.json the folder is no finished run any more.
 _FILES = (
-    "metrics.json", "predictions.csv", "model.keras", "checkpoint.npz", "history_kl.npy",
-    "history.csv", "data.md", "environment.json", "config.json",
+    "metrics.json", "predictions.csv", "familiarity.npz", "model.keras", "checkpoint.npz",
+    "history_kl.npy", "history.csv", "data.md", "environment.json", "config.json",
 )  # fmt: skip
 _MAX_DEPTH = 3
 

@@ -127,6 +127,15 @@ def _print_calibration(found: dict[str, float] | None) -> None:
         console.say(f"{'calibration error':<18}{ece}{moved}, Brier score {brier}")
 
 
+def _print_familiarity(found: dict[str, Any] | None) -> None:
+    if not found:
+        return
+    shares = ", ".join(
+        f"{100 * share['value']:.1f} % at {rate}" for rate, share in found["refused"].items()
+    )
+    console.say(f"{'refused':<18}{shares} (test pictures, by `predict --refuse`)")
+
+
 def _print_data(found: dict[str, Any] | None) -> None:
     """What is to be looked at in the training pictures."""
     suspects = (found or {}).get("suspects")
@@ -214,6 +223,7 @@ def _print_results(run: Run) -> None:
     metrics = run.metrics
     print_numbers(metrics)
     _print_calibration(metrics.get("calibration"))
+    _print_familiarity(metrics.get("familiarity"))
     _print_splits(metrics.get("splits"))
     print_learning_curve(metrics.get("learning_curve"))
     print_sweep(metrics.get("sweep"))

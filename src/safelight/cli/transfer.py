@@ -1,4 +1,4 @@
-"""`safelight transfer train|learning-curve|sweep|evaluate|predict|compare`."""
+"""`safelight transfer train|learning-curve|sweep|evaluate|predict|unfamiliar|compare`."""
 
 from __future__ import annotations
 
@@ -259,33 +259,83 @@ def evaluate(
 def predict(
     run: RunFolder,
     images: Images,
+    refuse: Annotated[
+        float,
+        typer.Option(
+            metavar="RATE",
+            help="Answer `none of these` for a picture that is less familiar than all but this "
+            "share of those learned from (0.05: one in twenty is refused wrongly).",
+        ),
+    ] = 0.0,
     as_json: Json = False,
 ) -> None:
     """Say what is on pictures: a line for each with its file, class and probability.
 
-    A file that cannot be read is one line on standard error, and the others are answered. Exits
-    with 0 if all were answered, with 1 if some were, with 2 if none.
+    With --refuse pictures of something else are not given a class. A file that cannot be read is
+    one line on standard error, and the others are answered. Exits with 0 if all were answered,
+    with 1 if some were, with 2 if none.
     """
+    if not 0 <= refuse < 1:
+        raise ValueError(f"--refuse {refuse}: expected a rate of false alarms, 0 <= RATE < 1.")
     opened, names = _open(run)
     console.start_keras()
-    from safelight.transfer import experiment, prediction
+    from safelight.transfer import experiment, prediction, unfamiliar
 
     with damage(run):
         experiment.settings_of(opened)
+    known = unfamiliar.read_familiarity(opened) if refuse else None
     model = experiment.load_classifier(opened)
     if model.output_shape[-1] != len(names):
         raise ValueError(f"{run}: damaged, its model does not know the {len(names)} classes.")
     answers: list[dict[str, Any]] = [{"file": str(file)} for file in list_files(images)]
     with console.progress() as report:
-        rows = prediction.predict(model, read_pictures(answers, report, "predicting"))
+        found = prediction.answer(model, read_pictures(answers, report, "predicting"))
     answered = [answer for answer in answers if "error" not in answer]
-    for answer, row in zip(answered, rows, strict=True):
+    for answer, row in zip(answered, found.probabilities, strict=True):
         probabilities = {name: float(p) for name, p in zip(names, row, strict=True)}
         answer |= {"prediction": names[int(row.argmax())], "probabilities": probabilities}
+    if known is not None and answered:
+        for answer, p_value in zip(answered, known.p_values(found.features), strict=True):
+            answer |= {"familiarity": float(p_value), "refused": bool(p_value <= refuse)}
+            answer["prediction"] = None if answer["refused"] else answer["prediction"]
     if as_json:
         console.print_json(answers)
     else:
         _say_answers(answered)
+    leave(answers)
+
+
+@app.command(short_help="Say how well a run tells other people's pictures from its own.")
+def unfamiliar(run: RunFolder, images: Images, as_json: Json = False) -> None:
+    """Say how well a run tells other people's pictures from its own test part.
+
+    IMAGES are pictures of something that the run was not trained on; a number near 1 says that
+    `predict --refuse` can be relied on for such.
+    """
+    opened, _ = _open(run)
+    console.start_keras()
+    from safelight.transfer import experiment, prediction
+    from safelight.transfer import unfamiliar as foreign
+
+    with damage(run):
+        foreign.read_familiarity(opened)
+    answers: list[dict[str, Any]] = [{"file": str(file)} for file in list_files(images)]
+    model = experiment.load_classifier(opened)
+    with console.progress() as report:
+        found = prediction.answer(model, read_pictures(answers, report, "looking"))
+    if not len(found.features):
+        leave(answers)
+    judged = foreign.judge_foreign(opened, found.features)
+    if as_json:
+        console.print_json(judged)
+    else:
+        console.say(
+            f"{'AUROC':<18}{judged['auroc']:.4f}, {judged['num_foreign']} pictures against "
+            f"{judged['num_familiar']} of the test part"
+        )
+        for rate, share in judged["refused"].items():
+            label = f"--refuse {rate}"
+            console.say(f"{label:<18}refuses {console.percent(share)} of them")
     leave(answers)
 
 
@@ -312,9 +362,11 @@ def compare(
 
 def _say_answers(answers: list[dict[str, Any]]) -> None:
     for answer in answers:
-        best = answer["prediction"]
-        file, name = console.printable(answer["file"]), console.printable(best)
-        console.say(f"{file}  {name}  {answer['probabilities'][best]:.1%}")
+        file, best = console.printable(answer["file"]), answer["prediction"]
+        if best is None:
+            console.say(f"{file}  none of these  (familiarity {answer['familiarity']:.3f})")
+            continue
+        console.say(f"{file}  {console.printable(best)}  {answer['probabilities'][best]:.1%}")
 
 
 def _open(path: Path) -> tuple[Run, list[str]]:

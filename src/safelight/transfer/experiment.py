@@ -34,6 +34,7 @@ from safelight.transfer.training_sizes import (
     measure_learning_curve,
     round_steps,
 )
+from safelight.transfer.unfamiliar import DISTANCE, JudgedFamiliarity, keep_familiarity
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,8 @@ def run_training(
         groups=splits.test.groups if splits.strategy == "grouped" else None,
     )
     seconds = {**trained.seconds, "evaluate": time.perf_counter() - before_test}
-    run.write_predictions(predictions_table(judged))
+    familiar = keep_familiarity(run, trained, splits, cache=cache)
+    run.write_predictions(predictions_table(judged, familiar))
     _draw(run, trained, judged, splits.test)
     repeated = {}
     if others and not trained.interrupted:
@@ -100,6 +102,7 @@ def run_training(
         **judged.to_dict(),
         **repeated,
         "data": data,
+        **({} if familiar is None else {"familiarity": familiar.to_dict()}),
         "calibration": _describe_calibration(judged, trained.temperature),
         "seconds": seconds,
         "protocol": _protocol(dataset, splits, trained),
@@ -392,8 +395,10 @@ def _protocol(dataset: ImageDataset, splits: Splits, trained: TrainedClassifier)
     }
 
 
-def predictions_table(judged: ClassificationReport) -> dict[str, list[Any]]:
-    """One row per test image: file, true class, predicted class, and a probability per class."""
+def predictions_table(
+    judged: ClassificationReport, familiar: JudgedFamiliarity | None = None
+) -> dict[str, list[Any]]:
+    """One row per test image: file, true and predicted class, probabilities, and distance."""
     names = judged.class_names
     table: dict[str, list[Any]] = {
         "file": list(judged.files),
@@ -402,6 +407,8 @@ def predictions_table(judged: ClassificationReport) -> dict[str, list[Any]]:
     }
     for column, name in enumerate(names):
         table[f"p({name})"] = judged.probabilities[:, column].round(6).tolist()
+    if familiar is not None:
+        table[DISTANCE] = familiar.distances.round(6).tolist()
     return table
 
 

@@ -252,7 +252,11 @@ def build_head(
 
 
 def build_tail(
-    classifier: keras.Model, kept: Sequence[FeatureLayer], *, precision: str = "float32"
+    classifier: keras.Model,
+    kept: Sequence[FeatureLayer],
+    *,
+    precision: str = "float32",
+    below_head: bool = False,
 ) -> keras.Model:
     """Everything above some activations, as a model that shares nothing with the classifier.
 
@@ -261,6 +265,7 @@ def build_tail(
         kept: The activations that it starts from: the cut alone, unpooled, or all that the head
             sees.
         precision: `"bfloat16"` multiplies in bfloat16 and keeps float32 weights and sums.
+        below_head: Leave the head out: what it sees takes the place of the logits.
 
     Returns:
         A model from those activations (a list of them if there are several) to logits; all its
@@ -279,9 +284,8 @@ def build_tail(
         for start in kept
     ]
     try:
-        return keras.Model(
-            inputs if len(inputs) > 1 else inputs[0], copy.get_layer(LOGITS).output, name="tail"
-        )
+        output = _head_input(copy) if below_head else copy.get_layer(LOGITS).output
+        return keras.Model(inputs if len(inputs) > 1 else inputs[0], output, name="tail")
     except ValueError as error:
         names = ", ".join(str(start) for start in kept)
         raise ValueError(
@@ -296,7 +300,11 @@ def pooled_name(head: FeatureLayer) -> str:
 
 
 def build_pixel_model(
-    classifier: keras.Model, *, cut: str | None = None, precision: str = "float32"
+    classifier: keras.Model,
+    *,
+    cut: str | None = None,
+    precision: str = "float32",
+    with_features: bool = False,
 ) -> keras.Model:
     """The whole network from resized pixels to logits, frozen up to a cut: no cache needed.
 
@@ -304,6 +312,7 @@ def build_pixel_model(
         classifier: As from `build_classifier`.
         cut: The last frozen layer; `None` freezes nothing.
         precision: As in `build_tail`.
+        with_features: Add a second output: `(batch, num_features)`, what the head sees.
 
     Returns:
         A copy that takes `(batch, height, width, 3)` float32, values 0 to 255.
@@ -313,9 +322,23 @@ def build_pixel_model(
         copy.trainable = True
     else:
         backbones.freeze(copy, until=cut)
-    return keras.Model(
-        backbones.find_resizing(copy).output, copy.get_layer(LOGITS).output, name="network"
-    )
+    logits = copy.get_layer(LOGITS).output
+    outputs = [logits, _head_input(copy)] if with_features else logits
+    return keras.Model(backbones.find_resizing(copy).output, outputs, name="network")
+
+
+def head_widths(classifier: keras.Model) -> list[int]:
+    """How many features the head sees of each layer, in its order."""
+    names = {layer.name for layer in classifier.layers}
+    if "head_features" not in names:
+        return [int(_head_input(classifier).shape[-1])]
+    return [int(part.shape[-1]) for part in classifier.get_layer("head_features").input]
+
+
+def _head_input(model: keras.Model) -> Any:
+    """What the first layer behind the pooled features reads."""
+    names = {layer.name for layer in model.layers}
+    return model.get_layer("head_root" if "head_root" in names else STANDARDIZE).input
 
 
 def join(classifier: keras.Model, tail: keras.Model) -> keras.Model:

@@ -1,0 +1,160 @@
+"""When a classifier does not know: is this picture like those it learned from at all?
+
+A classifier has to answer with one of its classes, and is often sure of itself on a picture of
+something else. So beside its answer stands how far the picture lies from those that were learned
+from, in the features that the head sees: the mean distance to its nearest neighbours, between
+roots of the features that are scaled to length one layer by layer. (For activations that are not
+negative this is Hellinger's distance between what the channels share in a layer's activity, so how
+bright a picture is does not matter, and no layer outweighs another.)
+
+How far is too far? Pictures that are known to be familiar say so: their own distances, each from
+pictures other than itself. The share of these that lie at least as far is a p-value; refusing what
+has p <= 0.05 refuses about 5 % of familiar pictures, whatever the classes, as finely as the number
+of calibrating pictures allows.
+
+References: Sun et al. 2022, arXiv:2204.06507 (nearest neighbours, and why to scale to length one);
+Laxhammar and Falkman 2011, doi:10.1109/FUSION.2011.5977540, and Bates et al. 2023,
+doi:10.1214/22-AOS2244 (conformal p-values of outliers).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+NUM_NEIGHBORS = 3
+_NUM_FOLDS = 5
+FEWEST = 2 * _NUM_FOLDS
+_BLOCK = 2048  # rows of the matrix of distances at a time
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Familiarity:
+    """What is needed to say how far a picture is from those that were learned from.
+
+    Attributes:
+        widths: `(num_layers,)` features of each layer that the head sees, in its order.
+        references: `(num_images, num_features)` float16, of the pictures learned from, scaled.
+        calibration: `(n,)` distances of familiar pictures, ascending.
+    """
+
+    widths: NDArray[np.int64]
+    references: NDArray[np.float16]
+    calibration: NDArray[np.float64]
+
+    def distances(self, features: ArrayLike) -> NDArray[np.float64]:
+        """How far pictures are from those learned from; larger is less familiar.
+
+        Args:
+            features: `(n, num_features)` as the head sees them, of the picture itself.
+
+        Returns:
+            `(n,)`, from 0 to 2 times the square root of the number of layers.
+
+        Raises:
+            ValueError: Another number of features.
+        """
+        return _distances(_scale(features, self.widths), self.references)
+
+    def p_values(self, features: ArrayLike) -> NDArray[np.float64]:
+        """The share of familiar pictures that lie at least as far: `(n,)`, above 0, at most 1."""
+        below = np.searchsorted(self.calibration, self.distances(features), side="left")
+        number = len(self.calibration)
+        return (number - below + 1) / (number + 1)
+
+    def to_bytes(self) -> bytes:
+        """As it stands in a file: an .npz archive of three arrays."""
+        buffer = io.BytesIO()
+        np.savez(buffer, **dataclasses.asdict(self))
+        return buffer.getvalue()
+
+    @classmethod
+    def read(cls, path: Path) -> Familiarity:
+        """What `to_bytes` wrote.
+
+        Raises:
+            ValueError: There is no such file, or something else is in it.
+        """
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+                return cls(**{field.name: arrays[field.name] for field in dataclasses.fields(cls)})
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"{path} is not there: expected a run of `transfer train`, which writes it."
+            ) from error
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is damaged ({error}): train the run again.") from error
+
+
+def fit_familiarity(
+    features: ArrayLike,
+    *,
+    widths: Sequence[int] = (),
+    held_out: ArrayLike | None = None,
+    seed: int = 0,
+) -> Familiarity:
+    """Learns what is familiar.
+
+    Args:
+        features: `(n, num_features)` of the pictures that were learned from.
+        widths: How many of them come from each layer; by default all from one.
+        held_out: `(m, num_features)` of familiar pictures that had no part in the features either,
+            where the network was fine-tuned on the others; they set the scale. By default each
+            fifth of `features` does, measured from the other four.
+        seed: Of the fifths.
+
+    Raises:
+        ValueError: Fewer than ten pictures, or widths of another number of features.
+    """
+    rows = np.asarray(features)
+    if rows.ndim != 2 or len(rows) < FEWEST:
+        raise ValueError(
+            f"features {rows.shape}: expected (n, num_features) of {FEWEST} or more pictures, to "
+            "say what is familiar."
+        )
+    parts = np.array(widths or [rows.shape[1]], np.int64)
+    references = _scale(rows, parts).astype(np.float16)
+    if held_out is not None:
+        scale = _distances(_scale(held_out, parts), references)
+    else:
+        folds = np.random.default_rng(seed).permutation(len(rows)) % _NUM_FOLDS
+        scale = np.empty(len(rows))
+        for fold in range(_NUM_FOLDS):
+            held = folds == fold
+            scale[held] = _distances(references[held], references[~held])
+    return Familiarity(parts, references, np.sort(scale))
+
+
+def _scale(features: ArrayLike, widths: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Roots of the features, each layer's of length one."""
+    found = np.asarray(features, np.float32)
+    if found.ndim != 2 or found.shape[1] != widths.sum():
+        raise ValueError(
+            f"features {found.shape}: expected (n, {widths.sum()}), as the head sees them."
+        )
+    roots = np.sign(found) * np.sqrt(np.abs(found))
+    layers = np.split(roots, np.cumsum(widths)[:-1], axis=1)
+    lengths = [np.linalg.norm(layer, axis=1, keepdims=True) for layer in layers]
+    return np.concatenate(
+        [layer / np.maximum(size, 1e-12) for layer, size in zip(layers, lengths, strict=True)], 1
+    )
+
+
+def _distances(rows: NDArray[Any], references: NDArray[Any]) -> NDArray[np.float64]:
+    """Mean Euclidean distance to the nearest references, `(n,)`."""
+    near, others = min(NUM_NEIGHBORS, len(references)), references.astype(np.float32)
+    squares = (others**2).sum(1)
+    found = np.empty(len(rows))
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK].astype(np.float32)
+        all_of_them = (block**2).sum(1)[:, None] + squares - 2 * block @ others.T
+        nearest = np.partition(np.maximum(all_of_them, 0), near - 1, axis=1)[:, :near]
+        found[start : start + _BLOCK] = np.sqrt(nearest).mean(1)
+    return found

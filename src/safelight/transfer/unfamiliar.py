@@ -1,0 +1,196 @@
+"""Familiarity of a trained classifier: learned beside it, judged on its test part and on others'.
+
+known = learn_familiarity(trained, splits)
+known.p_values(predict_features(trained.model, pictures, config=trained.config))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safelight.datasets import ImageDataset, Splits
+from safelight.metrics import Interval
+from safelight.resampling import Resampling, proportion
+from safelight.runs import Run, atomic_path
+from safelight.transfer import models
+from safelight.transfer.familiarity import FEWEST, Familiarity, fit_familiarity
+from safelight.transfer.feature_cache import FeatureCache
+from safelight.transfer.prediction import predict_features
+from safelight.transfer.training import TrainedClassifier
+
+FALSE_ALARMS = (0.01, 0.05, 0.1)
+DISTANCE = "distance"  # the column of predictions.csv
+_FILE = "familiarity.npz"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class JudgedFamiliarity:
+    """Familiarity on pictures that were not learned from.
+
+    Attributes:
+        distances: `(num_test,)`.
+        refused: The share of them that is refused at each rate of `FALSE_ALARMS`: the familiar
+            pictures among them should be refused as often as stated.
+        left_out: For each class what its test pictures look like to somebody who has learned from
+            the other classes alone: the probability that one of them lies farther than one of
+            another class (AUROC). NaN where that cannot be said.
+    """
+
+    distances: NDArray[np.float64]
+    refused: dict[float, Interval]
+    left_out: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in `metrics.json`."""
+        return {
+            "refused": {str(rate): share.to_dict() for rate, share in self.refused.items()},
+            "left_out_auroc": self.left_out,
+        }
+
+
+def learn_familiarity(
+    trained: TrainedClassifier, splits: Splits, *, cache: FeatureCache | None = None
+) -> Familiarity | None:
+    """What a classifier's own pictures look like to its head.
+
+    Args:
+        trained: As from `train`.
+        splits: What it was trained on. If the network was fine-tuned on `splits.train`, the
+            validation part sets the scale.
+        cache: As in training.
+
+    Returns:
+        None where fewer than ten pictures are too few to say.
+    """
+    if trained.cut is None:
+        return None  # a network from random weights knows nothing that could be unfamiliar
+    features = predict_features(trained.model, splits.train, config=trained.config, cache=cache)
+    others = predict_features(trained.model, splits.validation, config=trained.config, cache=cache)
+    widths, seed = models.head_widths(trained.model), trained.config.seed
+    if trained.history:
+        # The network has seen the training part, whose features are not those of a new picture.
+        if min(len(features), len(others)) < FEWEST:
+            return None
+        return fit_familiarity(features, widths=widths, held_out=others)
+    features = np.concatenate([features, others])
+    return fit_familiarity(features, widths=widths, seed=seed) if len(features) >= FEWEST else None
+
+
+def judge_familiarity(
+    known: Familiarity,
+    trained: TrainedClassifier,
+    splits: Splits,
+    *,
+    cache: FeatureCache | None = None,
+) -> JudgedFamiliarity:
+    """How often test pictures are refused, and whether a class not learned would have been.
+
+    Args:
+        known: As from `learn_familiarity`.
+        trained: As there.
+        splits: As there.
+        cache: As in training.
+    """
+
+    def see(part: ImageDataset) -> np.ndarray:
+        return predict_features(trained.model, part, config=trained.config, cache=cache)
+
+    test = see(splits.test)
+    p_values = known.p_values(test)
+    plan = Resampling(len(test), None, 1, 0.95, 0)
+    refused = {rate: Interval(*proportion(p_values <= rate, plan)) for rate in FALSE_ALARMS}
+    left_out = leave_classes_out(
+        see(splits.train), splits.train, test, splits.test, widths=known.widths.tolist()
+    )
+    return JudgedFamiliarity(known.distances(test), refused, left_out)
+
+
+def keep_familiarity(
+    run: Run, trained: TrainedClassifier, splits: Splits, *, cache: FeatureCache | None = None
+) -> JudgedFamiliarity | None:
+    """Learns it, writes it into the run, and judges it; None as from `learn_familiarity`."""
+    known = learn_familiarity(trained, splits, cache=cache)
+    if known is None:
+        return None
+    with atomic_path(run.path / _FILE) as path:
+        path.write_bytes(known.to_bytes())
+    return judge_familiarity(known, trained, splits, cache=cache)
+
+
+def read_familiarity(run: Run) -> Familiarity:
+    """What `keep_familiarity` wrote.
+
+    Raises:
+        ValueError: It is not there, or damaged.
+    """
+    return Familiarity.read(run.path / _FILE)
+
+
+def judge_foreign(run: Run, features: np.ndarray) -> dict[str, Any]:
+    """How well a run tells other people's pictures from its own test part.
+
+    Args:
+        run: A finished run.
+        features: `(n, num_features)` of the foreign pictures, as its head sees them.
+
+    Returns:
+        `auroc`, the number of pictures on either side, and the share of the foreign ones that is
+        refused at each false-alarm rate, with intervals.
+
+    Raises:
+        ValueError: The run does not know what is familiar to it.
+    """
+    known = read_familiarity(run)
+    column = run.predictions.get(DISTANCE)
+    if not column:
+        raise ValueError(f"{run.path}: its predictions.csv has no distances; train it again.")
+    p_values, plan = known.p_values(features), Resampling(len(features), None, 1, 0.95, 0)
+    return {
+        "auroc": separation(np.array(column, np.float64), known.distances(features)),
+        "num_foreign": len(features),
+        "num_familiar": len(column),
+        "refused": {
+            str(rate): Interval(*proportion(p_values <= rate, plan)).to_dict()
+            for rate in FALSE_ALARMS
+        },
+    }
+
+
+def leave_classes_out(
+    features: np.ndarray,
+    learned: ImageDataset,
+    test_features: np.ndarray,
+    test: ImageDataset,
+    *,
+    widths: Sequence[int] = (),
+) -> dict[str, float]:
+    """AUROC of each class against the others for somebody who has learned from the others alone.
+
+    Args:
+        features: `(n, num_features)` of the pictures of `learned`.
+        learned: Pictures and labels that may be learned from.
+        test_features: `(m, num_features)` of `test`.
+        test: Pictures that judge.
+        widths: As in `fit_familiarity`.
+    """
+    found = {}
+    for label, name in enumerate(learned.class_names):
+        rest, foreign = features[learned.labels != label], test.labels == label
+        found[name] = float("nan")
+        if len(rest) >= FEWEST and foreign.any() and not foreign.all():
+            distances = fit_familiarity(rest, widths=widths).distances(test_features)
+            found[name] = separation(distances[~foreign], distances[foreign])
+    return found
+
+
+def separation(familiar: NDArray[np.float64], foreign: NDArray[np.float64]) -> float:
+    """The probability that a foreign picture lies farther than a familiar one (AUROC)."""
+    from sklearn.metrics import roc_auc_score
+
+    is_foreign = np.repeat([0, 1], [len(familiar), len(foreign)])
+    return float(roc_auc_score(is_foreign, np.concatenate([familiar, foreign])))
