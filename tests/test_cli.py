@@ -246,6 +246,11 @@ def check_sentence(code, err):
         (["--test-fraction", 1.5], "test_fraction"),
         (["--test-fraction", "nan"], "test_fraction"),
         (["--split", "grouped"], "no groups"),
+        (["--folds", 1], "--folds 1: expected 2 or more"),
+        (["--folds", 5, "--splits", 2], "--folds 5 and --splits 2: expected one of them"),
+        (["--folds", 5, "--test-fraction", 0.3], "--test-fraction 0.3: expected none"),
+        (["--folds", 999], "expected at least 999 for 999 folds"),
+        (["--folds", 2, "--split", "grouped"], "no groups"),
         (["--image-size", "abc"], "image-size"),
         (["--imagesize", 3], "--image-size"),
     ],
@@ -383,6 +388,20 @@ def test_runs_are_listed_as_a_table_and_as_json(call, tmp_path):
     assert json.loads(out)[0]["path"] == str(tmp_path / "a [red]b\n")
     code, out, _ = call("runs", "show", tmp_path / "a [red]b\n", "--json")
     assert json.loads(out)["metrics"]["accuracy"] == metric
+
+
+def test_show_tells_folds_from_splits_and_their_pooled_accuracy(call, tmp_path):
+    metric = {"value": 0.9, "low": 0.85, "high": 0.95}
+    splits = {"num_splits": 5, "mean": {"accuracy": metric}}
+    folds = {**splits, "num_folds": 5, "pooled": {"num_test": 2624, "accuracy": metric}}
+    _, out, _ = call("runs", "show", make_run(tmp_path / "splits", splits=splits).path)
+    assert out == "5 splits          accuracy 90.0 % [85.0, 95.0]\n"
+    _, out, _ = call("runs", "show", make_run(tmp_path / "folds", splits=folds).path)
+    assert out.splitlines() == [
+        "5 folds           accuracy 90.0 % [85.0, 95.0]",
+        "5 folds           pooled accuracy 90.0 % [85.0, 95.0] on all 2,624 pictures, each judged "
+        "once",
+    ]
 
 
 def test_show_names_the_page_on_the_data_and_ends_with_what_to_beware_of(call, tmp_path):

@@ -82,6 +82,9 @@ def test_overwrite_removes_the_files_of_a_run_and_no_other(tmp_path):
     run = finish(tmp_path / "run")
     run.write_history({"loss": [1]})
     run.write_predictions({"file": ["a"]})
+    run.write_predictions({"file": ["a", "b"]}, folds=True)
+    assert (run.path / "predictions_folds.csv").read_text() == "file\na\nb\n"
+    assert run.predictions["file"] == ["a"]
     run.write_environment()
     run.write_data_page("# The pictures of elpv\n")
     run.model_path.write_bytes(b"weights")

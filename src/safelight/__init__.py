@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     # For editors and type checkers alone, which do not run __getattr__.
     import safelight.assets as assets
     import safelight.datasets as datasets
+    import safelight.folds as folds
     import safelight.images as images
     import safelight.metrics as metrics
     import safelight.plots as plots
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["assets", "datasets", "images", "metrics", "plots", "runs", "transfer", "vae"]
+__all__ = ["assets", "datasets", "folds", "images", "metrics", "plots", "runs", "transfer", "vae"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -16,9 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from safelight.metrics import Interval
 
-SPLITS_METHOD = (
-    "mean over random splits; Student's interval with the variance of Nadeau and Bengio (2003)"
-)
+_INTERVAL = "Student's interval with the variance of Nadeau and Bengio (2003)"
+SPLITS_METHOD = f"mean over random splits; {_INTERVAL}"
+
+
+def folds_method(num_folds: int) -> str:
+    """What `SPLITS_METHOD` is for random splits, for the folds of a cross-validation."""
+    return f"{num_folds}-fold cross-validation; {_INTERVAL}"
 
 
 def mean_over_splits(

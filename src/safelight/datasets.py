@@ -183,6 +183,7 @@ class Splits:
         seed: What decided the order of dealing.
         strategy: "stratified", "grouped", or "given" where the data set's parts decided.
         straddling: Clusters of duplicates that given parts tear apart; empty otherwise.
+        fold: Its number from 0, and how many there are, if it is one fold of a cross-validation.
     """
 
     train: ImageDataset
@@ -192,6 +193,7 @@ class Splits:
     seed: int
     strategy: str
     straddling: tuple[tuple[int, ...], ...] = ()
+    fold: tuple[int, int] | None = None
 
 
 def load(name: str, *, threshold: float = 0.5, part: str = "all") -> ImageDataset:
@@ -342,7 +344,9 @@ def split(
     if straddling:
         _LOGGER.warning("%d clusters of duplicates straddle the given parts.", len(straddling))
     return Splits(
-        **{name: dataset.subset(rows) for name, rows in indices.items()},
+        train=dataset.subset(indices["train"]),
+        validation=dataset.subset(indices["validation"]),
+        test=dataset.subset(indices["test"]),
         indices=indices,
         seed=seed,
         strategy="given" if dataset.parts else strategy,

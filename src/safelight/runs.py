@@ -5,7 +5,7 @@
     history.csv       one line per epoch
     checkpoint.npz    while a training that can be resumed lasts
     model.keras       the model
-    predictions.csv   one line per test image
+    predictions.csv   one line per test image; predictions_folds.csv the same for all images
     familiarity.npz   what a classifier compares a picture with that may be of something else
     data.md           what is to be known of the pictures, to read
     pictures/*.png
@@ -43,8 +43,8 @@ FORMAT = 1
 _FORMAT_KEY = "safelight_run"
 # In the order of removal: without metrics.json the folder is no finished run any more.
 _FILES = (
-    "metrics.json", "predictions.csv", "familiarity.npz", "model.keras", "checkpoint.npz",
-    "history_kl.npy", "history.csv", "data.md", "environment.json", "config.json",
+    "metrics.json", "predictions.csv", "predictions_folds.csv", "familiarity.npz", "model.keras",
+    "checkpoint.npz", "history_kl.npy", "history.csv", "data.md", "environment.json", "config.json",
 )  # fmt: skip
 _MAX_DEPTH = 3
 
@@ -229,16 +229,19 @@ class Run:
         """
         _write_csv(self.path / "history.csv", history)
 
-    def write_predictions(self, predictions: Mapping[str, Sequence[object]]) -> None:
+    def write_predictions(
+        self, predictions: Mapping[str, Sequence[object]], *, folds: bool = False
+    ) -> None:
         """Write what the model says about each test image.
 
         Args:
             predictions: one sequence per column (file, label, ...), all of one length.
+            folds: whether they are of all images, each by the fold that had not seen it.
 
         Raises:
             ValueError: if the columns differ in length.
         """
-        _write_csv(self.path / "predictions.csv", predictions)
+        _write_csv(self.path / f"predictions{'_folds' if folds else ''}.csv", predictions)
 
     def write_data_page(self, text: str) -> None:
         """Write the page on the pictures, in Markdown."""
@@ -367,8 +370,7 @@ def _write_csv(path: Path, columns: Mapping[str, Sequence[object]]) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    for row in zip(*columns.values(), strict=True):
-        writer.writerow([_cell(value) for value in row])
+    writer.writerows([_cell(value) for value in row] for row in zip(*columns.values(), strict=True))
     _write_text(path, text.getvalue())
 
 
@@ -414,16 +416,14 @@ def _is_run(folder: Path) -> bool:
 
 
 def _looks_like_run(folder: Path, files: Sequence[str]) -> bool:
-    if _is_run(folder):
-        return True
     # A run whose config.json is broken or gone is still told by the company it keeps.
-    return len(set(files) & {"environment.json", "metrics.json", "history.csv"}) >= 2
+    company = set(files) & {"environment.json", "metrics.json", "history.csv"}
+    return _is_run(folder) or len(company) >= 2
 
 
 def _summarise(folder: Path) -> RunSummary:
     try:
-        config = Run(folder).config
-        finished = Run(folder).finished
+        config, finished = Run(folder).config, Run(folder).finished
         metrics = Run(folder).metrics if finished else {}
         dataset = config.get("dataset") or ""
         name = dataset.get("name", "") if isinstance(dataset, dict) else dataset

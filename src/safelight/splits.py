@@ -61,6 +61,25 @@ def class_quotas(counts: NDArray[np.int64], fractions: tuple[float, ...]) -> NDA
     return np.stack([counts - sum(rows, np.zeros_like(counts)), *rows])
 
 
+def fold_quotas(counts: NDArray[np.int64], num_folds: int) -> NDArray[np.int64]:
+    """Say how many items of each class every fold of a cross-validation should get.
+
+    Use it where parts are to be equal. Items are counted off, class after class, so that any two
+    folds differ by at most one item in each class, and by at most one in all.
+
+    Args:
+        counts: The number of items of each class, (num_classes,).
+        num_folds: How many folds there are.
+
+    Returns:
+        Whole numbers, (num_folds, num_classes), whose columns sum to `counts`.
+    """
+    labels = np.repeat(np.arange(len(counts)), counts)
+    quotas = np.zeros((num_folds, len(counts)), dtype=np.int64)
+    np.add.at(quotas, (np.arange(len(labels)) % num_folds, labels), 1)
+    return quotas
+
+
 def deal_units(
     units: NDArray[np.int64], labels: NDArray[np.int64], quotas: NDArray[np.int64], seed: int
 ) -> NDArray[np.int64]:

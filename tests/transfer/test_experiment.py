@@ -1,3 +1,4 @@
+import csv
 import dataclasses
 import json
 
@@ -6,7 +7,9 @@ import numpy as np
 import pytest
 
 from safelight import datasets
-from safelight.metrics import brier_score, expected_calibration_error
+from safelight.comparison import mean_over_splits
+from safelight.folds import deal_folds
+from safelight.metrics import brier_score, classification_metrics, expected_calibration_error
 from safelight.runs import Run, list_runs
 from safelight.transfer import backbones
 from safelight.transfer.config import TrainConfig
@@ -20,6 +23,7 @@ from safelight.transfer.experiment import (
     unseen_part,
 )
 from safelight.transfer.feature_cache import FeatureCache
+from safelight.transfer.repetition import pool_folds
 
 pytestmark = pytest.mark.filterwarnings("ignore:Even though the:UserWarning")
 
@@ -40,7 +44,7 @@ def dataset():
 
 
 def train_into(
-    folder, dataset, build_network, config=CONFIG, report=lambda *_: None, *, seeds=(0,)
+    folder, dataset, build_network, config=CONFIG, report=lambda *_: None, *, seeds=(0,), folds=()
 ):
     import tensorflow as tf
 
@@ -49,7 +53,7 @@ def train_into(
         patch.setattr(backbones, "load_backbone", lambda name, **_: build_network())
         tf.config.run_functions_eagerly(True)
         try:
-            splits, *others = [datasets.split(dataset, seed=seed) for seed in seeds]
+            splits, *others = folds or [datasets.split(dataset, seed=seed) for seed in seeds]
             metrics = run_training(
                 run,
                 splits,
@@ -251,6 +255,63 @@ def test_several_splits_are_each_one_training_and_their_mean(tmp_path, dataset, 
     assert metrics["splits"]["test_to_train"] == pytest.approx(1 / 3)
     assert "splits" not in alone[0]
     assert run.metrics["splits"] == json.loads(json.dumps(metrics["splits"]))
+
+
+def test_folds_judge_every_picture_once_and_are_pooled(tmp_path, dataset, build_network):
+    config = dataclasses.replace(CONFIG, unfreeze_from=None)
+    folds = deal_folds(dataset, num_folds=3)
+    for name in ("second", "all"):
+        (tmp_path / name).mkdir()
+    second, alone = train_into(
+        tmp_path / "second", dataset, build_network, config, folds=folds[1:2]
+    )
+    run, metrics = train_into(tmp_path / "all", dataset, build_network, config, folds=folds)
+    found, accuracies = metrics["splits"], metrics["splits"]["scores"]["accuracy"]
+
+    assert accuracies[:2] == [each["accuracy"]["value"] for each in (metrics, alone)]
+    assert found["mean"]["accuracy"] == mean_over_splits(accuracies, test_to_train=1 / 2).to_dict()
+    assert (found["num_folds"], found["test_to_train"]) == (3, 1 / 2)
+    assert found["method"].startswith("3-fold cross-validation; Student's interval")
+    assert metrics["protocol"]["fold"] == (0, 3)
+    assert run.config["split"]["fold"] == [0, 3]
+
+    with (run.path / "predictions_folds.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == list(dataset.files)
+    right = np.array([row["label"] == row["prediction"] for row in rows])
+    for number, (each, accuracy) in enumerate(zip(folds, accuracies, strict=True)):
+        here = [i for i, row in enumerate(rows) if row["fold"] == str(number)]
+        assert here == each.indices["test"].tolist()
+        assert right[here].mean() == pytest.approx(accuracy)
+    for number, one in enumerate((run, second)):
+        said = [row["p(circle)"] for row in rows if row["fold"] == str(number)]
+        assert said == one.predictions["p(circle)"]
+    assert found["pooled"]["num_test"] == len(dataset)
+    assert found["pooled"]["accuracy"]["value"] == pytest.approx(right.mean())
+
+
+@pytest.mark.parametrize("strategy", ["stratified", "grouped"])
+def test_pooled_folds_are_all_pictures_in_their_order(dataset, strategy):
+    data = dataclasses.replace(dataset, groups=np.arange(len(dataset)) // 4)
+    folds = deal_folds(data, num_folds=3, strategy=strategy)
+    said = np.random.default_rng(0).dirichlet([1, 1], len(data))
+    judged = [
+        report_on(
+            each.test.labels,
+            said[each.indices["test"]],
+            class_names=data.class_names,
+            files=each.test.files,
+        )
+        for each in folds
+    ]
+    pooled, numbers = pool_folds(folds, judged)
+    groups = data.groups if strategy == "grouped" else None
+    assert pooled.metrics == classification_metrics(data.labels, said, groups=groups)
+    assert pooled.files == data.files
+    for number, each in enumerate(folds):
+        assert np.flatnonzero(numbers == number).tolist() == each.indices["test"].tolist()
+    with pytest.raises(ValueError, match="expected all folds"):
+        pool_folds(folds[:2], judged[:2])
 
 
 def test_the_table_of_predictions_names_classes():

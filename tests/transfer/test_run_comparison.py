@@ -94,6 +94,50 @@ def test_other_seeds_are_other_splits(tmp_path):
         compare_runs(a, b)
 
 
+def folds(accuracies, seed=0, strategy="stratified"):
+    number = len(accuracies)
+    return {
+        **splits(accuracies, seeds=[seed] * number),
+        "num_folds": number,
+        "strategy": strategy,
+        "test_to_train": 1 / (number - 1),
+    }
+
+
+def test_folds_are_compared_fold_by_fold(tmp_path):
+    first, second = [0.9, 0.85, 0.88, 0.8], [0.88, 0.84, 0.85, 0.82]
+    a = make_run(tmp_path / "a", splits=folds(first))
+    b = make_run(tmp_path / "b", splits=folds(second))
+    found = compare_runs(a, b)
+    expected = paired_over_splits(first, second, test_to_train=1 / 3)
+    assert found["difference"]["accuracy"] == expected.to_dict()
+    assert found["on"] == "4 stratified folds"
+    assert found["method"].startswith("4-fold cross-validation;")
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (folds([0.9, 0.8, 0.7], seed=1), r"different folds \(seed 0 and 1, .*--seed and --split"),
+        (folds([0.9, 0.8, 0.7], strategy="grouped"), "stratified and grouped"),
+        (folds([0.9, 0.8]), "on 3 folds, .* on 2 folds: expected both with the same --folds"),
+        (splits([0.9, 0.8, 0.7]), "on 3 folds, .* on 3 random splits"),
+        (splits([0.9, 0.8, 0.7], seeds=(0, 0, 0)), "on 3 folds, .* on 3 random splits"),
+        (None, "on 3 folds, .* on one split"),
+    ],
+)
+def test_other_folds_and_splits_are_refused(tmp_path, other, message):
+    a = make_run(tmp_path / "a", splits=folds([0.9, 0.8, 0.7]))
+    b = make_run(tmp_path / "b", splits=other)
+    with pytest.raises(ValueError, match=message):
+        compare_runs(a, b)
+
+
+def test_several_splits_and_one_share_their_first(tmp_path):
+    a = make_run(tmp_path / "a", splits=splits([0.9, 0.8, 0.7]))
+    assert "test pictures of one split" in compare_runs(a, make_run(tmp_path / "b"))["on"]
+
+
 def said(capsys, monkeypatch, *arguments):
     monkeypatch.setattr(cli, "set_up_streams", lambda: None)
     monkeypatch.setattr(sys, "argv", ["safelight", *map(str, arguments)])

@@ -146,15 +146,18 @@ def _print_data(found: dict[str, Any] | None) -> None:
 
 
 def _print_splits(found: dict[str, Any] | None) -> None:
-    """The means over several splits."""
+    """The means over several splits or folds, and all pictures of the folds together."""
     if not found:
         return
-    number = found["num_splits"]
+    label = f"{found['num_splits']} {'folds' if found.get('num_folds') else 'splits'}"
     for name in ("accuracy", "balanced_accuracy", "roc_auc"):
         if name in found["mean"]:
-            label = f"{number} splits"
             words = f"{name.replace('_', ' ')} {console.percent(found['mean'][name])}"
             console.say(f"{label:<18}{words}")
+    pooled = found.get("pooled")
+    if pooled:
+        words = f"on all {pooled['num_test']:,} pictures, each judged once"
+        console.say(f"{label:<18}pooled accuracy {console.percent(pooled['accuracy'])} {words}")
 
 
 def print_learning_curve(found: dict[str, Any] | None) -> None:
@@ -235,7 +238,11 @@ def _print_results(run: Run) -> None:
         name = console.printable(protocol["dataset"])
         number = metrics["num_test"] if "num_test" in metrics else metrics["num_images"]
         console.say(f"{'judged on':<18}{number} pictures of {name}, kept from training")
-        console.say(f"{'split':<18}{protocol['split']}, seed {protocol['seed']}")
+        which = ""
+        if protocol.get("fold"):
+            fold, num_folds = protocol["fold"]
+            which = f", fold {fold + 1} of {num_folds}"
+        console.say(f"{'split':<18}{protocol['split']}, seed {protocol['seed']}{which}")
         console.say(f"{'intervals':<18}{protocol['intervals']}")
     if protocol.get("interrupted"):
         console.say(f"{'interrupted':<18}training ended early, best weights until then kept")

@@ -20,9 +20,11 @@ from safelight.cli.data import (
     read_pictures,
 )
 from safelight.cli.runs import Json, print_learning_curve, print_numbers, print_results
+from safelight.datasets import ImageDataset
 from safelight.runs import Run
 from safelight.transfer.config import TrainConfig
 
+_TEST_FRACTION = 0.25
 app = typer.Typer(
     help="Make a classifier from a pretrained network and a folder of pictures.",
     no_args_is_help=True,
@@ -51,7 +53,7 @@ def train(
     ] = "stratified",
     test_fraction: Annotated[
         float, typer.Option(help="Share of the pictures that only judge.")
-    ] = 0.25,
+    ] = _TEST_FRACTION,
     validation_fraction: Annotated[
         float, typer.Option(help="Share of the pictures that decide when to stop.")
     ] = 0.1,
@@ -62,6 +64,14 @@ def train(
             "is that of the first."
         ),
     ] = 1,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="Cross-validate: train K times, each time on all but one of K equal folds, so "
+            "that every picture judges once; the model is that of the first fold.",
+        ),
+    ] = None,
     threshold: Threshold = 0.5,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run in that folder.")
@@ -74,27 +84,20 @@ def train(
     weights so far, finishes the run and exits with 130.
     """
     from safelight import datasets
+    from safelight.folds import deal_folds
 
     # In this order mistakes show soon: the folders first, Keras (seconds) after them.
     Run.check(output, overwrite=overwrite)
+    _check_numbers(splits, folds, test_fraction)
     dataset = load_data(data, strict=strict, threshold=threshold)
-    if splits < 1:
-        raise ValueError(f"--splits {splits}: expected 1 or more.")
-    if splits > 1 and dataset.parts:
-        raise ValueError(
-            f"--splits {splits}: {console.printable(dataset.name)} brings its own parts, which "
-            "other splits would not respect: expected --splits 1."
-        )
-    dealt = [
-        datasets.split(
-            dataset,
-            test_fraction=test_fraction,
-            validation_fraction=validation_fraction,
-            seed=settings.seed + number,
-            strategy=split,
-        )
-        for number in range(splits)
-    ]
+    rules: dict[str, Any] = {"validation_fraction": validation_fraction, "strategy": split}
+    _check_parts(dataset, splits, folds)
+    if folds:
+        dealt = list(deal_folds(dataset, num_folds=folds, seed=settings.seed, **rules))
+    else:
+        seeds = range(settings.seed, settings.seed + splits)
+        rules["test_fraction"] = test_fraction
+        dealt = [datasets.split(dataset, seed=seed, **rules) for seed in seeds]
     console.start_keras()
     from safelight.transfer.experiment import run_training
 
@@ -108,6 +111,34 @@ def train(
     console.say(f"run               {console.printable(run.path)}")
     if metrics["protocol"]["interrupted"]:
         raise typer.Exit(130)
+
+
+def _check_numbers(splits: int, folds: int | None, test_fraction: float) -> None:
+    if splits < 1:
+        raise ValueError(f"--splits {splits}: expected 1 or more.")
+    if folds is None:
+        return
+    if folds < 2:
+        raise ValueError(f"--folds {folds}: expected 2 or more.")
+    if splits > 1:
+        raise ValueError(
+            f"--folds {folds} and --splits {splits}: expected one of them, as folds are no random "
+            "splits."
+        )
+    if test_fraction != _TEST_FRACTION:
+        raise ValueError(
+            f"--test-fraction {test_fraction}: expected none beside --folds {folds}, where one in "
+            f"{folds} pictures judges each time."
+        )
+
+
+def _check_parts(dataset: ImageDataset, splits: int, folds: int | None) -> None:
+    if dataset.parts and (folds or splits > 1):
+        flag, word = (f"--folds {folds}", "folds") if folds else (f"--splits {splits}", "splits")
+        raise ValueError(
+            f"{flag}: {console.printable(dataset.name)} brings its own parts, which other {word} "
+            "would not respect: expected --splits 1."
+        )
 
 
 def _check(settings: TrainConfig) -> None:

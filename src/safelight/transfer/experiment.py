@@ -25,7 +25,7 @@ from safelight.transfer.feature_cache import FeatureCache
 from safelight.transfer.fine_tuning import Report
 from safelight.transfer.label_check import DOUBT, find_suspects
 from safelight.transfer.prediction import predict, predict_probabilities
-from safelight.transfer.repetition import scores_of, summarize_splits, train_on_splits
+from safelight.transfer.repetition import judge_on_splits, pool_folds, summarize_splits
 from safelight.transfer.training import TrainedClassifier, train
 from safelight.transfer.training_sizes import (
     COVERAGE,
@@ -62,8 +62,8 @@ def run_training(
         dataset: The whole data set.
         report: Told how far it is.
         cache: Where activations are kept.
-        others: More splits of the data set, to train and judge on as well; the model is that of
-            `splits`.
+        others: More splits of the data set, or the other folds, to train and judge on as well; the
+            model is that of `splits`.
 
     Returns:
         What was written to `metrics.json`.
@@ -92,8 +92,8 @@ def run_training(
     repeated = {}
     if others and not trained.interrupted:
         before_others = time.perf_counter()
-        scores = train_on_splits(others, config, cache=cache, report=report)
-        repeated["splits"] = summarize_splits([splits, *others], [scores_of(judged), *scores])
+        more = judge_on_splits(others, config, cache=cache, report=report)
+        repeated["splits"] = _sum_up(run, [splits, *others], [judged, *more])
         seconds["other_splits"] = time.perf_counter() - before_others
     seconds["total"] = time.perf_counter() - started
     data = {**_describe_data(dataset, splits), **_check_labels(run, splits, trained)}
@@ -110,6 +110,18 @@ def run_training(
     }
     run.write_metrics(metrics)
     return metrics
+
+
+def _sum_up(
+    run: Run, splits: Sequence[Splits], judged: Sequence[ClassificationReport]
+) -> dict[str, Any]:
+    """Several splits; from folds also one report on all pictures, and what was said of each."""
+    summary = summarize_splits(splits, judged)
+    if summary["num_folds"]:
+        pooled, folds = pool_folds(splits, judged)
+        run.write_predictions({**predictions_table(pooled), "fold": folds.tolist()}, folds=True)
+        summary["pooled"] = pooled.to_dict()
+    return summary
 
 
 def _describe(dataset: ImageDataset, splits: Splits, config: TrainConfig) -> dict[str, Any]:
@@ -130,6 +142,7 @@ def _describe(dataset: ImageDataset, splits: Splits, config: TrainConfig) -> dic
         "split": {
             "strategy": splits.strategy,
             "seed": splits.seed,
+            "fold": splits.fold,
             # Enough of each digest to tell, later, which pictures the model has seen.
             "digests": {
                 name: [digest[:_DIGEST_DIGITS] for digest in part.digests]
@@ -378,6 +391,7 @@ def _protocol(dataset: ImageDataset, splits: Splits, trained: TrainedClassifier)
         "dataset_fingerprint": dataset.fingerprint,
         "split": splits.strategy,
         "seed": splits.seed,
+        "fold": splits.fold,
         "num_train": len(splits.train),
         "num_validation": len(splits.validation),
         "backbone": config.backbone if config.pretrained else f"{config.backbone}, random start",

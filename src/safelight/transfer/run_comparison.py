@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from safelight.comparison import SPLITS_METHOD, paired_over_splits
+from safelight.comparison import SPLITS_METHOD, folds_method, paired_over_splits
 from safelight.metrics import Interval, paired_difference
 from safelight.runs import Run
 
@@ -14,15 +14,15 @@ from safelight.runs import Run
 def compare_runs(a: Run, b: Run) -> dict[str, Any]:
     """The difference of two finished runs, `a` minus `b`, on the same pictures.
 
-    Where both were judged on the same splits, split by split; else picture by picture on the one
-    test part that they share.
+    Where both were judged on the same splits or folds, one by one; else picture by picture on the
+    one test part that they share.
 
     Returns:
         `difference` (an interval per score), `on` (what they were compared on) and `method`.
 
     Raises:
-        ValueError: A run that is no finished training of a classifier, or runs that have no
-            pictures in common to be compared on.
+        ValueError: A run that is no finished training of a classifier, runs that have no pictures
+            in common to be compared on, or one with folds and one without.
     """
     for run in (a, b):
         if not run.finished or run.config.get("kind") != "transfer":
@@ -34,6 +34,13 @@ def compare_runs(a: Run, b: Run) -> dict[str, Any]:
             "pictures or labels: expected two trainings on the same data."
         )
     splits_a, splits_b = (run.metrics.get("splits") for run in (a, b))
+    folds_a, folds_b = (_num_folds(found) for found in (splits_a, splits_b))
+    if folds_a != folds_b:
+        # Not on shared test pictures either: most that one has judged the other has learned from.
+        raise ValueError(
+            f"{a.path} was judged on {_name(splits_a)}, {b.path} on {_name(splits_b)}: expected "
+            "both with the same --folds, or both without."
+        )
     if splits_a and splits_b:
         return _by_split(splits_a, splits_b)
     return _by_picture(a, b)
@@ -41,11 +48,14 @@ def compare_runs(a: Run, b: Run) -> dict[str, Any]:
 
 def _by_split(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     same = ("seeds", "strategy", "test_to_train")
+    folds = _num_folds(a)
     if any(a[name] != b[name] for name in same):
+        word, seeds = ("folds", "seed") if folds else ("splits", "seeds")
+        flags = "--seed and --split" if folds else "--seed, --splits, --split and fractions"
+        first, second = (each["seeds"][0] if folds else each["seeds"] for each in (a, b))
         raise ValueError(
-            f"the runs were judged on different splits (seeds {a['seeds']} and {b['seeds']}, "
-            f"{a['strategy']} and {b['strategy']}): train both with the same --seed, --splits, "
-            "--split and fractions."
+            f"the runs were judged on different {word} ({seeds} {first} and {second}, "
+            f"{a['strategy']} and {b['strategy']}): train both with the same {flags}."
         )
     names = [name for name in a["scores"] if name in b["scores"]]
     return {
@@ -55,9 +65,21 @@ def _by_split(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
             ).to_dict()
             for name in names
         },
-        "on": f"{len(a['seeds'])} {a['strategy']} splits",
-        "method": SPLITS_METHOD,
+        "on": f"{len(a['seeds'])} {a['strategy']} {'folds' if folds else 'splits'}",
+        "method": folds_method(folds) if folds else SPLITS_METHOD,
     }
+
+
+def _num_folds(splits: dict[str, Any] | None) -> int | None:
+    """Runs from before there were folds do not say that they have none."""
+    return splits.get("num_folds") if splits else None
+
+
+def _name(splits: dict[str, Any] | None) -> str:
+    if not splits:
+        return "one split"
+    word = "folds" if _num_folds(splits) else "random splits"
+    return f"{len(splits['seeds'])} {word}"
 
 
 def _by_picture(a: Run, b: Run) -> dict[str, Any]:
