@@ -95,6 +95,17 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
+def best_instructions(flags: set[str]) -> str:
+    """The widest products an x86 processor has, as a word of its name; nothing for others."""
+    kinds = {
+        "amx": {"amx_tile", "amx_bf16"},
+        "avx512-bf16": {"avx512_bf16"},
+        "avx512": {"avx512f"},
+        "avx2": {"avx2"},
+    }
+    return next((name for name, known in kinds.items() if known & flags), "")
+
+
 def machine() -> dict[str, object]:
     """Describe the processor without naming the host."""
     fields: dict[str, str] = {}
@@ -109,15 +120,21 @@ def machine() -> dict[str, object]:
         "cpu_model": fields.get("model", ""),
         "cores": num_cores(),
         "bfloat16": sorted(flags & {"amx_bf16", "amx_tile", "avx512_bf16", "bf16"}),
+        "instructions": best_instructions(flags),
         "system": platform.system(),
         "architecture": platform.machine(),
     }
 
 
 def machine_name(description: dict[str, object]) -> str:
-    """Name a machine for file names and tables: processor, family, cores."""
+    """Name a machine for file names and tables: processor, family, instructions, cores.
+
+    Results from before instructions were noted keep their names without.
+    """
     family = description["cpu_family"]
     suffix = f" family {family}" if family else ""
+    instructions = description.get("instructions")
+    suffix += f" {instructions}" if instructions else ""
     return f"{description['cpu']}{suffix} {description['cores']} cores"
 
 

@@ -19,6 +19,8 @@ import numpy as np
 from measuring import machine_name
 from protocol import CLAIM, accuracy_interval, correct_of
 from tables import median_of, table, versions_line
+from trunk.protocol import CLAIM as TRUNK_CLAIM
+from trunk.report import render_trunk
 from vae import report as vae_report
 from vae.protocol import CLAIM as VAE_CLAIM
 
@@ -174,6 +176,7 @@ def render_table(results: list[dict]) -> str:
     singles = {
         CURVE_CLAIM: render_learning_curve,
         RATE_CLAIM: render_rates,
+        TRUNK_CLAIM: render_trunk,
         vae_report.ESTIMATOR_CLAIM: vae_report.render_estimates,
     }
     for claim, render_one in singles.items():
