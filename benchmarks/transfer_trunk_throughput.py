@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import logging
 import os
@@ -24,15 +23,17 @@ from protocol import Protocol as TransferProtocol
 from protocol import result_name
 from transfer_cached_vs_end_to_end import HERE, ROOT, Workplace, prepare_data
 from trunk.bench import Bench, measure_accuracy, measure_products, measure_rounds
+from trunk.child import package_version
 from trunk.protocol import CLAIM, REFERENCE, VARIANTS, Protocol, chosen_variants
 from trunk.summary import add_times_yardstick, is_measured, largest_differences, summarise
 
 logger = logging.getLogger("benchmark")
+PACKAGES = ("safelight", "keras", "tensorflow", "ncnn", "openvino")
 SIZES = ("image_size", "num_images", "repeats", "rounds", "num_train", "num_test")
 
 
 def make_bench(options: argparse.Namespace) -> Bench:
-    """Prepare cells and weights, and the folder of this protocol on this machine."""
+    """Prepare cells and weights, and the folder of protocol, machine and packages."""
     place = Workplace(
         options.work.resolve(), options.results.resolve(), options.torch_python, options.force
     )
@@ -49,7 +50,8 @@ def make_bench(options: argparse.Namespace) -> Bench:
     )
     cells, data, weights = prepare_data(cells, place)
     protocol = Protocol(**given, data_digest=cells.data_digest)
-    facts = [dataclasses.asdict(protocol), machine_name(machine())]
+    versions = {name: package_version(name) for name in PACKAGES}
+    facts = [dataclasses.asdict(protocol), machine_name(machine()), versions]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     folder = place.work / f"{CLAIM}-{key}"
     folder.mkdir(exist_ok=True)
@@ -88,7 +90,7 @@ def run_all(options: argparse.Namespace) -> Path:
         if judged := measure_accuracy(bench, row, skip=not options.accuracy):
             row["accuracy"] = judged
     description = machine()
-    backend = f"keras-{importlib.metadata.version('keras')}-tensorflow"
+    backend = f"keras-{package_version('keras')}-tensorflow"
     content = {
         "claim": CLAIM,
         "machine": description,

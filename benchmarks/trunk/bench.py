@@ -30,7 +30,7 @@ class Bench:
     """One call's files, interpreters and protocol.
 
     Attributes:
-        folder: What was measured under just this protocol on this machine, and is not again.
+        folder: What was measured of this protocol, machine and packages, and is not again.
     """
 
     protocol: Protocol

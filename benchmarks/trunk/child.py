@@ -42,21 +42,27 @@ class Assignment:
     num_threads: int
 
 
+def package_version(name: str) -> str | None:
+    """Version of what is imported by this name; `None` where it is not installed."""
+    if importlib.util.find_spec(name) is None:
+        return None
+    # The distribution may be called otherwise (tensorflow-cpu) than what is imported.
+    owners = importlib.metadata.packages_distributions().get(name, [name])
+    return importlib.metadata.version(owners[0])
+
+
 def package_versions(variant: Variant) -> dict[str, str]:
     """Versions of what does the work.
 
     Raises:
         Skipped: A package is not there.
     """
-    lacking = [name for name in variant.packages if importlib.util.find_spec(name) is None]
+    found = {name: package_version(name) for name in variant.packages}
+    lacking = [name for name, version in found.items() if version is None]
     if lacking:
         raise Skipped(f"{' and '.join(lacking)} not installed")
-    found = {"python": platform.python_version(), "numpy": np.__version__}
-    for name in variant.packages:
-        # The distribution may be called otherwise (tensorflow-cpu) than what is imported.
-        owner = importlib.metadata.packages_distributions().get(name, [name])[0]
-        found[name] = importlib.metadata.version(owner)
-    return found
+    own = {"python": platform.python_version(), "numpy": np.__version__}
+    return own | {name: version for name, version in found.items() if version}
 
 
 def in_batches(run: Run, images: np.ndarray, size: int) -> list[np.ndarray]:
