@@ -214,6 +214,39 @@ def test_what_is_no_trained_run_of_this_kind_is_a_sentence(call, tmp_path, photo
         assert expected in err
 
 
+def test_a_place_that_cannot_be_written_is_a_sentence_before_anything_is_computed(
+    call, trained, photos, tmp_path
+):
+    pictures = {
+        "sample": [],
+        "reconstruct": [photos / "plain" / "020.png"],
+        "interpolate": [photos / "plain" / "020.png", photos / "plain" / "021.png"],
+    }
+    (tmp_path / "folder.png").mkdir()
+    for command, more in pictures.items():
+        for name, expected in (
+            ("x.jpg", "ends in .png"),
+            ("no/x.png", "there is no folder"),
+            ("folder.png", "a folder is in the way"),
+        ):
+            output = ("--output", tmp_path / name)
+            code, _, err = call("vae", command, trained, *more, *output, early=True)
+            check_sentence(code, err)
+            assert expected in err
+            assert "partial" not in err
+    assert not (tmp_path / "x.jpg").exists()
+    output = ("--output", tmp_path / "no" / "z.csv")
+    code, _, err = call("vae", "embed", trained, photos, *output, early=True)
+    check_sentence(code, err)
+    assert "there is no folder" in err
+
+
+def test_a_temperature_without_end_is_a_sentence(call, trained):
+    code, _, err = call("vae", "sample", trained, "--temperature", "inf", early=True)
+    check_sentence(code, err)
+    assert "--temperature inf" in err
+
+
 def test_a_damaged_config_is_a_sentence(call, tmp_path):
     run = Run.create(tmp_path / "run")
     run.model_path.write_bytes(b"model")

@@ -103,6 +103,21 @@ def test_samples_are_named_row_by_row():
         plots.plot_samples(drawn, row_names=["cat", "dog"], columns=2)
 
 
+@pytest.mark.parametrize(
+    ("temperature", "source"),
+    [
+        (1.0, "z ~ N(0, I)"),
+        (0.5, "at temperature 0.5: z ~ N(0, 0.5²"),
+        (0.0, "z = 0"),
+    ],
+)
+def test_the_title_of_samples_says_what_they_were_drawn_from(temperature, source):
+    figure = plots.plot_samples(pictures(6), temperature=temperature)
+    title = figure.get_suptitle().replace("\n", " ")
+    assert source in title
+    assert ("N(0, I)" in title) == (temperature == 1)
+
+
 def test_the_manifold_is_a_map_with_quantiles_of_the_prior_at_its_edges():
     plane = pictures(5, 5, channels=3)
     figure = plots.plot_latent_manifold(plane)
@@ -110,6 +125,8 @@ def test_the_manifold_is_a_map_with_quantiles_of_the_prior_at_its_edges():
     quantiles = ["−1.3", "−0.5", "0.0", "0.5", "1.3"]  # of 0.1, 0.3, 0.5, 0.7 and 0.9
     assert column_names(figure) == quantiles
     assert row_names(figure) == quantiles[::-1]  # the second unit grows upwards
+    # Of the plane's two units only: there may be others, which stay at 0.
+    assert "equal share of the two units' prior" in figure.get_suptitle()
     figure = plots.plot_latent_manifold(plane[:2, :2], values=[-1, 2], unit_names=("a", "b"))
     assert row_names(figure) == ["2.0", "−1.0"]
     assert figure.axes[0].get_ylabel() == "b"

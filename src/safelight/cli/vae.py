@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -159,7 +160,14 @@ def evaluate(
 @app.command(short_help="Draw new pictures.")
 def sample(
     run: RunFolder,
-    num: Annotated[int, typer.Option(min=1, help="How many.")] = 64,
+    num: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="How many; of a conditional model without --label, side by side, as many of every "
+            "class.",
+        ),
+    ] = 64,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -175,6 +183,10 @@ def sample(
     label: Label = None,
 ) -> None:
     """Draw new pictures: what the decoder makes of draws from the prior."""
+    if not math.isfinite(temperature):
+        raise ValueError(f"--temperature {temperature}: expected a number of 0 or more.")
+    if output is not None:
+        _check_samples_output(output)
     opened = _open(run)
     label_number = _number_of(opened, label)
     console.start_keras()
@@ -222,6 +234,7 @@ def reconstruct(
     A file that cannot be read is one line on standard error, and the others are answered. Exits
     with 0 if all were answered, with 1 if some were, with 2 if none.
     """
+    _check_output(output, ".png")
     opened = _open(run)
     label_number = _number_of(opened, label)
     console.start_keras()
@@ -273,8 +286,7 @@ def embed(
     strict: Strict = False,
 ) -> None:
     """Write the latent mean of every picture in DATA, and in .npz its log variance too."""
-    if output.suffix.lower() not in (".npz", ".csv"):
-        raise ValueError(f"--output {output}: expected a name that ends in .npz or .csv.")
+    _check_output(output, ".npz", ".csv")
     opened = _open(run)
     dataset = load_pictures(data, strict=strict)
     console.start_keras()
@@ -307,6 +319,7 @@ def interpolate(
     label: Label = None,
 ) -> None:
     """Walk through the latent space from one picture to another, and draw what is on the way."""
+    _check_output(output, ".png")
     opened = _open(run)
     label_number = _number_of(opened, label)
     console.start_keras()
@@ -325,6 +338,29 @@ def interpolate(
     )
     figure = plots.plot_interpolation(way[None], originals=(ends[:1], ends[1:]))
     _save(figure, output or opened.picture_path("interpolated"))
+
+
+def _check_output(path: Path | None, *endings: str) -> None:
+    """Refuses a file that cannot be written, before anything is computed for it."""
+    if path is None:
+        return
+    if path.suffix.lower() not in endings:
+        raise ValueError(f"--output {path}: expected a name that ends in {' or '.join(endings)}.")
+    if path.is_dir():
+        raise ValueError(f"--output {path}: a folder is in the way; choose another name.")
+    if not path.parent.is_dir():
+        raise ValueError(
+            f"--output {path}: there is no folder {path.parent}; make it first, or choose another."
+        )
+
+
+def _check_samples_output(path: Path) -> None:
+    """The same where a folder will do as well, which is made if it is not there."""
+    other_pictures = (".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".svg", ".pdf")
+    if path.suffix.lower() == ".png":
+        _check_output(path, ".png")
+    elif path.suffix.lower() in other_pictures or path.is_file():
+        raise ValueError(f"--output {path}: expected a name that ends in .png, or a folder.")
 
 
 def _open(path: Path) -> Run:
@@ -430,8 +466,6 @@ def _read(model: VAE, answers: list[dict[str, Any]], report: console.Report) -> 
 def _save(figure: Any, path: Path, *, quiet: bool = False) -> None:
     from safelight import plots
 
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"--output {path}: expected a name that ends in .png.")
     plots.save_figure(figure, path)
     if not quiet:
         console.say(f"picture           {console.printable(path)}")

@@ -57,7 +57,8 @@ def plot_samples(
     *,
     columns: int | None = None,
     row_names: Sequence[str] = (),
-    title: str = "decoded from draws of the prior, z ~ N(0, I)",
+    title: str | None = None,
+    temperature: float = 1.0,
 ) -> Figure:
     """Draw pictures that the model made from nothing.
 
@@ -66,12 +67,14 @@ def plot_samples(
         columns: pictures in a row; chosen if None.
         row_names: what each row shows, for instance the class that a conditional model was asked
             for; the pictures go row by row.
-        title: what is seen.
+        title: what is seen; if None, what the pictures were decoded from.
+        temperature: factor of the draws from the prior; it stands in that title.
 
     Raises:
         ValueError: if there is no picture, or there are not as many rows as names.
     """
     shown = as_pictures(pictures, "n")
+    title = _say_source(temperature) if title is None else title
     if row_names and columns is None:
         columns = math.ceil(len(shown) / len(row_names))
     rows = fill_rows(shown, columns or _oblong(len(shown)))
@@ -109,7 +112,7 @@ def plot_latent_manifold(
             f"pictures in {num} rows and {shown.shape[1]} columns, values of shape {places.shape}; "
             "pass as many rows as columns, and for each a value larger than the one before."
         )
-    spacing = "" if values is not None else ", each for an equal share of the prior N(0, I)"
+    spacing = "" if values is not None else ", each for an equal share of the two units' prior"
     return draw_mosaic(
         shown,
         title=f"decoded over the latent plane: {num} × {num} pictures{spacing}",
@@ -202,6 +205,15 @@ def plot_traversals(
         column_names=[signed(value) for value in places],
         axis_names=("value of the unit (standard deviations of the prior)", ""),
     )
+
+
+def _say_source(temperature: float) -> str:
+    """Where samples come from, with the variance that the temperature leaves of the prior's."""
+    if temperature == 1:
+        return "decoded from draws of the prior, z ~ N(0, I)"
+    if temperature == 0:
+        return "decoded from the middle of the prior, z = 0 (temperature 0)"
+    return f"decoded at temperature {temperature:g}: z ~ N(0, {temperature:g}² I)"
 
 
 def _oblong(num: int) -> int:

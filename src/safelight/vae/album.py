@@ -39,8 +39,9 @@ def draw(
     model, seed = trained.model, trained.config.seed
     images, labels = test
     told = labels if model.num_classes else None
-    _save(run, "history", plots.plot_elbo_history(trained.history))
-    _save(run, "kl_per_unit", plots.plot_kl_per_unit(trained.history_kl))
+    if trained.epochs:  # Ctrl-C may have come within the first
+        _save(run, "history", plots.plot_elbo_history(trained.history))
+        _save(run, "kl_per_unit", plots.plot_kl_per_unit(trained.history_kl))
     few = np.sort(np.random.default_rng(seed).permutation(len(images))[:_NUM_SHOWN])
     chosen, classes = images[few], None if told is None else told[few]
     decoded = model.reconstruct(chosen, classes)
@@ -72,11 +73,13 @@ def draw_samples(
     """
     if not model.num_classes or labels is not None:
         drawn = model.sample(num, labels=labels, seed=seed, temperature=temperature)
-        return plots.plot_samples(drawn)
+        return plots.plot_samples(drawn, temperature=temperature)
     of_each = max(1, num // model.num_classes)
     classes = np.repeat(np.arange(model.num_classes), of_each)
     drawn = model.sample(len(classes), labels=classes, seed=seed, temperature=temperature)
-    return plots.plot_samples(drawn, columns=of_each, row_names=list(class_names))
+    return plots.plot_samples(
+        drawn, columns=of_each, row_names=list(class_names), temperature=temperature
+    )
 
 
 def _draw_walks(
