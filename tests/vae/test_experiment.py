@@ -214,6 +214,32 @@ def test_static_pictures_are_drawn_once_for_each_part(parts):
     assert experiment.judged_part(images, TrainConfig()) is images
 
 
+def test_readers_of_labels_learn_from_and_are_judged_on_pictures_of_one_kind(
+    tmp_path, parts, monkeypatch
+):
+    seen, learned = [], []
+    judge, train = experiment.evaluate, training.EpochLoop.__init__
+
+    def watch(model, data, **options):
+        seen.append((data[0], options.get("train")))
+        return judge(model, data, **options)
+
+    def watch_training(self, model, images, *arguments, **options):
+        learned.append(images)
+        train(self, model, images, *arguments, **options)
+
+    monkeypatch.setattr(experiment, "evaluate", watch)
+    monkeypatch.setattr(training.EpochLoop, "__init__", watch_training)
+    for binarization, levels in (("static", 2), ("none", 256)):
+        config = dataclasses.replace(CONFIG, epochs=1, binarization=binarization)
+        run_into(tmp_path / binarization, parts, config)
+        test, (fit, labels) = seen[0]
+        assert len(np.unique(test)) <= levels
+        np.testing.assert_array_equal(fit, learned[0])
+        np.testing.assert_array_equal(labels, parts.labels["train"])
+        seen.clear(), learned.clear()
+
+
 # --- cut off, and continued
 
 
@@ -289,6 +315,24 @@ def test_ctrl_c_finishes_the_run_with_what_was_learnt(tmp_path, parts):
     assert metrics["protocol"]["interrupted"] is True
     assert run.finished
     assert 1 <= len(run.history["elbo"]) < 500
+
+
+def test_ctrl_c_in_the_first_epoch_leaves_a_whole_run(tmp_path, parts):
+    seen = []
+
+    def report(stage, *_):
+        seen.append(stage)
+        if stage == "training" and seen.count(stage) == 2:
+            raise KeyboardInterrupt
+
+    run, metrics = run_into(tmp_path / "run", parts, CONFIG, report)
+    assert metrics["protocol"]["interrupted"] is True
+    assert (run.finished, metrics["epochs"], run.history["elbo"]) == (True, 0, [])
+    assert np.load(run.path / "history_kl.npy").shape == (0, CONFIG.latent_dim)
+    stems = {path.stem for path in run.pictures}
+    assert {"samples", "reconstructions"} < stems
+    assert not {"history", "kl_per_unit"} & stems  # of no epochs
+    assert [row.finished for row in list_runs(tmp_path)] == [True]
 
 
 # --- a run is opened again

@@ -378,6 +378,11 @@ def test_auto_suits_the_number_of_channels():
     assert (grey.likelihood.name, grey.binarization) == ("bernoulli", "dynamic")
     assert (colour.likelihood.name, colour.binarization) == ("discretized_logistic", "none")
     assert build(likelihood="bernoulli", binarization="static").binarization == "none"
+    # Grey values that are kept have no probability under a Bernoulli.
+    kept = build((4, 4, 1), binarization="none")
+    assert (kept.likelihood.name, kept.binarization) == ("discretized_logistic", "none")
+    drawn = build((4, 4, 3), binarization="static")
+    assert (drawn.likelihood.name, drawn.binarization) == ("bernoulli", "none")
     assert grey.log_scale is None
     assert colour.log_scale.trainable
     assert not build(likelihood="gaussian").log_scale.trainable

@@ -271,6 +271,33 @@ def test_ctrl_c_within_an_epoch_keeps_what_there_is(every_epoch, monkeypatch):
     assert any((a != b).any() for a, b in zip(weights(model), weights(build()), strict=True))
 
 
+def test_ctrl_c_between_two_columns_leaves_them_of_one_length(every_epoch, monkeypatch):
+    """At each place where the second epoch is written down."""
+    start = training._Session.__init__
+
+    class Fragile(list):
+        """Lets one be added to, and is interrupted while the next is."""
+
+        def append(self, value):
+            if self:
+                raise KeyboardInterrupt
+            super().append(value)
+
+    for name in (*COLUMNS, "history_kl"):
+
+        def begin(session, *arguments, name=name):
+            start(session, *arguments)
+            if name == "history_kl":
+                session.history_kl = Fragile()
+            else:
+                session.history[name] = Fragile()
+
+        monkeypatch.setattr(training._Session, "__init__", begin)
+        trained = train(build(), make_images(), config=change(epochs=2))
+        assert {len(column) for column in trained.history.values()} == {trained.epochs}
+        assert len(trained.history_kl) == trained.epochs
+
+
 def make_infinite(loop):
     """What a learning rate far too high does, at once."""
     loop._state["weights"][0] = loop._backend.tensor(
@@ -295,6 +322,24 @@ def test_nan_stops_and_the_last_good_weights_are_kept(every_epoch, monkeypatch, 
         np.testing.assert_array_equal(mine, wanted)
     assert "not a number in epoch 3; the weights of epoch 2 were kept" in caplog.text
     assert "smaller learning_rate" in caplog.text
+
+
+def test_weights_that_make_validation_infinite_are_not_good(every_epoch, monkeypatch, caplog):
+    """The weights themselves are finite, and so was the ELBO of the steps before the last."""
+    good, scores = [], loops.Validator.scores
+
+    def spoil(judge, given):
+        found = scores(judge, given)
+        good.append([np.array(w) for w in given])
+        return dataclasses.replace(found, elbo=-math.inf) if len(good) == 4 else found
+
+    monkeypatch.setattr(loops.Validator, "scores", spoil)
+    model = build()
+    trained = train(model, make_images(), validation=make_images(5, seed=3), config=CONFIG)
+    assert (trained.interrupted, trained.epochs) == (True, 2)
+    for mine, wanted in zip(weights(model), good[2], strict=True):  # after one look to compile
+        np.testing.assert_array_equal(mine, wanted)
+    assert "the weights of epoch 2 were kept" in caplog.text
 
 
 def test_nan_in_the_first_epoch_is_an_error_that_says_what_to_do(no_xla, monkeypatch):

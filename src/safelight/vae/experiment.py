@@ -19,6 +19,7 @@ from safelight.runs import Run, atomic_path, to_json
 from safelight.vae import album, pictures
 from safelight.vae.config import TrainConfig
 from safelight.vae.evaluation import VAEReport, evaluate
+from safelight.vae.likelihoods import choose_likelihood
 from safelight.vae.models import VAE, build_vae
 from safelight.vae.pictures import Parts
 from safelight.vae.training import Report, TrainedVAE, train
@@ -47,10 +48,10 @@ def resolve(config: TrainConfig, parts: Parts) -> TrainConfig:
             f"conditional=True, but {parts.dataset.name} has no classes: expected a sub-folder "
             "for each of two or more classes, or conditional=False."
         )
-    likelihood, binarization = config.likelihood, config.binarization
-    if likelihood == "auto":
-        drawn = parts.dataset.name == "mnist" if binarization == "auto" else binarization != "none"
-        likelihood = "bernoulli" if drawn else "discretized_logistic"
+    binarization = config.binarization
+    likelihood = choose_likelihood(
+        config.likelihood, binarization, drawn=parts.dataset.name == "mnist"
+    )
     if binarization == "auto":
         binarization = "dynamic" if likelihood == "bernoulli" else "none"
     return dataclasses.replace(config, likelihood=likelihood, binarization=binarization)
@@ -231,6 +232,16 @@ def judged_part(images: np.ndarray, config: TrainConfig) -> np.ndarray:
     return pictures.binarize(images, seed=config.seed + 2)
 
 
+def _learned_part(images: np.ndarray, config: TrainConfig) -> np.ndarray:
+    """Training images as the model learned from them: drawn black and white if it was, statically.
+
+    A reader of labels that is fitted on these is judged on pictures of the same kind.
+    """
+    return (
+        pictures.binarize(images, seed=config.seed) if config.binarization == "static" else images
+    )
+
+
 def write_latents(
     path: Path, dataset: ImageDataset, mean: np.ndarray, log_variance: np.ndarray
 ) -> None:
@@ -299,7 +310,8 @@ def _judge(
     data: Any = test
     known = None
     if parts.labels:
-        data, known = (test, parts.labels["test"]), (parts.images["train"], parts.labels["train"])
+        learned = _learned_part(parts.images["train"], trained.config)
+        data, known = (test, parts.labels["test"]), (learned, parts.labels["train"])
     seed = trained.config.seed
     judged = evaluate(trained.model, data, train=known, num_importance_samples=0, seed=seed)
     scored = evaluate(

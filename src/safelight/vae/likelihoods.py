@@ -63,6 +63,22 @@ def find_likelihood(name: str) -> Likelihood:
     return LIKELIHOODS[name]
 
 
+def choose_likelihood(name: str, binarization: str, *, drawn: bool) -> str:
+    """What `"auto"` stands for: Bernoulli for pixels that are drawn black and white.
+
+    Grey values that nobody draws get the discretised logistic, under which they have a probability.
+
+    Args:
+        name: Of a likelihood, or `"auto"`.
+        binarization: As in `TrainConfig`.
+        drawn: Whether pixels are drawn where that says `"auto"`, too.
+    """
+    if name != "auto":
+        return name
+    drawn = drawn if binarization == "auto" else binarization != "none"
+    return "bernoulli" if drawn else "discretized_logistic"
+
+
 def find_binarization(name: str | None, likelihood: str) -> str:
     """What is done to pixels before that likelihood judges them: `"dynamic"` or `"none"`.
 

@@ -443,7 +443,8 @@ def build_vae(
     """A model with new weights, as a configuration says.
 
     Where it says `"auto"`, pictures of one channel get the Bernoulli likelihood with dynamic
-    binarisation, others the discretised logistic; the precision is Keras' global policy.
+    binarisation, others the discretised logistic; where the binarisation is given, the likelihood
+    is the one that suits it. The precision is Keras' global policy.
 
     Args:
         image_shape: `(height, width, channels)`.
@@ -461,9 +462,9 @@ def build_vae(
             f"conditional=True with num_classes={num_classes}: expected the number of labels. "
             "Pass labelled images, or conditional=False."
         )
-    likelihood = config.likelihood
-    if likelihood == "auto":
-        likelihood = "bernoulli" if image_shape[-1] == 1 else "discretized_logistic"
+    likelihood = likelihoods.choose_likelihood(
+        config.likelihood, config.binarization, drawn=image_shape[-1] == 1
+    )
     binarization = {"auto": None, "static": "none"}.get(config.binarization, config.binarization)
     options: dict[str, Any] = {
         "architecture": config.architecture,

@@ -314,15 +314,19 @@ class _Session:
         average = self.loop.average()
         if not all(np.isfinite(array).all() for array in average):
             raise _DivergedError
-        self.good = average
         with self.watch.measure("validation"):
             scores = self.judge.scores(average, due=self.finished or not self.epochs)
+        if scores is not None and not math.isfinite(scores.elbo):
+            raise _DivergedError
+        self.good = average
         means = self.loop.means()
-        self.history_kl.append(means.pop("kl_per_unit"))
+        kl_per_unit = means.pop("kl_per_unit")
         rate = self.plan.learning_rates(self.config.learning_rate, self.step - 1, 1)[0]
         row = {"epoch": self.epochs + 1, "learning_rate": rate, **means, **self._judged(scores)}
-        for name, column in self.history.items():
-            column.append(float(row.get(name, math.nan)))
+        row = {name: float(row.get(name, math.nan)) for name in COLUMNS}
+        # New lists, put in place at once: Ctrl-C finds this epoch in all columns or in none.
+        history = {name: [*column, row[name]] for name, column in self.history.items()}
+        self.history, self.history_kl = history, [*self.history_kl, kl_per_unit]
 
     def _judged(self, scores: Scores | None) -> dict[str, float]:
         if scores is None:
