@@ -351,6 +351,22 @@ def test_the_report_is_written_as_json_with_what_was_left_out_as_null():
     assert with_estimate["importance_sampling"]["monte_carlo_error"] > 0
 
 
+def test_the_protocol_says_where_a_bernoulli_has_no_likelihood():
+    """Over black and white pictures its values sum to one; those of grey ones come on top."""
+    model = small_vae(likelihood="bernoulli", binarization="none")
+    grey, drawn = random_images(6), 255 * (random_images(6) // 128)
+    for images, expected in (
+        (grey, "grey pixels as they are, bernoulli (a cross entropy, no likelihood)"),
+        (drawn, "black and white pixels as they are, bernoulli,"),
+    ):
+        protocol = evaluate(model, images, num_importance_samples=3).protocol
+        assert expected in protocol["log_likelihood"]
+        assert expected.rstrip(",") in protocol["elbo"]
+    other = small_vae(likelihood="discretized_logistic")
+    protocol = evaluate(other, grey, num_importance_samples=3).protocol
+    assert "pixels as they are, discretized logistic, 6 images" in protocol["log_likelihood"]
+
+
 def test_a_conditional_model_is_judged_with_labels_and_never_probed():
     model = small_vae(conditional=True, num_classes=4)
     part = random_images(8), np.arange(8) % 4

@@ -141,7 +141,7 @@ def estimate_log_likelihood(
         )
     protocol = (
         f"log p(x) in nats per image, {num_importance_samples:,} importance samples from q(z|x), "
-        f"{describe_pixels(model, seed)}, {len(images):,} images"
+        f"{describe_pixels(model, drawn, seed)}, {len(images):,} images"
     )
     if decoder:
         protocol += f"; products in bfloat16 around their mean (log w off by {weigher.error:.2g})"
@@ -179,12 +179,23 @@ def draw_pixels(model: VAE, images: np.ndarray, *, seed: int = 0) -> np.ndarray:
     return (255 * np.concatenate(parts)).astype("uint8")
 
 
-def describe_pixels(model: VAE, seed: int) -> str:
-    """What is modelled, for a protocol: which pixels, and whether its density or probability."""
+def describe_pixels(model: VAE, images: np.ndarray, seed: int) -> str:
+    """What is modelled, for a protocol: which pixels, and whether its density or probability.
+
+    Args:
+        model: As trained.
+        images: uint8, as from `draw_pixels`.
+        seed: Of that draw.
+    """
+    name = model.likelihood.name.replace("_", " ")
     if model.binarization != "none":
         pixels = f"dynamic binarisation (one draw, seed {seed})"
+    elif model.likelihood.name != "bernoulli":
+        pixels = f"pixels as they are, {name}"
+    elif np.all((images == 0) | (images == 255)):
+        pixels = f"black and white pixels as they are, {name}"
     else:
-        pixels = f"pixels as they are, {model.likelihood.name.replace('_', ' ')}"
+        pixels = f"grey pixels as they are, {name} (a cross entropy, no likelihood)"
     dtypes = {layer.compute_dtype for layer in model.decoder.layers} - {"float32"}
     products = f", products in {dtypes.pop()}" if dtypes else ""
     return f"{pixels}{'' if model.likelihood.discrete else ' (a density)'}{products}"

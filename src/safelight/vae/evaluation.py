@@ -128,10 +128,11 @@ def evaluate(
     """
     grey, labels = images if isinstance(images, tuple) else (images, None)
     chosen = choose(len(grey), num_images, seed=seed)
-    protocol = _protocol(model, len(chosen), len(grey), seed)
+    total = len(grey)
     grey, labels = grey[chosen], None if labels is None else np.asarray(labels)[chosen]
     told = labels if model.num_classes else None
     drawn = draw_pixels(model, grey, seed=seed)
+    protocol = _protocol(describe_pixels(model, drawn, seed), len(chosen), total, seed)
     values = model.elbo(drawn, told, seed=seed)
     values["reconstruction_error"] = _squared_errors(model, grey, told)
     estimate = None
@@ -211,12 +212,11 @@ def _mean_intervals(values: Mapping[str, np.ndarray], seed: int) -> dict[str, In
     return {name: Interval(*numbers.tolist()) for name, numbers in intervals.items()}
 
 
-def _protocol(model: VAE, num_images: int, total: int, seed: int) -> dict[str, Any]:
+def _protocol(pixels: str, num_images: int, total: int, seed: int) -> dict[str, Any]:
     some = f" of {total:,}, drawn with seed {seed}" if num_images < total else ""
     return {
         "images": f"{num_images:,}{some}",
-        "elbo": "reconstruction less KL in nats per image, one draw of z for each image, "
-        f"{describe_pixels(model, seed)}",
+        "elbo": f"reconstruction less KL in nats per image, one draw of z for each image, {pixels}",
         "active_units": f"variance of the latent mean over the images above {ACTIVE_VARIANCE}",
         "reconstruction_error": "root mean square over pixels, grey values in [0, 1] against the "
         "expected picture at the latent mean",
