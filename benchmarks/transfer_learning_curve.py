@@ -16,16 +16,11 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import argparse
-import importlib.metadata
-import json
+import functools
 import logging
-import platform
 import time
-from pathlib import Path
 
-from measuring import machine, machine_name, write_json
-from protocol import result_name
-from transfer_cached_vs_end_to_end import HERE, ROOT
+from repeats import keep, parse_options, write_result
 
 CLAIM = "transfer_learning_curve"
 FIRST_SEED = 100  # splits that nothing was ever chosen on
@@ -74,46 +69,14 @@ def run_all(options: argparse.Namespace) -> None:
     """Measure what is missing and write one result."""
     repeats = []
     for seed in range(FIRST_SEED, FIRST_SEED + options.repeats):
-        path = options.work / f"{CLAIM}-{seed}.json"
-        if options.force or not path.exists():
-            write_json(path, measure(seed))
-        repeats.append(json.loads(path.read_text(encoding="utf-8")))
-        logger.info(
-            "seed %d: expected %s, seen %.4f", seed, repeats[-1]["expected"], repeats[-1]["seen"]
-        )
-    description = machine()
-    versions = {
-        name: importlib.metadata.version(name) for name in ("keras", "numpy", "scikit-learn")
-    }
-    backend = f"keras-{versions['keras']}-tensorflow"
-    result = {
-        "claim": CLAIM,
-        "machine": description,
-        "backend": backend,
-        "repeats": repeats,
-        "num_covered": sum(bool(each["covered"]) for each in repeats),
-        "coverage": 0.8,
-        "versions": {"python": platform.python_version(), **versions},
-    }
-    write_json(
-        options.results / result_name(CLAIM, machine_name(description), backend, "seeds"), result
-    )
-    logger.info("%d of %d ranges hold what was seen", result["num_covered"], len(repeats))
-
-
-def main() -> None:
-    """Run the benchmark from the command line."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--force", action="store_true", help="measure again what has a result")
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmarks")
-    parser.add_argument("--results", type=Path, default=HERE / "results")
-    options = parser.parse_args()
-    for folder in (options.work, options.results):
-        folder.mkdir(parents=True, exist_ok=True)
-    run_all(options)
+        found = keep(options, f"{CLAIM}-{seed}", functools.partial(measure, seed))
+        repeats.append(found)
+        logger.info("seed %d: expected %s, seen %.4f", seed, found["expected"], found["seen"])
+    num_covered = sum(bool(each["covered"]) for each in repeats)
+    content = {"repeats": repeats, "num_covered": num_covered, "coverage": 0.8}
+    write_result(options, CLAIM, content)
+    logger.info("%d of %d ranges hold what was seen", num_covered, len(repeats))
 
 
 if __name__ == "__main__":
-    main()
+    run_all(parse_options(__doc__ or "", repeats=10))

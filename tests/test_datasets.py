@@ -497,3 +497,17 @@ def test_importing_loads_nothing_heavy():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "set()"
+
+
+@pytest.mark.assets
+@pytest.mark.parametrize("threshold", [0.0, 0.4, 0.5, 0.9])
+def test_soft_labels_of_elpv_never_speak_against_the_label(threshold):
+    cells = datasets.load("elpv", threshold=threshold)
+    assert np.array_equal(cells.targets.argmax(1), cells.labels)
+    assert np.allclose(cells.targets.sum(1), 1)
+    # Stretched, not reordered: what was likelier still is.
+    raw = datasets.load("elpv").targets[:, 1]
+    order = np.argsort(raw, kind="stable")
+    assert np.all(np.diff(cells.targets[order, 1]) >= 0)
+    assert cells.targets[raw == 0, 1].max() == 0
+    assert cells.targets[raw == 1, 1].min() == pytest.approx(1)

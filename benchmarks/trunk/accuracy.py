@@ -12,8 +12,9 @@ import numpy as np
 
 from measuring import read_parts, write_json
 from safelight.metrics import paired_difference
-from safelight.transfer.kernel_heads import KernelHead, fit_kernel_head, signed_root
-from trunk.protocol import OUTPUTS
+from safelight.transfer.kernel_heads import KernelHead, fit_kernel_head
+from safelight.transfer.roots import scaled_roots
+from trunk.protocol import OUTPUTS, WIDTHS
 
 
 def read_features(path: Path) -> np.ndarray:
@@ -26,7 +27,7 @@ def predict(head: KernelHead, features: np.ndarray) -> np.ndarray:
     """Probabilities `(n, num_classes)`, by the formula of `KernelHead`."""
     from scipy.special import softmax
 
-    rows = (signed_root(features) - head.mean) / head.scale
+    rows = (scaled_roots(features, WIDTHS) - head.mean) / head.scale
     landmarks = head.landmarks.astype(np.float64)
     squares = (rows**2).sum(axis=1)[:, None] + (landmarks**2).sum(axis=1)
     distances = np.maximum(squares - 2 * rows @ landmarks.T, 0)
@@ -37,7 +38,7 @@ def fit_and_predict(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Fit on the first rows, which have labels; probabilities of the rest."""
     num_train = len(labels)
     targets = np.eye(int(labels.max()) + 1)[labels]
-    head = fit_kernel_head(features[:num_train, None], targets, seed=0)
+    head = fit_kernel_head(features[:num_train, None], targets, widths=WIDTHS, seed=0)
     return predict(head, features[num_train:].astype(np.float64))
 
 

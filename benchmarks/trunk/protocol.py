@@ -13,6 +13,7 @@ CLAIM = "transfer_trunk_throughput"
 REFERENCE = "keras-float32"  # whose features all others are compared with
 YARDSTICK = "keras-bfloat16"  # "times TensorFlow's own bfloat16 forward"
 OUTPUTS = tuple(f"block{block}_pool/{pooling}" for block in (3, 4, 5) for pooling in ("avg", "max"))
+WIDTHS = (256, 256, 512, 512, 512, 512)  # features of each of these
 SMALL_DIFFERENCE = 1e-3  # of the largest feature of a layer; above it accuracy is worth a look
 MAX_FEATURES_MINUTES = 20  # who would need longer for the cells of `--accuracy` is left out of it
 

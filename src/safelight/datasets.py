@@ -204,8 +204,8 @@ def load(name: str, *, threshold: float = 0.5, part: str = "all") -> ImageDatase
             Energy 185, 2019, arXiv 1807.02894) or "mnist" (70,000 digits, 28 x 28; LeCun et al.,
             Proceedings of the IEEE 86, 1998).
         threshold: ELPV: a cell is defective if its probability p of a defect is greater than
-            this. Soft labels (1 - p, p) are in `targets`, and blocks of 60 cells that follow each
-            other, which share modules, in `groups`.
+            this. Soft labels (1 - p, p) are in `targets`, p stretched so that the threshold lies
+            at 1/2, and blocks of 60 cells that follow each other, which share modules, in `groups`.
         part: MNIST: "train", "test" or "all"; the official parts are in `parts`.
 
     Returns:
@@ -408,13 +408,25 @@ def _load_elpv(folder: Path, threshold: float) -> ImageDataset:
         files=files,
         source=Files(paths, files),
         groups=np.arange(len(rows)) // _ELPV_BLOCK,
-        targets=np.stack([1 - probability, probability], axis=1),
+        targets=_soft_targets(probability, threshold),
         types=tuple(row[2] for row in rows),
         # find_duplicates finds no copies here, and the files are pinned by their hashes, so the
         # search is not made at each load (a test repeats it). Wafers sawn from one brick do look
         # alike, up to their grain; they are different cells, mostly within a block.
         duplicates=(),
     )
+
+
+def _soft_targets(probability: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
+    """`(n, 2)`: the probability, stretched on either side so that the threshold lies at 1/2.
+
+    Otherwise a cell whose label is "defective" because it is so with p = 1/3 > 0 would be taught
+    as functional.
+    """
+    above = (probability - threshold) / max(1 - threshold, 1e-6)
+    below = probability / max(threshold, 1e-6)
+    found = np.where(probability > threshold, (1 + above) / 2, below / 2)
+    return np.stack([1 - found, found], axis=1).astype(np.float32)
 
 
 def _load_mnist(folder: Path, part: str) -> ImageDataset:

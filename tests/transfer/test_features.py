@@ -11,7 +11,7 @@ import pytest
 
 from safelight.datasets import ImageDataset
 from safelight.images import ImageError, resize
-from safelight.transfer import backbones, engines, features
+from safelight.transfer import backbones, engines, features, models
 from safelight.transfer.augmentation import ViewMaker
 from safelight.transfer.config import Augmentation
 from safelight.transfer.feature_cache import CacheError, FeatureCache
@@ -98,11 +98,18 @@ def nudged(network: keras.Model, layer: str, place: int = 0) -> keras.Model:
     return copy
 
 
+def _averaging(network: keras.Model) -> keras.Model:
+    """A classifier on the network that looks at every picture twice."""
+    head = [FeatureLayer("block4_pool", "avg")]
+    return models.average_views(models.build_classifier(network, head, 2), (0, 4))
+
+
 HITS = {
     "the same again": lambda n, d: (n, d),
     "another order": lambda n, d: (n, d.subset(np.arange(len(d))[::-1])),
     "a part": lambda n, d: (n, d.subset([7, 2])),
     "a copy": lambda n, d: (backbones.copy_model(n), d),
+    "views that it averages": lambda n, d: (_averaging(n), d),
     "a weight above the cut": lambda n, d: (nudged(n, "block4_conv"), d),
     "a statistic above the cut": lambda n, d: (nudged(n, "block4_bn", 3), d),
     "frozen": lambda n, d: (backbones.freeze(n, until="block4_pool") and n, d),

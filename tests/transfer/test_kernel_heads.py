@@ -9,7 +9,8 @@ from sklearn.kernel_ridge import KernelRidge
 from safelight.transfer import kernel_heads, models
 from safelight.transfer.calibration import fit_temperature
 from safelight.transfer.features import FeatureLayer
-from safelight.transfer.kernel_heads import fit_kernel_head, signed_root
+from safelight.transfer.kernel_heads import fit_kernel_head
+from safelight.transfer.roots import scaled_roots
 
 
 def rings(num_images=120, num_views=1, seed=0):
@@ -24,8 +25,8 @@ def rings(num_images=120, num_views=1, seed=0):
     return views.astype("float32"), np.eye(2, dtype="float32")[labels]
 
 
-def scores(head, rows):
-    x = (signed_root(rows) - head.mean) / head.scale
+def scores(head, rows, widths=()):
+    x = (scaled_roots(rows, widths) - head.mean) / head.scale
     distances = ((x[:, None] - head.landmarks[None]) ** 2).sum(-1)
     return np.exp(-head.gamma * distances) @ head.kernel + head.bias
 
@@ -34,7 +35,7 @@ def scores(head, rows):
 def test_it_is_scikit_learn_s_kernel_ridge_up_to_the_temperature(num_views):
     features, targets = rings(num_views=num_views)
     head = fit_kernel_head(features, targets)
-    flat = (signed_root(features.reshape(-1, 4)) - head.mean) / head.scale
+    flat = (scaled_roots(features.reshape(-1, 4)) - head.mean) / head.scale
     repeated = np.repeat(targets, num_views, axis=0)
     known = KernelRidge(alpha=head.ridge, kernel="rbf", gamma=head.gamma)
     expected = known.fit(flat, repeated - targets.mean(0)).predict(flat) + targets.mean(0)
@@ -56,7 +57,7 @@ def test_the_chosen_settings_have_the_least_held_out_loss():
     """Brute force: every pair of settings, every fold, fitted by scikit-learn."""
     features, targets = rings(80)
     head = fit_kernel_head(features, targets, seed=3)
-    x = (signed_root(features[:, 0]) - head.mean) / head.scale
+    x = (scaled_roots(features[:, 0]) - head.mean) / head.scale
     labels = targets.argmax(1)
     losses, held_out = {}, {}
     for width in kernel_heads.WIDTHS:
@@ -107,11 +108,11 @@ def test_the_network_answers_as_the_formula(network, num_views):
     )
     seen = np.stack([pooled.predict(view, verbose=0) for view in (raw, raw[:, :, ::-1])], 1)
     targets = np.eye(3, dtype="float32")[np.arange(20) % 3]
-    head = fit_kernel_head(seen[:, :num_views], targets)
+    head = fit_kernel_head(seen[:, :num_views], targets, widths=(6, 8))
     classifier = models.build_classifier(network, head_layers, 3, num_landmarks=20 * num_views)
     models.set_kernel_head(classifier, head)
 
-    expected = softmax(scores(head, seen[:, 0]), axis=1)
+    expected = softmax(scores(head, seen[:, 0], (6, 8)), axis=1)
     np.testing.assert_allclose(classifier(raw), expected, atol=1e-3)
 
 

@@ -461,12 +461,14 @@ def layers_until(model: keras.Model, name: str) -> list[keras.layers.Layer]:
 def weights_digest(layers: Iterable[keras.layers.Layer]) -> str:
     """SHA-256 over the layers' architecture and weights: equal digests compute the same function.
 
-    Configuration (without dtype and `trainable`, which have places of their own in a cache key),
+    Configuration (without dtype, `trainable` and views, which have their places in a cache key),
     the names and all variables, moving statistics included, as little-endian float32.
     """
     digest = hashlib.sha256()
     for layer in layers:
         config = {k: v for k, v in layer.get_config().items() if k not in ("dtype", "trainable")}
+        # A classifier that averages views has the same trunk; which view it was stands in the key.
+        config |= {"symmetries": [0]} if isinstance(layer, ImageResizing) else {}
         digest.update(
             json.dumps([type(layer).__name__, config], sort_keys=True, default=str).encode()
         )

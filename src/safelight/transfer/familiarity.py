@@ -29,6 +29,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from safelight.transfer.roots import scaled_roots
+
 NUM_NEIGHBORS = 3
 _NUM_FOLDS = 5
 FEWEST = 2 * _NUM_FOLDS
@@ -61,7 +63,7 @@ class Familiarity:
         Raises:
             ValueError: Another number of features.
         """
-        return _distances(_scale(features, self.widths), self.references)
+        return _distances(scaled_roots(features, self.widths.tolist()), self.references)
 
     def p_values(self, features: ArrayLike) -> NDArray[np.float64]:
         """The share of familiar pictures that lie at least as far: `(n,)`, above 0, at most 1."""
@@ -120,9 +122,9 @@ def fit_familiarity(
             "say what is familiar."
         )
     parts = np.array(widths or [rows.shape[1]], np.int64)
-    references = _scale(rows, parts).astype(np.float16)
+    references = scaled_roots(rows, parts.tolist()).astype(np.float16)
     if held_out is not None:
-        scale = _distances(_scale(held_out, parts), references)
+        scale = _distances(scaled_roots(held_out, parts.tolist()), references)
     else:
         folds = np.random.default_rng(seed).permutation(len(rows)) % _NUM_FOLDS
         scale = np.empty(len(rows))
@@ -130,21 +132,6 @@ def fit_familiarity(
             held = folds == fold
             scale[held] = _distances(references[held], references[~held])
     return Familiarity(parts, references, np.sort(scale))
-
-
-def _scale(features: ArrayLike, widths: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Roots of the features, each layer's of length one."""
-    found = np.asarray(features, np.float32)
-    if found.ndim != 2 or found.shape[1] != widths.sum():
-        raise ValueError(
-            f"features {found.shape}: expected (n, {widths.sum()}), as the head sees them."
-        )
-    roots = np.sign(found) * np.sqrt(np.abs(found))
-    layers = np.split(roots, np.cumsum(widths)[:-1], axis=1)
-    lengths = [np.linalg.norm(layer, axis=1, keepdims=True) for layer in layers]
-    return np.concatenate(
-        [layer / np.maximum(size, 1e-12) for layer, size in zip(layers, lengths, strict=True)], 1
-    )
 
 
 def _distances(rows: NDArray[Any], references: NDArray[Any]) -> NDArray[np.float64]:

@@ -3,8 +3,7 @@
 Pooled features of several layers say more together than one by one, and a linear head cannot say
 so. Here the score of a class is a weighted sum of similarities to all training pictures and views,
 `exp(-gamma d^2)` with the distance d between standardised roots of the features; the weights solve
-one linear system, no gradient descent. Roots, because activations and their pooled values are
-skewed (Perronnin et al. 2010, doi:10.1007/978-3-642-15561-1_11, take roots for the same reason).
+one linear system, no gradient descent. The roots are of length one in each layer, see `roots`.
 
 References: Saunders et al. 1998 (kernel ridge regression); Rifkin and Klautau 2004, JMLR 5, pages
 101 to 141, who find it no worse than support vector machines for classification. Unlike these it
@@ -20,10 +19,11 @@ import numpy as np
 
 from safelight.transfer.calibration import fit_temperature
 from safelight.transfer.heads import check_classes, standardization, stratified_folds
+from safelight.transfer.roots import scaled_roots
 
 WIDTHS = (0.15, 0.3, 0.6)
 RIDGES = (0.03, 0.1, 0.3, 1.0)
-MAX_ROWS = 10_000
+MAX_ROWS = 20_000
 """Pictures times views to compare with; time grows with their cube, memory with their square."""
 _MAX_TRIAL_ROWS = 4_000  # on which settings are chosen
 _MANY_ROWS = 1_000  # from which on settings are chosen in two steps
@@ -54,15 +54,11 @@ class KernelHead:
     out_of_fold: np.ndarray | None
 
 
-def signed_root(features: np.ndarray) -> np.ndarray:
-    """The square root, of negative numbers with their sign."""
-    return np.sign(features) * np.sqrt(np.abs(features))
-
-
 def fit_kernel_head(
     features: np.ndarray,
     targets: np.ndarray,
     *,
+    widths: Sequence[int] = (),
     weights: np.ndarray | None = None,
     test_views: int = 1,
     seed: int = 0,
@@ -74,6 +70,7 @@ def fit_kernel_head(
     Args:
         features: `(num_images, num_views, num_features)`, at most `MAX_ROWS` images times views.
         targets: `(num_images, num_classes)` one-hot or probabilities.
+        widths: As in `roots.scaled_roots`.
         weights: `(num_images,)`; a ridge is divided by its image's weight.
         test_views: How many of the first views a prediction is averaged over.
         seed: Of the folds.
@@ -89,7 +86,7 @@ def fit_kernel_head(
             f"most {MAX_ROWS} together; take fewer views, or head='logistic'."
         )
     weights = np.ones(num_images) if weights is None else weights
-    roots = signed_root(features)
+    roots = scaled_roots(features, widths)
     mean, scale = standardization(roots.reshape(-1, num_features))
     scaled = ((roots - mean) / scale).astype("float32")
     trial_views = max(1, min(num_views, _MAX_TRIAL_ROWS // num_images))
@@ -154,7 +151,8 @@ def _choose(
     folds = stratified_folds(targets.argmax(1), seed)
     if not folds:
         return WIDTHS[1] / num_features, RIDGES[1], None
-    widths, ridges = WIDTHS, RIDGES
+    widths: tuple[float, ...] = WIDTHS
+    ridges: tuple[float, ...] = RIDGES
     trial = _Trial(targets, weights, folds)
     if num_views > 1 and num_images * num_views > _MANY_ROWS:
         width, ridge = min(trial.losses(features[:, :1], widths, ridges, 1).items(), key=_second)[0]

@@ -12,6 +12,7 @@ that begin with `head_`; they always compute in float32.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,21 +54,33 @@ class Standardize(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="safelight")
-class SignedRoot(keras.layers.Layer):
-    """The square root of each feature, of negative ones with their sign; in float32.
+class ScaledRoots(keras.layers.Layer):
+    """As `roots.scaled_roots`, on tensors, in float32.
+
+    Args:
+        widths: How many features come from each layer.
 
     Input and output shape: `(batch, num_features)`.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, widths: Sequence[int], **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
+        self.widths = [int(width) for width in widths]
 
     def call(self, features: Any) -> Any:
         features = ops.cast(features, "float32")
-        return ops.sign(features) * ops.sqrt(ops.abs(features))
+        roots = ops.sign(features) * ops.sqrt(ops.abs(features))
+        ends = list(itertools.accumulate(self.widths))
+        layers = [roots[:, end - n : end] for end, n in zip(ends, self.widths, strict=True)]
+        lengths = [ops.sqrt(ops.sum(layer**2, axis=1, keepdims=True)) for layer in layers]
+        scaled = [x / ops.maximum(n, 1e-12) for x, n in zip(layers, lengths, strict=True)]
+        return ops.concatenate(scaled, axis=1)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return input_shape
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "widths": self.widths}
 
 
 @keras.saving.register_keras_serializable(package="safelight")
@@ -208,7 +221,8 @@ def build_classifier(
         ]
         x = keras.layers.Concatenate(name="head_features")(pooled) if len(pooled) > 1 else pooled[0]
         if num_landmarks:
-            x = SignedRoot(name="head_root")(x)
+            widths = [int(part.shape[-1]) for part in pooled]
+            x = ScaledRoots(widths, name="head_roots")(x)
             x = Standardize(name=STANDARDIZE)(x)
             x = Similarities(num_landmarks, name=SIMILARITIES)(x)
             x = keras.layers.Dense(num_classes, name=LOGITS, dtype="float32")(x)
@@ -338,7 +352,7 @@ def head_widths(classifier: keras.Model) -> list[int]:
 def _head_input(model: keras.Model) -> Any:
     """What the first layer behind the pooled features reads."""
     names = {layer.name for layer in model.layers}
-    return model.get_layer("head_root" if "head_root" in names else STANDARDIZE).input
+    return model.get_layer("head_roots" if "head_roots" in names else STANDARDIZE).input
 
 
 def join(classifier: keras.Model, tail: keras.Model) -> keras.Model:

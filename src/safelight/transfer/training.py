@@ -293,7 +293,10 @@ class _Session:
                 models.set_linear_head(classifier, head.mean, head.scale, head.kernel, head.bias)
                 strength, held_out = head.inverse_strength, head.out_of_fold
             elif self.head == "kernel":
-                kernel = fit_kernel_head(stacked, targets, seed=config.seed, **options)
+                widths = models.head_widths(classifier)
+                kernel = fit_kernel_head(
+                    stacked, targets, widths=widths, seed=config.seed, **options
+                )
                 models.set_kernel_head(classifier, kernel)
                 strength, held_out = 1 / kernel.ridge, kernel.out_of_fold
             else:
