@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from accuracy.report import render_accuracy, render_unfamiliar
 from measuring import machine_name
 from protocol import CLAIM, accuracy_interval, correct_of
 from tables import median_of, table, versions_line
@@ -30,6 +31,8 @@ BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 REFERENCE = "a"
 RATE_CLAIM = "matrix_product_rate"
 CURVE_CLAIM = "transfer_learning_curve"
+ACCURACY_CLAIM = "transfer_elpv_accuracy"
+UNFAMILIAR_CLAIM = "transfer_unfamiliar"
 COLUMNS = (
     "variant",
     "total, s",
@@ -174,6 +177,8 @@ def render_table(results: list[dict]) -> str:
                 groups[group_key(result)].append(result)
         lines += [line for key in sorted(groups) for line in render(groups[key])]
     singles = {
+        ACCURACY_CLAIM: render_accuracy,
+        UNFAMILIAR_CLAIM: render_unfamiliar,
         CURVE_CLAIM: render_learning_curve,
         RATE_CLAIM: render_rates,
         TRUNK_CLAIM: render_trunk,

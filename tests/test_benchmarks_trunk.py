@@ -115,10 +115,14 @@ def test_the_head_on_features_answers_by_its_formula():
     rng = np.random.default_rng(0)
     labels = np.arange(40) % 2
     features = rng.random((44, 6)) + np.r_[labels, 0, 1, 0, 1][:, None]
-    probabilities = accuracy.fit_and_predict(features, labels)
+    widths = (2, 4)
+    probabilities = accuracy.fit_and_predict(features, labels, widths)
     assert probabilities.argmax(axis=1).tolist() == [0, 1, 0, 1]
-    head = accuracy.fit_kernel_head(features[:40, None], np.eye(2)[labels], seed=0)
-    row = (np.sqrt(features[41]) - head.mean) / head.scale
+    targets = np.eye(2)[labels]
+    head = accuracy.fit_kernel_head(features[:40, None], targets, widths=widths, seed=0)
+    roots = [np.sqrt(part) for part in np.split(features[41], [2])]
+    row = np.concatenate([part / np.sqrt((part**2).sum()) for part in roots])
+    row = (row - head.mean) / head.scale
     similar = np.exp([-head.gamma * np.sum((row - each) ** 2) for each in head.landmarks])
     logits = np.exp(similar @ head.kernel + head.bias)
     np.testing.assert_allclose(probabilities[1], logits / logits.sum(), rtol=1e-5)

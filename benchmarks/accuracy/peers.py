@@ -113,10 +113,8 @@ def published_head(
     weights = (len(labels) / (2 * counts))[labels]
     for _ in range(EPOCHS):
         views = rng.integers(SYMMETRIES, size=len(seen))
-        model.fit(
-            (seen[np.arange(len(seen)), views] - mean) / scale, wanted[:, 1:], sample_weight=weights,
-            batch_size=BATCH_SIZE, verbose=0,
-        )  # fmt: skip
+        shown = (seen[np.arange(len(seen)), views] - mean) / scale
+        model.fit(shown, wanted[:, 1:], BATCH_SIZE, verbose=0, sample_weight=weights)
     p = np.clip(model.predict((new[:, 0] - mean) / scale, verbose=0)[:, 0], 0.001, 0.999)
     p = p.astype(np.float64)
     return np.stack([1 - p, p], axis=1)

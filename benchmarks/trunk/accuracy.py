@@ -23,23 +23,25 @@ def read_features(path: Path) -> np.ndarray:
         return np.concatenate([arrays[name] for name in OUTPUTS], axis=1)
 
 
-def predict(head: KernelHead, features: np.ndarray) -> np.ndarray:
+def predict(head: KernelHead, features: np.ndarray, widths: tuple[int, ...] = WIDTHS) -> np.ndarray:
     """Probabilities `(n, num_classes)`, by the formula of `KernelHead`."""
     from scipy.special import softmax
 
-    rows = (scaled_roots(features, WIDTHS) - head.mean) / head.scale
+    rows = (scaled_roots(features, widths) - head.mean) / head.scale
     landmarks = head.landmarks.astype(np.float64)
     squares = (rows**2).sum(axis=1)[:, None] + (landmarks**2).sum(axis=1)
     distances = np.maximum(squares - 2 * rows @ landmarks.T, 0)
     return softmax(np.exp(-head.gamma * distances) @ head.kernel + head.bias, axis=1)
 
 
-def fit_and_predict(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def fit_and_predict(
+    features: np.ndarray, labels: np.ndarray, widths: tuple[int, ...] = WIDTHS
+) -> np.ndarray:
     """Fit on the first rows, which have labels; probabilities of the rest."""
     num_train = len(labels)
     targets = np.eye(int(labels.max()) + 1)[labels]
-    head = fit_kernel_head(features[:num_train, None], targets, widths=WIDTHS, seed=0)
-    return predict(head, features[num_train:].astype(np.float64))
+    head = fit_kernel_head(features[:num_train, None], targets, widths=widths, seed=0)
+    return predict(head, features[num_train:].astype(np.float64), widths)
 
 
 def compare(features: np.ndarray, reference: np.ndarray, data: Path) -> dict[str, object]:

@@ -23,7 +23,7 @@ from safelight.transfer.roots import scaled_roots
 
 WIDTHS = (0.15, 0.3, 0.6)
 RIDGES = (0.03, 0.1, 0.3, 1.0)
-MAX_ROWS = 20_000
+MAX_ROWS = 16_000
 """Pictures times views to compare with; time grows with their cube, memory with their square."""
 _MAX_TRIAL_ROWS = 4_000  # on which settings are chosen
 _MANY_ROWS = 1_000  # from which on settings are chosen in two steps
@@ -114,12 +114,17 @@ def fit_kernel_head(
 
 def _similarities(squared_distances: np.ndarray, gamma: float) -> np.ndarray:
     """`exp(-gamma d^2)`, in the precision of the distances."""
-    return np.exp(-gamma * squared_distances)
+    found = squared_distances * -gamma
+    return np.exp(found, out=found)
 
 
 def _squared_distances(rows: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    squares = (rows**2).sum(1)[:, None] + (landmarks**2).sum(1)
-    return np.maximum(squares - 2 * rows @ landmarks.T, 0)
+    # In place: with all views of some thousand pictures this is a matrix of a gigabyte.
+    found = rows @ landmarks.T
+    found *= -2
+    found += (rows**2).sum(1)[:, None]
+    found += (landmarks**2).sum(1)
+    return np.maximum(found, 0, out=found)
 
 
 def _solve(

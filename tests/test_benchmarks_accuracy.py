@@ -1,0 +1,97 @@
+"""Accuracy on many splits: its peers, its arithmetic and its table."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield
+    for name in [n for n in sys.modules if n.split(".")[0] in ("accuracy", "repeats")]:
+        del sys.modules[name]
+
+
+def module(name: str):
+    return importlib.import_module(name)
+
+
+def clouds(number: int, seed: int):
+    """Two clouds in eight views; labels, and (1 - p, p)."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(number) % 2
+    rows = rng.normal(2.0 * labels[:, None, None], 1.0, (number, 8, 6)).astype("float32")
+    return rows, labels, np.eye(2, dtype="float32")[labels]
+
+
+@pytest.mark.parametrize("method", ["logistic", "support_vectors"])
+def test_peers_learn_what_can_be_learned(method):
+    seen, labels, _ = clouds(80, 0)
+    new, wanted, _ = clouds(60, 1)
+    model = getattr(module("accuracy.peers"), method)(seen[:, 0], labels)
+    assert (model.predict_proba(new[:, 0]).argmax(1) == wanted).mean() > 0.95
+
+
+def test_the_published_head_learns_too():
+    seen, labels, targets = clouds(300, 0)
+    new, wanted, _ = clouds(60, 1)
+    found = module("accuracy.peers").published_head(seen, targets, labels, new, seed=0)
+    np.testing.assert_allclose(found.sum(1), 1)
+    assert (found.argmax(1) == wanted).mean() > 0.9
+
+
+def pieces(gap: float) -> dict[str, list[dict]]:
+    driver = module("transfer_elpv_accuracy")
+    found = {}
+    for method in driver.TITLES:
+        of = []
+        for split in range(4):
+            value = 0.8 + 0.01 * split + (gap if method == "default" else 0)
+            scores = dict.fromkeys(driver.METRICS, value)
+            of.append({"scores": scores, "num_test": 25, "num_learned": 75, "seconds": 3.0})
+        found[method] = of
+    return found
+
+
+def test_differences_are_paired_by_split_and_shown():
+    driver = module("transfer_elpv_accuracy")
+    found = driver.summarize(pieces(0.05))
+    assert found["test_to_train"] == pytest.approx(1 / 3)
+    gap = found["methods"]["default"]["minus_published"]["accuracy"]
+    # The same gap in every split leaves no spread, however the splits differ.
+    assert gap["value"] == pytest.approx(0.05)
+    assert gap["high"] - gap["low"] == pytest.approx(0, abs=1e-9)
+    result = {
+        "claim": driver.CLAIM,
+        "machine": {"cpu": "Some CPU", "cpu_family": "", "cores": 2},
+        "versions": {"numpy": "2"},
+        "titles": driver.TITLES,
+        "reference": driver.REFERENCE,
+        "questions": {"p > 0.5": found},
+    }
+    text = module("report").render_table([result])
+    assert module("report").ACCURACY_CLAIM == driver.CLAIM
+    assert "| Safelight, defaults (two mirrored views) | 86.5 [" in text
+    assert "5.0 [5.0, 5.0]" in text
+
+
+def test_the_table_of_foreign_pictures_names_what_is_refused():
+    share = {"value": 0.05, "low": 0.04, "high": 0.06}
+    result = {
+        "claim": module("transfer_unfamiliar").CLAIM,
+        "machine": {"cpu": "Some CPU", "cpu_family": "", "cores": 2},
+        "versions": {"numpy": "2"},
+        "num_splits": 3,
+        "rate": 0.05,
+        "means": {"digits": {"auroc": {"value": 1.0, "low": 1.0, "high": 1.0},
+                             "familiar_refused": share, "foreign_refused": share}},
+    }  # fmt: skip
+    text = module("report").render_table([result])
+    assert result["claim"] == module("report").UNFAMILIAR_CLAIM
+    assert "| digits | 1.000 [1.000, 1.000] | 5.0 [4.0, 6.0] | 5.0 [4.0, 6.0] |" in text
