@@ -2,8 +2,9 @@
 
 Winograd's minimal filtering computes a tile of outputs with 2.25 (4 x 4 tiles) to 5 (8 x 8) times
 fewer products, at float32's own accuracy for VGG's sizes: the activations differ from Keras' by
-some 1e-6 of their largest. oneDNN, which TensorFlow computes with, multiplies directly on a CPU.
-One image runs on one thread, so what comes out does not depend on its neighbours in the batch.
+some 1e-6 of their largest. TensorFlow's convolutions on a CPU multiply directly, with oneDNN or
+without. One image runs on one thread, so what comes out does not depend on its neighbours in the
+batch.
 
 References: Lavin and Gray 2016, arXiv:1509.09308; ncnn, https://github.com/Tencent/ncnn.
 """
