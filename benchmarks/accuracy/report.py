@@ -5,6 +5,16 @@ from __future__ import annotations
 from measuring import machine_name
 from tables import table, versions_line
 
+COLUMNS = (
+    "method",
+    "accuracy, %",
+    "ROC AUC",
+    "balanced, %",
+    "log-loss",
+    "calibration error, %",
+    "s a split",
+)
+
 
 def show(interval: dict[str, float], *, scale: float = 100, digits: int = 1) -> str:
     """A value with its interval."""
@@ -35,13 +45,9 @@ def render_accuracy(result: dict) -> list[str]:
             f"ELPV, {question}: means over {of['num_splits']} random 75/25 splits, with corrected "
             f"95 % intervals (Nadeau and Bengio 2003); {machine_name(result['machine'])}.",
             "",
-            *table(
-                ("method", "accuracy, %", f"minus {result['reference']}, points", "ROC AUC", "balanced, %",
-                 "log-loss", "calibration error, %", "s a split"),
-                rows,
-            ),
+            *table((*COLUMNS[:2], f"minus {result['reference']}, points", *COLUMNS[2:]), rows),
             "",
-        ]  # fmt: skip
+        ]
     return [*lines, f"Measured with {versions_line([result])}.", ""]
 
 

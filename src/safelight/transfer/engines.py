@@ -86,8 +86,9 @@ def choose_engine(engine: str, layers: Sequence[keras.layers.Layer], *, precisio
     installed = {"ncnn": ncnn_engine.is_installed, "openvino": _has_openvino}
     if engine in installed and not installed[engine]():
         raise ValueError(
-            f"engine={engine!r} is not installed: run `pip install 'safelight[{engine}]'`, or "
-            "expect engine='keras' to compute the same, slower."
+            f"engine={engine!r} is not there: expected its package (`pip install "
+            f"'safelight[{engine}]'`; openvino also needs Keras on TensorFlow). engine='keras' "
+            "computes the same."
         )
     if engine == "ncnn" and precision != "float32":
         raise ValueError(
