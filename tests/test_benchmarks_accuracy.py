@@ -95,3 +95,23 @@ def test_the_table_of_foreign_pictures_names_what_is_refused():
     text = module("report").render_table([result])
     assert result["claim"] == module("report").UNFAMILIAR_CLAIM
     assert "| digits | 1.000 [1.000, 1.000] | 5.0 [4.0, 6.0] | 5.0 [4.0, 6.0] |" in text
+
+
+def test_the_grid_s_table_counts_filling_the_cache():
+    result = {
+        "claim": module("transfer_grid_speed").CLAIM,
+        "machine": {"cpu": "Some CPU", "cpu_family": "", "cores": 2},
+        "versions": {"numpy": "2"},
+        "sizes": [10, 20],
+        "num_splits": 2,
+        "num_seeds": 3,
+        "num_trainings": 12,
+        "num_passes": 36_000,
+        "rates": {"auto": 10.0, "keras": 5.0},
+        "seconds": {"trainings": 240, "fill": 360, "uncached": 3840, "uncached_keras": 7440},
+    }
+    text = module("report").render_table([result])
+    assert module("report").GRID_CLAIM == result["claim"]
+    assert "| Safelight, cache empty at the start | 10 | 1.0 | 10.0 |" in text
+    assert "| the same without a cache | 64 | 6.4 | 10.0 |" in text
+    assert "| without a cache, Keras on TensorFlow | 124 | 12.4 | 5.0 |" in text

@@ -75,3 +75,31 @@ def render_unfamiliar(result: dict) -> list[str]:
         f"Measured with {versions_line([result])}.",
         "",
     ]  # fmt: skip
+
+
+def render_grid(result: dict) -> list[str]:
+    """A whole grid of trainings with the cache and without."""
+    seconds, rates = result["seconds"], result["rates"]
+    cached = seconds["fill"] + seconds["trainings"]
+    rows = [
+        ["Safelight, cache empty at the start", cached, rates["auto"]],
+        ["Safelight, cache full", seconds["trainings"], rates["auto"]],
+        ["the same without a cache", seconds["uncached"], rates["auto"]],
+        ["without a cache, Keras on TensorFlow", seconds["uncached_keras"], rates["keras"]],
+    ]
+    shown = [
+        [name, f"{time / 60:,.0f}", f"{time / cached:.1f}", f"{rate:.1f}"]
+        for name, time, rate in rows
+    ]
+    sizes = ", ".join(f"{size:,}" for size in result["sizes"])
+    return [
+        f"A grid of {result['num_trainings']} trainings on ELPV ({result['num_splits']} splits, "
+        f"{sizes} pictures to learn from, {result['num_seeds']} seeds), defaults; "
+        f"{machine_name(result['machine'])}. Without a cache is not run: "
+        f"{result['num_passes']:,} passes through the frozen network at the rate of a part.",
+        "",
+        *table(("grid", "minutes", "times the first", "frozen network, images/s"), shown),
+        "",
+        f"Measured with {versions_line([result])}.",
+        "",
+    ]

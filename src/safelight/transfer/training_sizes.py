@@ -113,7 +113,7 @@ def deal_sizes(
             strategy="grouped" if strategy == "grouped" else "stratified",
         )
         judged[outer.indices["test"]] = True
-        repetitions.append(_shrink(outer, validation_fraction))
+        repetitions.append(shrink(outer, validation_fraction))
     # Where duplicates stay together one repetition may have a few pictures more than another.
     fewest = min(map(len, repetitions))
     repetitions = [each[-fewest:] for each in repetitions]
@@ -128,8 +128,19 @@ def deal_sizes(
     )
 
 
-def _shrink(outer: Splits, validation_fraction: float) -> tuple[Splits, ...]:
-    """Splits with parts of `outer.train`, the smallest first."""
+def shrink(outer: Splits, validation_fraction: float) -> tuple[Splits, ...]:
+    """Splits with growing parts of one training part, each within the next.
+
+    Args:
+        outer: Its test part judges them all.
+        validation_fraction: Share of each part that decides when to stop.
+
+    Returns:
+        Five splits or fewer, the smallest training part first; the last has all of it.
+
+    Raises:
+        ValueError: A class has too few pictures for three sizes.
+    """
     labels = outer.train.labels
     counts = np.bincount(labels, minlength=outer.train.num_classes)
     halvings = [k for k in range(_NUM_SIZES) if counts.min() >> k >= _FEWEST_PER_CLASS]
