@@ -111,7 +111,7 @@ def test_the_grid_s_table_counts_filling_the_cache():
         "seconds": {"trainings": 240, "fill": 360, "uncached": 3840, "uncached_keras": 7440},
     }
     text = module("report").render_table([result])
-    assert module("report").GRID_CLAIM == result["claim"]
+    assert result["claim"] == module("report").GRID_CLAIM
     assert "| Safelight, cache empty at the start | 10 | 1.0 | 10.0 |" in text
     assert "| the same without a cache | 64 | 6.4 | 10.0 |" in text
     assert "| without a cache, Keras on TensorFlow | 124 | 12.4 | 5.0 |" in text
