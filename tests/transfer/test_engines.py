@@ -148,3 +148,15 @@ def test_with_the_real_weights_features_agree_to_a_millionth(cache):
     for layer in layers:
         a, b = ours[layer].gather(), theirs[layer].gather()
         assert np.abs(a - b).max() < 1e-5 * np.abs(b).max()
+
+
+@pytest.mark.slow
+def test_many_outputs_keep_their_order():
+    """OpenVINO sorts them by name, output_10 before output_2."""
+    need("openvino")
+    pixels = keras.Input((4, 4, 3))
+    scaled = [keras.layers.Rescaling(factor)(pixels) for factor in range(1, 13)]
+    trunk = keras.Model(pixels, [keras.layers.GlobalAveragePooling2D()(each) for each in scaled])
+    run = engines.build_engine("openvino", trunk, precision="float32")
+    found = [rows[0, 0] for rows in run(np.ones((2, 4, 4, 3), "float32"))]
+    np.testing.assert_allclose(found, np.arange(1, 13))

@@ -66,6 +66,13 @@ def test_foreign_pictures_are_refused():
     assert known.p_values(foreign).min() == pytest.approx(1 / 201)
 
 
+def test_a_rate_that_refuses_nothing_is_a_sentence():
+    known = fit_familiarity(draw(19, 0))
+    known.check_rate(0.05)
+    with pytest.raises(ValueError, match=r"0\.04 refuses nothing.*19 pictures.*0\.05"):
+        known.check_rate(0.04)
+
+
 def test_held_out_pictures_set_the_scale():
     """A network that has learned its pictures by heart sees them nearer than any other."""
     learned, others = draw(50, 0), draw(60, 1)

@@ -141,3 +141,16 @@ def test_one_picture_of_a_class_leaves_no_folds():
 
     assert head.out_of_fold is None
     assert scores(head, features[:, 0])[-1].argmax() == 1
+
+
+def test_the_system_is_solved_in_the_precision_of_the_similarities(monkeypatch):
+    """Else its factor is copied to float64: two gigabytes at the most rows."""
+    from scipy import linalg
+
+    solved = []
+    plain = linalg.cho_solve
+    monkeypatch.setattr(
+        linalg, "cho_solve", lambda *a, **k: solved.append(plain(*a, **k)) or solved[-1]
+    )
+    fit_kernel_head(*rings(40))
+    assert {each.dtype for each in solved} == {np.dtype("float32")}

@@ -7,6 +7,8 @@ from safelight.runs import Run
 from safelight.transfer import models, unfamiliar
 from safelight.transfer.config import TrainConfig
 from safelight.transfer.experiment import run_training
+from safelight.transfer.familiarity import fit_familiarity
+from safelight.transfer.feature_cache import FeatureCache
 from safelight.transfer.prediction import answer, predict_features
 from safelight.transfer.training import train
 
@@ -49,6 +51,37 @@ def test_features_of_a_fine_tuned_network_are_those_it_has_now(tiny, splits, cac
     assert kept.shape[1] < frozen.shape[1]
 
 
+def test_features_of_the_picture_itself_cost_one_view(tiny, splits, cache, tmp_path):
+    import dataclasses
+
+    config = dataclasses.replace(tiny, test_views=2)
+    trained = train(splits, config, cache=cache)
+    fresh = FeatureCache(tmp_path / "fresh")
+    predict_features(trained.model, splits.test, config=config, cache=fresh)
+    assert {each.facts["view"] for each in fresh.entries()} == {0}
+
+
+def test_nothing_to_look_at_has_no_features(tiny, splits, cache):
+    trained = train(splits, tiny, cache=cache)
+    nothing = predict_features(trained.model, splits.test.subset([]), config=tiny, cache=cache)
+    assert nothing.shape == (0, sum(models.head_widths(trained.model)))
+
+
+def test_pictures_of_one_group_are_not_so_many_witnesses(tiny, splits, cache):
+    import dataclasses
+
+    trained = train(splits, tiny, cache=cache)
+    known = unfamiliar.learn_familiarity(trained, splits, cache=cache)
+    test = dataclasses.replace(splits.test, groups=np.zeros(len(splits.test), int))
+    grouped = dataclasses.replace(splits, test=test, strategy="grouped")
+    wide, narrow = (
+        unfamiliar.judge_familiarity(known, trained, each, cache=cache).refused[0.1]
+        for each in (grouped, splits)
+    )
+    assert wide.value == narrow.value
+    assert wide.high - wide.low > narrow.high - narrow.low
+
+
 def test_a_run_keeps_what_is_familiar_to_it(tiny, splits, cache, tmp_path):
     run = Run.create(tmp_path / "run")
     dataset = datasets.make_shapes(48, image_size=16, num_classes=2)
@@ -82,6 +115,9 @@ def test_a_class_left_out_is_told_from_the_others():
     found = unfamiliar.leave_classes_out(features, learned, test_features, test)
     assert set(found) == {"a", "b", "c"}
     assert min(found.values()) > 0.99
+    distances = fit_familiarity(features[labels != 1], widths=[3]).distances(test_features)
+    foreign = test_labels == 1
+    assert found["b"] == unfamiliar.separation(distances[~foreign], distances[foreign])
 
 
 def test_separation_is_the_probability_of_a_larger_distance():

@@ -315,6 +315,8 @@ def predict(
     with damage(run):
         experiment.settings_of(opened)
     known = unfamiliar.read_familiarity(opened) if refuse else None
+    if known is not None:
+        known.check_rate(refuse)
     model = experiment.load_classifier(opened)
     if model.output_shape[-1] != len(names):
         raise ValueError(f"{run}: damaged, its model does not know the {len(names)} classes.")

@@ -143,9 +143,12 @@ def _build_openvino(trunk: keras.Model, precision: str) -> Run:
         network = openvino.convert_model(folder)
     hint = "bf16" if precision == "bfloat16" else "f32"
     compiled = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+    # They come in the order of their names, output_10 before output_2.
+    names = [output.get_any_name() for output in compiled.outputs]
+    places = sorted(range(len(names)), key=lambda place: int(names[place].rpartition("_")[2]))
 
     def run(inputs: np.ndarray) -> list[np.ndarray]:
         outputs = compiled(inputs)
-        return [np.array(outputs[place]) for place in range(len(compiled.outputs))]
+        return [np.array(outputs[place]) for place in places]
 
     return run

@@ -63,13 +63,26 @@ class Familiarity:
         Raises:
             ValueError: Another number of features.
         """
-        return _distances(scaled_roots(features, self.widths.tolist()), self.references)
+        return nearest_distances(scaled_roots(features, self.widths.tolist()), self.references)
 
     def p_values(self, features: ArrayLike) -> NDArray[np.float64]:
         """The share of familiar pictures that lie at least as far: `(n,)`, above 0, at most 1."""
         below = np.searchsorted(self.calibration, self.distances(features), side="left")
         number = len(self.calibration)
         return (number - below + 1) / (number + 1)
+
+    def check_rate(self, rate: float) -> None:
+        """Makes sure that something can be refused at this rate of false alarms.
+
+        Raises:
+            ValueError: Below the least p-value that there is.
+        """
+        number = len(self.calibration)
+        if rate < 1 / (number + 1):
+            raise ValueError(
+                f"a rate of {rate:g} refuses nothing, whatever it is, as only {number} pictures "
+                f"say what is familiar: expected more than {1 / (number + 1):.3g}."
+            )
 
     def to_bytes(self) -> bytes:
         """As it stands in a file: an .npz archive of three arrays."""
@@ -89,7 +102,9 @@ class Familiarity:
                 return cls(**{field.name: arrays[field.name] for field in dataclasses.fields(cls)})
         except FileNotFoundError as error:
             raise ValueError(
-                f"{path} is not there: expected a run of `transfer train`, which writes it."
+                f"{path} is not there, so nothing is known to be familiar: expected a run that "
+                "`transfer train` made with this version, from a pretrained network with a frozen "
+                f"part and at least {FEWEST} pictures."
             ) from error
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} is damaged ({error}): train the run again.") from error
@@ -124,18 +139,26 @@ def fit_familiarity(
     parts = np.array(widths or [rows.shape[1]], np.int64)
     references = scaled_roots(rows, parts.tolist()).astype(np.float16)
     if held_out is not None:
-        scale = _distances(scaled_roots(held_out, parts.tolist()), references)
+        scale = nearest_distances(scaled_roots(held_out, parts.tolist()), references)
     else:
         folds = np.random.default_rng(seed).permutation(len(rows)) % _NUM_FOLDS
         scale = np.empty(len(rows))
         for fold in range(_NUM_FOLDS):
             held = folds == fold
-            scale[held] = _distances(references[held], references[~held])
+            scale[held] = nearest_distances(references[held], references[~held])
     return Familiarity(parts, references, np.sort(scale))
 
 
-def _distances(rows: NDArray[Any], references: NDArray[Any]) -> NDArray[np.float64]:
-    """Mean Euclidean distance to the nearest references, `(n,)`."""
+def nearest_distances(rows: NDArray[Any], references: NDArray[Any]) -> NDArray[np.float64]:
+    """Mean Euclidean distance to the nearest references.
+
+    Args:
+        rows: `(n, num_features)` scaled roots.
+        references: `(num_references, num_features)` likewise.
+
+    Returns:
+        `(n,)`.
+    """
     near, others = min(NUM_NEIGHBORS, len(references)), references.astype(np.float32)
     squares = (others**2).sum(1)
     found = np.empty(len(rows))

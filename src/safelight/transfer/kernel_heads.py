@@ -140,7 +140,9 @@ def _solve(
     bias = np.average(targets, axis=0, weights=1 / ridge)
     similarities[np.diag_indices_from(similarities)] += ridge
     factor = cho_factor(similarities, lower=True, overwrite_a=True, check_finite=False)
-    return cho_solve(factor, targets - bias, check_finite=False), bias
+    # Targets of float64 would have the factor copied to float64.
+    centred = (targets - bias).astype(similarities.dtype)
+    return cho_solve(factor, centred, check_finite=False), bias
 
 
 def _choose(

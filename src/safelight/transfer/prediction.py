@@ -50,7 +50,9 @@ def predict_logits(
     plan = Plan.make(classifier, config)
     if plan.cut is None:
         return _from_pixels(classifier, _read_all(dataset)).logits
-    kept = _extract(classifier, dataset, config, cache, progress)
+    kept = _extract(
+        classifier, dataset, config, cache, len(models.symmetries_of(classifier)), progress
+    )
     tail = models.build_tail(classifier, plan.kept_layers, precision=kept.precision)
     return np.mean([_run(tail, kept, view) for view in range(kept.num_views)], axis=0)
 
@@ -70,7 +72,7 @@ def predict_features(
     plan = Plan.make(classifier, config)
     if plan.cut is None:
         return _from_pixels(classifier, _read_all(dataset)).features
-    kept = _extract(classifier, dataset, config, cache, None)
+    kept = _extract(classifier, dataset, config, cache, 1, None)
     if not plan.fine_tunes:
         return np.concatenate([kept.rows[layer].gather() for layer in plan.head_layers], axis=1)
     tail = models.build_tail(
@@ -93,12 +95,12 @@ def _extract(
     dataset: ImageDataset,
     config: TrainConfig,
     cache: FeatureCache | None,
+    num_views: int,
     progress: Progress | None,
 ) -> _Kept:
     extractor = FeatureExtractor(
         classifier, precision=config.precision, cache=cache, engine=config.engine
     )
-    num_views = len(models.symmetries_of(classifier))
     rows = extractor.extract(
         dataset,
         Plan.make(classifier, config).kept_layers,

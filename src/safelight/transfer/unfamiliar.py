@@ -18,9 +18,15 @@ from safelight.metrics import Interval
 from safelight.resampling import Resampling, proportion
 from safelight.runs import Run, atomic_path
 from safelight.transfer import models
-from safelight.transfer.familiarity import FEWEST, Familiarity, fit_familiarity
+from safelight.transfer.familiarity import (
+    FEWEST,
+    Familiarity,
+    fit_familiarity,
+    nearest_distances,
+)
 from safelight.transfer.feature_cache import FeatureCache
 from safelight.transfer.prediction import predict_features
+from safelight.transfer.roots import scaled_roots
 from safelight.transfer.training import TrainedClassifier
 
 FALSE_ALARMS = (0.01, 0.05, 0.1)
@@ -65,10 +71,10 @@ def learn_familiarity(
         cache: As in training.
 
     Returns:
-        None where fewer than ten pictures are too few to say.
+        None where fewer than ten pictures are too few to say, and where nothing was frozen.
     """
     if trained.cut is None:
-        return None  # a network from random weights knows nothing that could be unfamiliar
+        return None  # from random weights it knows nothing that could be unfamiliar
     features = predict_features(trained.model, splits.train, config=trained.config, cache=cache)
     others = predict_features(trained.model, splits.validation, config=trained.config, cache=cache)
     widths, seed = models.head_widths(trained.model), trained.config.seed
@@ -102,7 +108,8 @@ def judge_familiarity(
 
     test = see(splits.test)
     p_values = known.p_values(test)
-    plan = Resampling(len(test), None, 1, 0.95, 0)
+    groups = splits.test.groups if splits.strategy == "grouped" else None
+    plan = Resampling(len(test), groups, 1, 0.95, 0)
     refused = {rate: Interval(*proportion(p_values <= rate, plan)) for rate in FALSE_ALARMS}
     left_out = leave_classes_out(
         see(splits.train), splits.train, test, splits.test, widths=known.widths.tolist()
@@ -178,12 +185,15 @@ def leave_classes_out(
         test: Pictures that judge.
         widths: As in `fit_familiarity`.
     """
-    found = {}
+    parts = list(widths) or [features.shape[1]]
+    # As `fit_familiarity` keeps them; its scale, most of its work, is not needed for an AUROC.
+    references = scaled_roots(features, parts).astype(np.float16)
+    rows, found = scaled_roots(test_features, parts), {}
     for label, name in enumerate(learned.class_names):
-        rest, foreign = features[learned.labels != label], test.labels == label
+        rest, foreign = references[learned.labels != label], test.labels == label
         found[name] = float("nan")
         if len(rest) >= FEWEST and foreign.any() and not foreign.all():
-            distances = fit_familiarity(rest, widths=widths).distances(test_features)
+            distances = nearest_distances(rows, rest)
             found[name] = separation(distances[~foreign], distances[foreign])
     return found
 
