@@ -80,6 +80,19 @@ def test_held_out_pictures_set_the_scale():
     np.testing.assert_allclose(known.calibration, np.sort(known.distances(others)))
 
 
+def test_copies_do_not_make_new_pictures_unfamiliar():
+    units = np.repeat(np.arange(60), 4)
+    likes = draw(60, 0)[units] * np.random.default_rng(1).normal(1, 0.01, (240, 12))
+    refused = {
+        name: (fit_familiarity(likes, units=of).p_values(draw(200, 2)) <= 0.05).mean()
+        for name, of in {"each for itself": None, "together": units}.items()
+    }
+    assert refused["each for itself"] > 0.8
+    assert refused["together"] < 0.2
+    with pytest.raises(ValueError, match="4 units"):
+        fit_familiarity(likes, units=units % 4)
+
+
 def test_a_file_brings_back_the_same(tmp_path):
     known = fit_familiarity(draw(20, 0), widths=(5, 7))
     path = tmp_path / "familiarity.npz"

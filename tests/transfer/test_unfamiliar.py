@@ -82,6 +82,19 @@ def test_pictures_of_one_group_are_not_so_many_witnesses(tiny, splits, cache):
     assert wide.high - wide.low > narrow.high - narrow.low
 
 
+def test_copies_and_groups_count_once(tiny, splits, cache):
+    import dataclasses
+
+    trained = train(splits, tiny, cache=cache)
+    train_part = dataclasses.replace(splits.train, groups=np.arange(len(splits.train)) // 10)
+    validation = dataclasses.replace(splits.validation, groups=np.zeros(len(splits.validation)))
+    grouped = dataclasses.replace(
+        splits, train=train_part, validation=validation, strategy="grouped"
+    )
+    assert unfamiliar.learn_familiarity(trained, grouped, cache=cache) is None
+    assert unfamiliar.learn_familiarity(trained, splits, cache=cache) is not None
+
+
 def test_a_run_keeps_what_is_familiar_to_it(tiny, splits, cache, tmp_path):
     run = Run.create(tmp_path / "run")
     dataset = datasets.make_shapes(48, image_size=16, num_classes=2)

@@ -115,6 +115,7 @@ def fit_familiarity(
     *,
     widths: Sequence[int] = (),
     held_out: ArrayLike | None = None,
+    units: ArrayLike | None = None,
     seed: int = 0,
 ) -> Familiarity:
     """Learns what is familiar.
@@ -125,10 +126,13 @@ def fit_familiarity(
         held_out: `(m, num_features)` of familiar pictures that had no part in the features either,
             where the network was fine-tuned on the others; they set the scale. By default each
             fifth of `features` does, measured from the other four.
+        units: `(n,)` numbers; pictures of one unit (copies, one scene) are in the same fifth, as
+            otherwise their own likes would be near and any new picture far. By default each is one.
         seed: Of the fifths.
 
     Raises:
-        ValueError: Fewer than ten pictures, or widths of another number of features.
+        ValueError: Fewer than ten pictures, fewer units than fifths, or widths of another number
+            of features.
     """
     rows = np.asarray(features)
     if rows.ndim != 2 or len(rows) < FEWEST:
@@ -141,7 +145,13 @@ def fit_familiarity(
     if held_out is not None:
         scale = nearest_distances(scaled_roots(held_out, parts.tolist()), references)
     else:
-        folds = np.random.default_rng(seed).permutation(len(rows)) % _NUM_FOLDS
+        found = np.arange(len(rows)) if units is None else np.unique(units, return_inverse=True)[1]
+        if found.max() + 1 < _NUM_FOLDS:
+            raise ValueError(
+                f"{found.max() + 1} units of pictures: expected {_NUM_FOLDS} or more, to say what "
+                "is familiar."
+            )
+        folds = (np.random.default_rng(seed).permutation(found.max() + 1) % _NUM_FOLDS)[found]
         scale = np.empty(len(rows))
         for fold in range(_NUM_FOLDS):
             held = folds == fold

@@ -17,6 +17,7 @@ from safelight.datasets import ImageDataset, Splits
 from safelight.metrics import Interval
 from safelight.resampling import Resampling, proportion
 from safelight.runs import Run, atomic_path
+from safelight.splits import merge_units
 from safelight.transfer import models
 from safelight.transfer.familiarity import (
     FEWEST,
@@ -71,7 +72,8 @@ def learn_familiarity(
         cache: As in training.
 
     Returns:
-        None where fewer than ten pictures are too few to say, and where nothing was frozen.
+        None where fewer than ten pictures (copies and groups count once) are too few to say, and
+        where nothing was frozen.
     """
     if trained.cut is None:
         return None  # from random weights it knows nothing that could be unfamiliar
@@ -83,8 +85,21 @@ def learn_familiarity(
         if min(len(features), len(others)) < FEWEST:
             return None
         return fit_familiarity(features, widths=widths, held_out=others)
+    units = _find_units(splits)
+    if len(np.unique(units)) < FEWEST:
+        return None
     features = np.concatenate([features, others])
-    return fit_familiarity(features, widths=widths, seed=seed) if len(features) >= FEWEST else None
+    return fit_familiarity(features, widths=widths, units=units, seed=seed)
+
+
+def _find_units(splits: Splits) -> np.ndarray:
+    """Pictures of training, then of validation, that the split keeps together have one number."""
+    found = [np.zeros(0, np.int64)]
+    for part in (splits.train, splits.validation):
+        groups = part.groups if splits.strategy == "grouped" else None
+        units = merge_units(len(part), part.duplicates, groups)
+        found.append(units + sum(len(np.unique(each)) for each in found))
+    return np.concatenate(found)
 
 
 def judge_familiarity(
