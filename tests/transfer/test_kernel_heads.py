@@ -154,3 +154,14 @@ def test_the_system_is_solved_in_the_precision_of_the_similarities(monkeypatch):
     )
     fit_kernel_head(*rings(40))
     assert {each.dtype for each in solved} == {np.dtype("float32")}
+
+
+def test_a_model_saved_with_plain_roots_still_answers(network, tmp_path):
+    pooled = keras.layers.GlobalAveragePooling2D(name="head_block4_pool_avg")(network.output)
+    roots = models.SignedRoot(name="head_root", dtype="float32")(pooled)
+    older = keras.Model(network.input, models.Standardize(name=models.STANDARDIZE)(roots))
+    older.save(tmp_path / "older.keras")
+    back = keras.saving.load_model(tmp_path / "older.keras", compile=False, safe_mode=True)
+    raw = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    expected = scaled_roots(keras.Model(network.input, pooled)(raw))
+    np.testing.assert_allclose(back(raw), expected, atol=1e-5)

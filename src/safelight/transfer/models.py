@@ -54,6 +54,20 @@ class Standardize(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="safelight")
+class SignedRoot(keras.layers.Layer):
+    """The roots of `ScaledRoots` as they are; models saved by earlier versions have it.
+
+    Input and output shape: `(batch, num_features)`.
+    """
+
+    def call(self, features: Any) -> Any:
+        return ops.sign(features) * ops.sqrt(ops.abs(features))
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(package="safelight")
 class ScaledRoots(keras.layers.Layer):
     """As `roots.scaled_roots`, on tensors, in float32.
 
@@ -352,7 +366,8 @@ def head_widths(classifier: keras.Model) -> list[int]:
 def _head_input(model: keras.Model) -> Any:
     """What the first layer behind the pooled features reads."""
     names = {layer.name for layer in model.layers}
-    return model.get_layer("head_roots" if "head_roots" in names else STANDARDIZE).input
+    first = next(name for name in ("head_roots", "head_root", STANDARDIZE) if name in names)
+    return model.get_layer(first).input
 
 
 def join(classifier: keras.Model, tail: keras.Model) -> keras.Model:
