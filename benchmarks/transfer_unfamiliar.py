@@ -21,6 +21,7 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import argparse
+import dataclasses
 import functools
 import logging
 from typing import Any
@@ -53,6 +54,7 @@ def data() -> dict[str, Any]:
 
     cells = datasets.load("elpv")
     digits = datasets.load("mnist", part="test").subset(np.arange(NUM_DIGITS))
+    digits = dataclasses.replace(digits, parts=None)  # a folder like any other, to be split anew
     features = {"cells": see(cells), "digits": see(digits)}
     return {
         "cells": cells,

@@ -45,7 +45,8 @@ class JudgedFamiliarity:
             pictures among them should be refused as often as stated.
         left_out: For each class what its test pictures look like to somebody who has learned from
             the other classes alone: the probability that one of them lies farther than one of
-            another class (AUROC). NaN where that cannot be said.
+            another class (AUROC). NaN where that cannot be said. After fine-tuning the features
+            themselves have learned from all classes, so it is then too good.
     """
 
     distances: NDArray[np.float64]
