@@ -195,6 +195,10 @@ class Splits:
     straddling: tuple[tuple[int, ...], ...] = ()
     fold: tuple[int, int] | None = None
 
+    def groups_of(self, part: ImageDataset) -> NDArray[np.int64] | None:
+        """The groups of a part's pictures, (n,), if this split keeps groups together."""
+        return part.groups if self.strategy == "grouped" else None
+
 
 def load(name: str, *, threshold: float = 0.5, part: str = "all") -> ImageDataset:
     """Load a known data set; its files are fetched the first time.

@@ -1,5 +1,6 @@
 """On what a number was measured: versions and machine, without saying whose machine it is."""
 
+import functools
 import os
 import platform
 import re
@@ -13,7 +14,7 @@ from safelight import __version__
 
 _PACKAGES = (
     "keras", "tensorflow", "tensorflow-cpu", "torch", "jax", "numpy", "scipy", "scikit-learn",
-    "pillow",
+    "pillow", "ncnn", "openvino",
 )  # fmt: skip
 
 
@@ -25,7 +26,7 @@ def describe_environment() -> dict[str, Any]:
         instructions (None where unknown), cores that this process may use, and the commit if
         Safelight runs from a checkout.
     """
-    processor, flags = _processor()
+    processor, flags = find_processor()
     return {
         "safelight": __version__,
         "commit": _commit(),
@@ -57,7 +58,8 @@ def _backend() -> str | None:
     return str(keras.config.backend()) if keras else os.environ.get("KERAS_BACKEND")
 
 
-def _processor() -> tuple[str, frozenset[str]]:
+@functools.cache
+def find_processor() -> tuple[str, frozenset[str]]:
     """Name of the processor and its instruction sets (empty where the system does not say)."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")

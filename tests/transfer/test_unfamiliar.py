@@ -125,7 +125,7 @@ def test_a_class_left_out_is_told_from_the_others():
         )
         for of in (labels, test_labels)
     )  # fmt: skip
-    found = unfamiliar.leave_classes_out(features, learned, test_features, test)
+    found = unfamiliar.leave_classes_out(fit_familiarity(features), learned, test_features, test)
     assert set(found) == {"a", "b", "c"}
     assert min(found.values()) > 0.99
     distances = fit_familiarity(features[labels != 1], widths=[3]).distances(test_features)

@@ -12,29 +12,23 @@ the same function will do. Which one it was stands in the key of the activations
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import importlib.util
 import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import keras
 import numpy as np
 
+from safelight.environment import find_processor
 from safelight.transfer import ncnn_engine
+from safelight.transfer.config import CHOICES
 
-ENGINES = ("auto", "keras", "ncnn", "openvino")
 Run = Callable[[np.ndarray], list[np.ndarray]]
 
 
-@functools.cache
 def _processor_flags() -> frozenset[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return frozenset()
-    return frozenset(text.split())
+    return find_processor()[1]
 
 
 def _has_native_bfloat16() -> bool:
@@ -68,15 +62,16 @@ def choose_engine(engine: str, layers: Sequence[keras.layers.Layer], *, precisio
     if it is installed and the processor has AMX, and Keras else.
 
     Args:
-        engine: One of `ENGINES`.
+        engine: One of `config.CHOICES["engine"]`.
         layers: From the resized picture to what is wanted.
         precision: `"float32"` or `"bfloat16"`.
 
     Raises:
         ValueError: An unknown engine, or one that is not installed or cannot do this.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"engine={engine!r}: expected one of {', '.join(ENGINES)}.")
+    if engine not in CHOICES["engine"]:
+        known = ", ".join(map(str, CHOICES["engine"]))
+        raise ValueError(f"engine={engine!r}: expected one of {known}.")
     if engine == "auto":
         fits_ncnn = precision == "float32" and ncnn_engine.is_installed()
         if fits_ncnn and ncnn_engine.translates(layers):

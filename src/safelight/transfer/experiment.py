@@ -83,7 +83,7 @@ def run_training(
         config=config,
         cache=cache,
         progress=lambda done, total: report("evaluating", done, total, "test images"),
-        groups=splits.test.groups if splits.strategy == "grouped" else None,
+        groups=splits.groups_of(splits.test),
     )
     seconds = {**trained.seconds, "evaluate": time.perf_counter() - before_test}
     familiar = keep_familiarity(run, trained, splits, cache=cache)

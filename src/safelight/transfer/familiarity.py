@@ -67,7 +67,11 @@ class Familiarity:
 
     def p_values(self, features: ArrayLike) -> NDArray[np.float64]:
         """The share of familiar pictures that lie at least as far: `(n,)`, above 0, at most 1."""
-        below = np.searchsorted(self.calibration, self.distances(features), side="left")
+        return self.rank(self.distances(features))
+
+    def rank(self, distances: ArrayLike) -> NDArray[np.float64]:
+        """The p-values of distances `(n,)` that are already there."""
+        below = np.searchsorted(self.calibration, distances, side="left")
         number = len(self.calibration)
         return (number - below + 1) / (number + 1)
 

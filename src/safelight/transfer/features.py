@@ -221,8 +221,7 @@ class FeatureExtractor:
         ]
         between = keras.Model(backbones.get_layer(model, start).output, outputs)
         engine = engines.choose_engine(self.engine, between.layers, precision=self.precision)
-        run = engines.build_engine(engine, between, precision=self.precision)
-        return _Trunk(run, engine, [tuple(output.shape[1:]) for output in between.outputs])
+        return _Trunk(between, engine, self.precision)
 
     def _entries(
         self, layers: Sequence[FeatureLayer], view: int, views: ViewMaker | None
@@ -346,17 +345,27 @@ class FeatureExtractor:
                 pool_of_threads.shutdown(cancel_futures=True)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Trunk:
-    """From one layer's output to some activations, whose shapes without the batch are `shapes`."""
+    """From one layer's output to some activations."""
 
-    run: engines.Run
+    model: keras.Model
     engine: str
-    shapes: list[tuple[int, ...]]
+    precision: str
+
+    @functools.cached_property
+    def run(self) -> engines.Run:
+        """Built when first needed: where the cache has everything it never is."""
+        return engines.build_engine(self.engine, self.model, precision=self.precision)
 
     @property
     def name(self) -> str:
         return engines.describe_engine(self.engine)
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Of one row of each output."""
+        return [tuple(output.shape[1:]) for output in self.model.outputs]
 
 
 @dataclasses.dataclass(frozen=True)

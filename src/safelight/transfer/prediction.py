@@ -49,12 +49,20 @@ def predict_logits(
     """
     plan = Plan.make(classifier, config)
     if plan.cut is None:
-        return _from_pixels(classifier, _read_all(dataset)).logits
-    kept = _extract(
-        classifier, dataset, config, cache, len(models.symmetries_of(classifier)), progress
+        return _join_logits(classifier, _from_pixels(classifier, _read_all(dataset)))
+    extractor = FeatureExtractor(
+        classifier, precision=config.precision, cache=cache, engine=config.engine
     )
-    tail = models.build_tail(classifier, plan.kept_layers, precision=kept.precision)
-    return np.mean([_run(tail, kept, view) for view in range(kept.num_views)], axis=0)
+    num_views = len(models.symmetries_of(classifier))
+    kept = extractor.extract(
+        dataset,
+        plan.kept_layers,
+        views=ViewMaker(config.augmentation.exact),
+        num_views=num_views,
+        progress=progress,
+    )
+    tail = models.build_tail(classifier, plan.kept_layers, precision=extractor.precision)
+    return np.mean([_run(tail, kept, view) for view in range(num_views)], axis=0)
 
 
 def predict_features(
@@ -71,52 +79,25 @@ def predict_features(
     """
     plan = Plan.make(classifier, config)
     if plan.cut is None:
-        return _from_pixels(classifier, _read_all(dataset)).features
-    kept = _extract(classifier, dataset, config, cache, 1, None)
+        return answer(classifier, _read_all(dataset)).features
+    extractor = FeatureExtractor(
+        classifier, precision=config.precision, cache=cache, engine=config.engine
+    )
+    kept = extractor.extract(dataset, plan.kept_layers)
     if not plan.fine_tunes:
-        return np.concatenate([kept.rows[layer].gather() for layer in plan.head_layers], axis=1)
+        return np.concatenate([kept[layer].gather() for layer in plan.head_layers], axis=1)
     tail = models.build_tail(
-        classifier, plan.kept_layers, precision=kept.precision, below_head=True
+        classifier, plan.kept_layers, precision=extractor.precision, below_head=True
     )
     return _run(tail, kept, 0).astype("float32")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Kept:
-    """Activations of all pictures and views that a tail starts from."""
-
-    rows: dict[FeatureLayer, Features]
-    num_views: int
-    precision: str
-
-
-def _extract(
-    classifier: keras.Model,
-    dataset: ImageDataset,
-    config: TrainConfig,
-    cache: FeatureCache | None,
-    num_views: int,
-    progress: Progress | None,
-) -> _Kept:
-    extractor = FeatureExtractor(
-        classifier, precision=config.precision, cache=cache, engine=config.engine
-    )
-    rows = extractor.extract(
-        dataset,
-        Plan.make(classifier, config).kept_layers,
-        views=ViewMaker(config.augmentation.exact),
-        num_views=num_views,
-        progress=progress,
-    )
-    return _Kept(rows, num_views, extractor.precision)
-
-
-def _run(tail: keras.Model, kept: _Kept, view: int) -> np.ndarray:
-    """The tail's output for one view of all pictures, float64 for logits."""
-    found, number = [], next(iter(kept.rows.values())).num_images
+def _run(tail: keras.Model, kept: dict[FeatureLayer, Features], view: int) -> np.ndarray:
+    """The tail's output for one view of all pictures, float64."""
+    found, number = [], next(iter(kept.values())).num_images
     for start in range(0, number, BATCH_SIZE):
         chosen = np.arange(start, min(start + BATCH_SIZE, number))
-        rows = [features.gather(chosen, view=view) for features in kept.rows.values()]
+        rows = [features.gather(chosen, view=view) for features in kept.values()]
         found.append(tail.predict_on_batch(rows if len(rows) > 1 else rows[0]))
     return np.concatenate(found).astype(np.float64)
 
@@ -164,27 +145,40 @@ def answer(classifier: keras.Model, images: Iterable[np.ndarray]) -> Answers:
         images: Arrays `(height, width, 3)` uint8, sizes may differ; a generator is read batch by
             batch.
     """
-    return _from_pixels(classifier, images)
+    logits = [np.zeros((0, classifier.output_shape[-1]))]
+    features = [np.zeros((0, sum(models.head_widths(classifier))), "float32")]
+    for some, seen in _from_pixels(classifier, images):
+        logits.append(some)
+        features.append(seen)
+    return Answers(np.concatenate(logits), np.concatenate(features))
 
 
 def predict(classifier: keras.Model, images: Iterable[np.ndarray]) -> np.ndarray:
     """Class probabilities of pictures, `(number of images, num_classes)` float64; as `answer`."""
-    return answer(classifier, images).probabilities
+    return softmax(_join_logits(classifier, _from_pixels(classifier, images)), axis=1)
 
 
-def _from_pixels(classifier: keras.Model, images: Iterable[np.ndarray]) -> Answers:
+def _join_logits(
+    classifier: keras.Model, batches: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> np.ndarray:
+    """The logits of all batches; what the head saw is let go, as it may be larger than memory."""
+    empty = np.zeros((0, classifier.output_shape[-1]))
+    return np.concatenate([empty, *(logits for logits, _ in batches)])
+
+
+def _from_pixels(
+    classifier: keras.Model, images: Iterable[np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Logits, float64, and what the head sees, of one batch after the other."""
     entrance = backbones.find_resizing(classifier)
     whole = models.build_pixel_model(classifier, with_features=True)
     # One batch at a time, so that a folder of large pictures never lies in memory as a whole.
     resized = (resize(image, (entrance.height, entrance.width)) for image in images)
-    logits = [np.zeros((0, classifier.output_shape[-1]))]
-    features = [np.zeros((0, whole.output_shape[1][-1]), "float32")]
     while batch := list(itertools.islice(resized, BATCH_SIZE)):
         pixels = np.stack(batch)
         by_view = [
             whole.predict_on_batch(np.ascontiguousarray(turn(pixels, symmetry)))
             for symmetry in entrance.symmetries
         ]
-        logits.append(np.mean([np.asarray(each[0], np.float64) for each in by_view], axis=0))
-        features.append(by_view[0][1])
-    return Answers(np.concatenate(logits), np.concatenate(features))
+        logits = np.mean([np.asarray(each[0], np.float64) for each in by_view], axis=0)
+        yield logits, by_view[0][1]

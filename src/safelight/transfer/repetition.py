@@ -85,7 +85,7 @@ def judge_on_splits(
     for number, each in enumerate(splits):
         report(stage, number, len(splits), "")
         trained = train(each, config, cache=cache, report=report_extraction)
-        groups = each.test.groups if each.strategy == "grouped" else None
+        groups = each.groups_of(each.test)
         found.append(evaluate(trained.model, each.test, config=config, cache=cache, groups=groups))
     report(stage, len(splits), len(splits), "")
     return found
@@ -156,10 +156,8 @@ def pool_folds(
             "of a cross-validation, with each picture in one of them."
         )
     files = [name for each in judged for name in each.files]
-    groups = None
-    if folds[0].strategy == "grouped" and folds[0].test.groups is not None:
-        parts = [each.test.groups for each in folds if each.test.groups is not None]
-        groups = np.concatenate(parts)[order]
+    parts = [groups for each in folds if (groups := each.groups_of(each.test)) is not None]
+    groups = np.concatenate(parts)[order] if parts else None
     report = report_on(
         np.concatenate([each.labels for each in judged])[order],
         np.concatenate([each.probabilities for each in judged])[order],

@@ -355,7 +355,7 @@ def _try_cut(
         if trained.interrupted:
             raise KeyboardInterrupt
         started = time.perf_counter()
-        groups = split.test.groups if split.strategy == "grouped" else None
+        groups = split.groups_of(split.test)
         judged = evaluate(trained.model, split.test, config=config, cache=cache, groups=groups)
         scores.append(scores_of(judged))
         seconds.append({**trained.seconds, "evaluate": time.perf_counter() - started})

@@ -7,7 +7,6 @@ known.p_values(predict_features(trained.model, pictures, config=trained.config))
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,7 +55,7 @@ class JudgedFamiliarity:
     def to_dict(self) -> dict[str, Any]:
         """As it stands in `metrics.json`."""
         return {
-            "refused": {str(rate): share.to_dict() for rate, share in self.refused.items()},
+            "refused": _by_rate(self.refused),
             "left_out_auroc": self.left_out,
         }
 
@@ -97,8 +96,7 @@ def _find_units(splits: Splits) -> np.ndarray:
     """Pictures of training, then of validation, that the split keeps together have one number."""
     found = [np.zeros(0, np.int64)]
     for part in (splits.train, splits.validation):
-        groups = part.groups if splits.strategy == "grouped" else None
-        units = merge_units(len(part), part.duplicates, groups)
+        units = merge_units(len(part), part.duplicates, splits.groups_of(part))
         found.append(units + sum(len(np.unique(each)) for each in found))
     return np.concatenate(found)
 
@@ -118,19 +116,21 @@ def judge_familiarity(
         splits: As there.
         cache: As in training.
     """
-
-    def see(part: ImageDataset) -> np.ndarray:
-        return predict_features(trained.model, part, config=trained.config, cache=cache)
-
-    test = see(splits.test)
-    p_values = known.p_values(test)
-    groups = splits.test.groups if splits.strategy == "grouped" else None
-    plan = Resampling(len(test), groups, 1, 0.95, 0)
-    refused = {rate: Interval(*proportion(p_values <= rate, plan)) for rate in FALSE_ALARMS}
-    left_out = leave_classes_out(
-        see(splits.train), splits.train, test, splits.test, widths=known.widths.tolist()
+    test = predict_features(trained.model, splits.test, config=trained.config, cache=cache)
+    distances = known.distances(test)
+    return JudgedFamiliarity(
+        distances,
+        _refuse(known, distances, splits.groups_of(splits.test)),
+        leave_classes_out(known, splits.train, test, splits.test),
     )
-    return JudgedFamiliarity(known.distances(test), refused, left_out)
+
+
+def _refuse(
+    known: Familiarity, distances: NDArray[np.float64], groups: NDArray[np.int64] | None = None
+) -> dict[float, Interval]:
+    """The share that is refused at each rate of false alarms, with Wilson's interval."""
+    p_values, plan = known.rank(distances), Resampling(len(distances), groups, 1, 0.95, 0)
+    return {rate: Interval(*proportion(p_values <= rate, plan)) for rate in FALSE_ALARMS}
 
 
 def keep_familiarity(
@@ -172,39 +172,32 @@ def judge_foreign(run: Run, features: np.ndarray) -> dict[str, Any]:
     column = run.predictions.get(DISTANCE)
     if not column:
         raise ValueError(f"{run.path}: its predictions.csv has no distances; train it again.")
-    p_values, plan = known.p_values(features), Resampling(len(features), None, 1, 0.95, 0)
+    distances = known.distances(features)
     return {
-        "auroc": separation(np.array(column, np.float64), known.distances(features)),
+        "auroc": separation(np.array(column, np.float64), distances),
         "num_foreign": len(features),
         "num_familiar": len(column),
-        "refused": {
-            str(rate): Interval(*proportion(p_values <= rate, plan)).to_dict()
-            for rate in FALSE_ALARMS
-        },
+        "refused": _by_rate(_refuse(known, distances)),
     }
 
 
+def _by_rate(refused: dict[float, Interval]) -> dict[str, Any]:
+    return {str(rate): share.to_dict() for rate, share in refused.items()}
+
+
 def leave_classes_out(
-    features: np.ndarray,
-    learned: ImageDataset,
-    test_features: np.ndarray,
-    test: ImageDataset,
-    *,
-    widths: Sequence[int] = (),
+    known: Familiarity, learned: ImageDataset, test_features: np.ndarray, test: ImageDataset
 ) -> dict[str, float]:
     """AUROC of each class against the others for somebody who has learned from the others alone.
 
     Args:
-        features: `(n, num_features)` of the pictures of `learned`.
+        known: Fitted on the pictures of `learned`, and perhaps others after them.
         learned: Pictures and labels that may be learned from.
         test_features: `(m, num_features)` of `test`.
         test: Pictures that judge.
-        widths: As in `fit_familiarity`.
     """
-    parts = list(widths) or [features.shape[1]]
-    # As `fit_familiarity` keeps them; its scale, most of its work, is not needed for an AUROC.
-    references = scaled_roots(features, parts).astype(np.float16)
-    rows, found = scaled_roots(test_features, parts), {}
+    references = known.references[: len(learned)]
+    rows, found = scaled_roots(test_features, known.widths.tolist()), {}
     for label, name in enumerate(learned.class_names):
         rest, foreign = references[learned.labels != label], test.labels == label
         found[name] = float("nan")
