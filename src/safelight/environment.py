@@ -1,6 +1,5 @@
 """On what a number was measured: versions and machine, without saying whose machine it is."""
 
-import functools
 import os
 import platform
 import re
@@ -26,7 +25,7 @@ def describe_environment() -> dict[str, Any]:
         instructions (None where unknown), cores that this process may use, and the commit if
         Safelight runs from a checkout.
     """
-    processor, flags = find_processor()
+    processor, flags = _processor()
     return {
         "safelight": __version__,
         "commit": _commit(),
@@ -58,8 +57,7 @@ def _backend() -> str | None:
     return str(keras.config.backend()) if keras else os.environ.get("KERAS_BACKEND")
 
 
-@functools.cache
-def find_processor() -> tuple[str, frozenset[str]]:
+def _processor() -> tuple[str, frozenset[str]]:
     """Name of the processor and its instruction sets (empty where the system does not say)."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")

@@ -12,23 +12,29 @@ the same function will do. Which one it was stands in the key of the activations
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import keras
 import numpy as np
 
-from safelight.environment import find_processor
 from safelight.transfer import ncnn_engine
 from safelight.transfer.config import CHOICES
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
 
 
+@functools.cache
 def _processor_flags() -> frozenset[str]:
-    return find_processor()[1]
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    return frozenset(text.split())
 
 
 def _has_native_bfloat16() -> bool:
