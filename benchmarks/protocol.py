@@ -6,11 +6,11 @@ NumPy only: the PyTorch peers import this module in an environment without Keras
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-from pathlib import Path
 
 import numpy as np
+
+from saving import Saved
 
 CLAIM = "transfer_cached_vs_end_to_end"
 PARTS = ("train", "validation", "test")
@@ -18,7 +18,7 @@ VGG16_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 51
 
 
 @dataclasses.dataclass(frozen=True)
-class Protocol:
+class Protocol(Saved):
     """The one recipe that every variant follows: two stages, the head and then block5 + head.
 
     Attributes:
@@ -50,15 +50,6 @@ class Protocol:
     def num_presentations(self) -> int:
         """Training images times epochs: what "images per second" counts."""
         return self.num_train * (self.head_epochs + self.block5_epochs)
-
-    def save(self, path: Path) -> None:
-        """Write the protocol as JSON for a variant's own process."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=1), encoding="utf-8")
-
-    @classmethod
-    def read(cls, path: Path) -> Protocol:
-        """Read what `save` wrote."""
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,8 @@ NumPy and the standard library only: PyTorch's variants import this without Kera
 from __future__ import annotations
 
 import dataclasses
-import json
-from pathlib import Path
+
+from saving import Saved
 
 CLAIM = "transfer_trunk_throughput"
 REFERENCE = "keras-float32"  # whose features all others are compared with
@@ -23,7 +23,7 @@ class Skipped(Exception):  # noqa: N818 - it is no error
 
 
 @dataclasses.dataclass(frozen=True)
-class Protocol:
+class Protocol(Saved):
     """What every variant gets alike.
 
     Attributes:
@@ -46,15 +46,6 @@ class Protocol:
     num_train: int = 400
     num_test: int = 200
     data_digest: str = ""
-
-    def save(self, path: Path) -> None:
-        """Write the protocol as JSON for a variant's own process."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=1), encoding="utf-8")
-
-    @classmethod
-    def read(cls, path: Path) -> Protocol:
-        """Read what `save` wrote."""
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,15 +6,15 @@ NumPy only: the peers import this module in environments without Keras or Safeli
 from __future__ import annotations
 
 import dataclasses
-import json
-from pathlib import Path
+
+from saving import Saved
 
 CLAIM = "vae_training_speed"
 LEVELS = (-105, -100, -97)
 
 
 @dataclasses.dataclass(frozen=True)
-class Protocol:
+class Protocol(Saved):
     """The one recipe: network 784-400-20-400-784 (`network.LAYERS`), ReLU, Bernoulli likelihood.
 
     Attributes:
@@ -39,15 +39,6 @@ class Protocol:
     learning_rate: float = 1e-3
     seed: int = 0
     data_digest: str = ""
-
-    def save(self, path: Path) -> None:
-        """Write the protocol as JSON for a variant's own process."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=1), encoding="utf-8")
-
-    @classmethod
-    def read(cls, path: Path) -> Protocol:
-        """Read what `save` wrote."""
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
 
 
 @dataclasses.dataclass(frozen=True)
