@@ -16,6 +16,8 @@ from safelight.runs import Run
 if TYPE_CHECKING:
     import numpy as np
 
+NewRun = Annotated[Path, typer.Option(metavar="RUN", help="The run folder to make.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in that folder.")]
 Strict = Annotated[
     bool,
     typer.Option(

@@ -10,6 +10,8 @@ import typer
 from safelight.cli import console, flags
 from safelight.cli.data import (
     Images,
+    NewRun,
+    Overwrite,
     Strict,
     Threshold,
     damage,
@@ -45,7 +47,7 @@ RunFolder = Annotated[
 @flags.with_config_flags(flags.TRANSFER)
 def train(
     data: Data,
-    output: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to make.")],
+    output: NewRun,
     settings: TrainConfig,
     split: Annotated[
         Literal["stratified", "grouped"],
@@ -73,9 +75,7 @@ def train(
         ),
     ] = None,
     threshold: Threshold = 0.5,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run in that folder.")
-    ] = False,
+    overwrite: Overwrite = False,
     strict: Strict = False,
 ) -> None:
     """Train a classifier and leave a run folder: model, numbers with intervals, pictures.
@@ -189,7 +189,7 @@ def learning_curve(
 @flags.with_config_flags(flags.TRANSFER)
 def sweep(
     data: Data,
-    output: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to make.")],
+    output: NewRun,
     settings: TrainConfig,
     cut: Annotated[
         list[str] | None,
@@ -214,9 +214,7 @@ def sweep(
         float, typer.Option(help="Share that decides when a training stops.")
     ] = 0.1,
     threshold: Threshold = 0.5,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run in that folder.")
-    ] = False,
+    overwrite: Overwrite = False,
     strict: Strict = False,
 ) -> None:
     """Say which layers to unfreeze: the same training at several cuts, its accuracy and time.

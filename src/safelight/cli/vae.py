@@ -13,6 +13,8 @@ import typer
 from safelight.cli import console, flags
 from safelight.cli.data import (
     Images,
+    NewRun,
+    Overwrite,
     Strict,
     damage,
     is_known,
@@ -56,14 +58,12 @@ _MAX_SHOWN = 24
 @flags.with_config_flags(flags.VAE)
 def train(
     data: Data,
-    output: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to make.")],
+    output: NewRun,
     settings: TrainConfig,
     test_fraction: Annotated[
         float, typer.Option(help="Share of the pictures that only judge; mnist brings its own.")
     ] = 0.25,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run in that folder.")
-    ] = False,
+    overwrite: Overwrite = False,
     strict: Strict = False,
 ) -> None:
     """Train a variational autoencoder and leave a run folder: model, numbers, pictures.
