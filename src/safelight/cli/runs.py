@@ -131,9 +131,10 @@ def _print_familiarity(found: dict[str, Any] | None) -> None:
     if not found:
         return
     shares = ", ".join(
-        f"{100 * share['value']:.1f} % at {rate}" for rate, share in found["refused"].items()
+        f"{100 * share['value']:.1f} % with --refuse {rate}"
+        for rate, share in found["refused"].items()
     )
-    console.say(f"{'refused':<18}{shares} (test pictures, by `predict --refuse`)")
+    console.say(f"{'none of these':<18}{shares}: what `predict` would say of the test part")
 
 
 def _print_data(found: dict[str, Any] | None) -> None:
