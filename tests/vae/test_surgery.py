@@ -252,3 +252,14 @@ def test_the_sentence_says_what_the_most_is():
     assert "at most log 30 = 3.4" in cut.sentence
     assert cut.to_dict()["sentence"] == cut.sentence
     assert "30 images, 4 draws" in cut.protocol
+
+
+def test_a_report_brings_the_surgery_of_its_own_images():
+    images = RNG.integers(0, 256, (20, 5, 4, 1), dtype="uint8")
+    settings = {"latent_dim": 3, "hidden_units": (8,), "precision": "float32"}
+    model = vae.build_vae((5, 4, 1), vae.TrainConfig(likelihood="bernoulli", **settings))
+    report = vae.evaluate(model, images, num_importance_samples=0)
+    # The KL of the ELBO and that of the surgery are of the same black and white pixels.
+    assert report.surgery.kl == pytest.approx(report.kl.value, rel=1e-5)
+    assert report.to_dict()["surgery"]["num_images"] == 20
+    assert report.protocol["surgery"] == report.surgery.protocol

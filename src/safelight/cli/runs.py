@@ -106,6 +106,8 @@ def print_numbers(metrics: dict[str, Any]) -> None:
         if number and number["value"] is not None:
             value, low, high = (_rounded(number[end], digits) for end in ("value", "low", "high"))
             console.say(f"{word:<18}{value} [{low}, {high}] nats per image")
+    if metrics.get("surgery"):
+        console.say(f"{'ELBO surgery':<18}{console.printable(metrics['surgery']['sentence'])}")
     if "active_units" in metrics:
         console.say(f"{'active units':<18}{metrics['active_units']} of {metrics['latent_dim']}")
     error = metrics.get("reconstruction_error")

@@ -16,6 +16,7 @@ from keras import ops
 from safelight.metrics import INTERVAL_METHOD, Interval
 from safelight.resampling import Resampling, bootstrap
 from safelight.vae import objectives
+from safelight.vae.aggregate import AggregatePosterior
 from safelight.vae.estimates import (
     LogLikelihood,
     Progress,
@@ -27,21 +28,25 @@ from safelight.vae.latent_paths import interpolate, latent_manifold, traverse
 from safelight.vae.loops import ACTIVE_VARIANCE
 from safelight.vae.models import VAE
 from safelight.vae.probes import ProbeReport, choose, probe
+from safelight.vae.surgery import MAX_IMAGES, Surgery, dissect, dissect_posterior
 
 # What is done with a trained model stands together here for those who use it.
 __all__ = [
     "LogLikelihood",
     "VAEReport",
     "active_units",
+    "dissect",
     "estimate_log_likelihood",
     "evaluate",
     "interpolate",
     "latent_manifold",
     "probe",
+    "squared_errors",
     "traverse",
 ]
 _NUM_RESAMPLES = 1000
 _CONFIDENCE = 0.95
+_NUM_DRAWS = 2  # of z, for the surgery: many images make up for few draws of each
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -60,6 +65,7 @@ class VAEReport:
         reconstruction_error: Root mean square over images, pixels and channels between grey values
             in [0, 1] and the expected picture at the latent mean.
         probes: What latent means know of the labels; `None` where that was not asked.
+        surgery: What the KL divergence is made of, on at most 10,000 of the images.
         num_images: Images that all this was measured on.
         protocol: How each number was made, in words.
     """
@@ -75,6 +81,7 @@ class VAEReport:
     probes: ProbeReport | None
     num_images: int
     protocol: dict[str, Any]
+    surgery: Surgery | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in `metrics.json`; what was not measured is `None`."""
@@ -92,6 +99,7 @@ class VAEReport:
             "kl_per_unit": self.kl_per_unit.tolist(),
             "reconstruction_error": self.reconstruction_error.to_dict(),
             "probes": self.probes and self.probes.to_dict(),
+            "surgery": self.surgery and self.surgery.to_dict(),
             "num_images": self.num_images,
             "protocol": self.protocol,
         }
@@ -134,7 +142,7 @@ def evaluate(
     drawn = draw_pixels(model, grey, seed=seed)
     protocol = _protocol(describe_pixels(model, drawn, seed), len(chosen), total, seed)
     values = model.elbo(drawn, told, seed=seed)
-    values["reconstruction_error"] = _squared_errors(model, grey, told)
+    values["reconstruction_error"] = squared_errors(model, grey, told)
     estimate = None
     if num_importance_samples:
         estimate = estimate_log_likelihood(
@@ -152,6 +160,8 @@ def evaluate(
         probes = probe(model, train, (grey, labels), seed=seed)
         protocol["probes"] = probes.protocol
     mean, log_variance = model.encode(drawn, told)
+    surgery = _dissect(model, mean, log_variance, seed)
+    protocol["surgery"] = surgery.protocol
     intervals = _mean_intervals(values, seed)
     return VAEReport(
         elbo=intervals["elbo"],
@@ -165,6 +175,7 @@ def evaluate(
         probes=probes,
         num_images=len(grey),
         protocol=protocol,
+        surgery=surgery,
     )
 
 
@@ -182,8 +193,17 @@ def active_units(means: np.ndarray) -> np.ndarray:
     return np.var(means, axis=0, dtype=np.float64) > ACTIVE_VARIANCE
 
 
-def _squared_errors(model: VAE, images: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
-    """Mean squared error of each image's grey values `(num_images,)`."""
+def squared_errors(model: VAE, images: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    """Mean squared error of each image's grey values, in [0, 1], against what becomes of it.
+
+    Args:
+        model: As trained.
+        images: `(num_images, height, width, channels)` uint8.
+        labels: `(num_images,)` integers for a conditional model.
+
+    Returns:
+        `(num_images,)`, the mean over pixels and channels.
+    """
     errors = [
         np.square(
             model.reconstruct(images[rows], None if labels is None else labels[rows])
@@ -192,6 +212,13 @@ def _squared_errors(model: VAE, images: np.ndarray, labels: np.ndarray | None) -
         for rows in np.array_split(np.arange(len(images)), -(-len(images) // 1000))
     ]
     return np.concatenate(errors)
+
+
+def _dissect(model: VAE, mean: np.ndarray, log_variance: np.ndarray, seed: int) -> Surgery:
+    """The surgery of posteriors; of some, where there are very many."""
+    some = choose(len(mean), MAX_IMAGES, seed=seed)
+    aggregate = AggregatePosterior(mean[some], log_variance[some])
+    return dissect_posterior(aggregate, model.prior, num_draws=_NUM_DRAWS, seed=seed)
 
 
 def _kl_per_unit(model: VAE, mean: np.ndarray, log_variance: np.ndarray) -> np.ndarray:

@@ -182,7 +182,7 @@ def kl_per_unit(aggregate: AggregatePosterior, prior: Any) -> NDArray[np.float64
 
 
 def log_prior(prior: Any, z: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The prior's log density, `(...)` nats, of `(..., latent_dim)`, in batches: it may be a mixture."""
+    """The prior's log density of `(..., latent_dim)`, in nats; in batches: it may be a mixture."""
     return _in_batches(prior.log_density, z.reshape(-1, z.shape[-1])).reshape(z.shape[:-1])
 
 
