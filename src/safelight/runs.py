@@ -7,6 +7,9 @@
     model.keras       the model
     predictions.csv   one line per test image; predictions_folds.csv the same for all images
     familiarity.npz   what a classifier compares a picture with that may be of something else
+    density.npz       where a variational autoencoder's latents lie, to draw samples from
+    anomalies.csv     one line per picture that was scored as an anomaly or not
+    rate_distortion.csv  one line per weight of the KL divergence that was trained with
     data.md           what is to be known of the pictures, to read
     pictures/*.png
     metrics.json      written last: a folder without it is a run that did not finish
@@ -17,15 +20,12 @@ data and never evaluated. This module knows no subject: it only carries what the
 
 import csv
 import errno
-import io
 import json
 import logging
 import math
 import os
 import re
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
@@ -34,17 +34,19 @@ from typing import Any, Self
 import numpy as np
 
 from safelight.environment import describe_environment
+from safelight.files import StrPath, atomic_path, write_csv, write_text
 from safelight.metrics import Interval
 
+__all__ = ["Run", "RunSummary", "StrPath", "atomic_path", "list_runs", "to_json"]
 logger = logging.getLogger(__name__)
 
-StrPath = str | os.PathLike[str]
 FORMAT = 1
 _FORMAT_KEY = "safelight_run"
 # In the order of removal: without metrics.json the folder is no finished run any more.
 _FILES = (
     "metrics.json", "predictions.csv", "predictions_folds.csv", "familiarity.npz", "model.keras",
-    "checkpoint.npz", "history_kl.npy", "history.csv", "data.md", "environment.json", "config.json",
+    "checkpoint.npz", "density.npz", "anomalies.csv", "rate_distortion.csv", "history_kl.npy",
+    "history.csv", "data.md", "environment.json", "config.json",
 )  # fmt: skip
 _MAX_DEPTH = 3
 
@@ -212,11 +214,11 @@ class Run:
         Args:
             metrics: name to `Interval`, number, list or mapping.
         """
-        _write_text(self.path / "metrics.json", to_json(metrics))
+        write_text(self.path / "metrics.json", to_json(metrics))
 
     def write_environment(self) -> None:
         """Write versions and machine as they are now; call it when Keras has been imported."""
-        _write_text(self.path / "environment.json", to_json(describe_environment()))
+        write_text(self.path / "environment.json", to_json(describe_environment()))
 
     def write_history(self, history: Mapping[str, Sequence[float]]) -> None:
         """Write the training curves.
@@ -227,7 +229,7 @@ class Run:
         Raises:
             ValueError: if the columns differ in length.
         """
-        _write_csv(self.path / "history.csv", history)
+        write_csv(self.path / "history.csv", history)
 
     def write_predictions(
         self, predictions: Mapping[str, Sequence[object]], *, folds: bool = False
@@ -241,14 +243,14 @@ class Run:
         Raises:
             ValueError: if the columns differ in length.
         """
-        _write_csv(self.path / f"predictions{'_folds' if folds else ''}.csv", predictions)
+        write_csv(self.path / f"predictions{'_folds' if folds else ''}.csv", predictions)
 
     def write_data_page(self, text: str) -> None:
         """Write the page on the pictures, in Markdown."""
-        _write_text(self.path / "data.md", text)
+        write_text(self.path / "data.md", text)
 
     def _write_config(self, config: Mapping[str, Any]) -> None:
-        _write_text(self.path / "config.json", to_json({**config, _FORMAT_KEY: FORMAT}))
+        write_text(self.path / "config.json", to_json({**config, _FORMAT_KEY: FORMAT}))
 
 
 @dataclass(frozen=True)
@@ -316,25 +318,6 @@ def to_json(value: object) -> str:
     return json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-@contextmanager
-def atomic_path(path: StrPath) -> Iterator[Path]:
-    """Give a temporary path beside `path` with the same ending, moved to `path` if all goes well.
-
-    Args:
-        path: the final name; its folder exists.
-
-    Yields:
-        Where to write. After an error nothing is left of it.
-    """
-    path = Path(path)
-    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.partial{path.suffix}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _plain(value: Any) -> Any:
     if hasattr(value, "to_dict"):
         value = value.to_dict()
@@ -353,30 +336,6 @@ def _plain(value: Any) -> Any:
     raise ValueError(
         f"{type(value).__name__} cannot be written as JSON; pass numbers, strings, lists, mappings."
     )
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_path(path) as partial, partial.open("wb") as file:
-        # File names need not be valid Unicode; what is not is spelt out.
-        file.write(text.encode("utf-8", errors="backslashreplace"))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _write_csv(path: Path, columns: Mapping[str, Sequence[object]]) -> None:
-    lengths = {name: len(column) for name, column in columns.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"columns of {path.name} differ in length: {lengths}.")
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_cell(value) for value in row] for row in zip(*columns.values(), strict=True))
-    _write_text(path, text.getvalue())
-
-
-def _cell(value: Any) -> object:
-    value = value.item() if isinstance(value, np.generic) else value
-    return "" if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _read_json(path: Path) -> dict[str, Any]:
