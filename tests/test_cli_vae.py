@@ -15,8 +15,8 @@ from rich.console import Console
 
 from safelight import cli
 from safelight.cli import console
-from safelight.cli import vae as commands
 from safelight.cli.flags import parse_size
+from safelight.cli.trained import name_source
 from safelight.runs import Run
 
 SMALL = ("--epochs", 1, "--latent-dim", 3, "--hidden-units", 8, "--batch-size", 16)
@@ -413,7 +413,7 @@ def test_a_typing_mistake_with_overwrite_leaves_the_older_run(trained, photos, c
 
 def test_the_place_of_the_data_is_kept_as_seen_from_the_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    name = commands._name_source
+    name = name_source
     assert name("mnist", tmp_path / "run") == "mnist"
     assert name("data", tmp_path / "runs" / "x") == "../../data"
     (tmp_path / "mnist").mkdir()

@@ -340,14 +340,14 @@ def test_ctrl_c_in_the_first_epoch_leaves_a_whole_run(tmp_path, parts):
 
 def test_the_own_test_part_and_unseen_pictures_are_told_apart(trained, parts):
     run, splits = trained[0], parts.splits
-    own = experiment.test_part(run, parts.dataset)
+    own = experiment.find_part(run, parts.dataset, "test")
     assert own.digests == splits.test.digests
     unseen, left_out = experiment.unseen_part(run, parts.dataset)
     assert (unseen.digests, left_out) == (own.digests, 45)
     with pytest.raises(ValueError, match="were used to train"):
         experiment.unseen_part(run, splits.train)
     with pytest.raises(ValueError, match="15 of the 15 test pictures"):
-        experiment.test_part(run, splits.train)
+        experiment.find_part(run, splits.train, "test")
 
 
 def test_a_damaged_or_another_or_a_dangerous_model_is_refused(tmp_path):

@@ -191,3 +191,17 @@ def test_mnist_keeps_its_official_test_part():
         "test": (10_000, 28, 28, 1),
     }
     np.testing.assert_array_equal(splits.indices["test"], np.arange(60_000, 70_000))
+
+
+def test_one_class_is_kept_as_a_data_set_without_labels():
+    shapes = datasets.make_shapes(30, image_size=8)
+    kept = pictures.keep_class(shapes, "square")
+    assert set(kept.digests) == {
+        d for d, y in zip(shapes.digests, shapes.labels, strict=True) if y == 1
+    }
+    assert (kept.num_classes, set(kept.labels)) == (0, {0})
+    assert pictures.keep_class(shapes, None) is shapes
+    with pytest.raises(ValueError, match="no class 'cube': .*circle, square, triangle"):
+        pictures.keep_class(shapes, "cube")
+    with pytest.raises(ValueError, match="without labels"):
+        pictures.keep_class(kept, "square")

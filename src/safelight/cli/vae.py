@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,15 +15,25 @@ from safelight.cli.data import (
     Overwrite,
     Strict,
     damage,
-    is_known,
     leave,
     list_files,
     load_pictures,
-    open_trained,
     read_pictures,
 )
 from safelight.cli.runs import Json, print_numbers, print_results
-from safelight.datasets import ImageDataset
+from safelight.cli.trained import (
+    Data,
+    RunFolder,
+    Seed,
+    check_output,
+    class_names_of,
+    find_source,
+    labels_of,
+    load_array,
+    name_source,
+    open_vae,
+    save_picture,
+)
 from safelight.runs import Run
 from safelight.vae.config import TrainConfig
 
@@ -39,17 +47,9 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Data = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATA", help="`mnist`, `elpv`, or a folder of pictures, with or without classes."
-    ),
-]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `vae train` made.")]
 Label = Annotated[
     str | None, typer.Option(metavar="CLASS", help="For a conditional model: of which class.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Decides the draw.")]
 
 _MAX_SHOWN = 24
 
@@ -63,6 +63,12 @@ def train(
     test_fraction: Annotated[
         float, typer.Option(help="Share of the pictures that only judge; mnist brings its own.")
     ] = 0.25,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASS", help="Learn from pictures of this class alone, for `vae anomalies`."
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     strict: Strict = False,
 ) -> None:
@@ -76,7 +82,7 @@ def train(
 
     # In this order mistakes show soon: the folders first, Keras (seconds) after them.
     Run.check(output, overwrite=overwrite, resume=True)
-    dataset = load_pictures(data, strict=strict)
+    dataset = pictures.keep_class(load_pictures(data, strict=strict), only)
     splits = pictures.split(dataset, test_fraction=test_fraction, seed=settings.seed)
     with console.progress() as report:
         parts = pictures.load_parts(
@@ -91,8 +97,9 @@ def train(
     from safelight.vae import experiment
 
     config = experiment.resolve(settings, parts)
+    source = name_source(data, output)
     run = experiment.open_run(
-        output, parts, config, source=_name_source(data, output), overwrite=overwrite
+        output, parts, config, source=source, only=only or "", overwrite=overwrite
     )
     with console.progress() as report:
         metrics = experiment.run_training(run, parts, config, report=report)
@@ -123,8 +130,8 @@ def evaluate(
     strict: Strict = False,
 ) -> None:
     """Judge a run's model on its test part, or on those pictures of DATA that it never saw."""
-    opened = _open(run)
-    dataset = load_pictures(data or _find_source(opened), strict=strict)
+    opened = open_vae(run)
+    dataset = load_pictures(data or find_source(opened), strict=strict)
     console.start_keras()
     from safelight.vae import experiment
     from safelight.vae.evaluation import evaluate as judge
@@ -134,14 +141,14 @@ def evaluate(
         part, left_out = (
             experiment.unseen_part(opened, dataset)
             if data
-            else (experiment.test_part(opened, dataset), 0)
+            else (experiment.find_part(opened, dataset, "test"), 0)
         )
     model = experiment.load_vae(opened)
     with console.progress() as report:
-        images = experiment.judged_part(_to_array(model, part, report), config)
+        images = experiment.judged_part(load_array(model, part, report), config)
         judged = judge(
             model,
-            (images, _labels(opened, part)) if config.conditional else images,
+            (images, labels_of(opened, part)) if config.conditional else images,
             num_importance_samples=num_importance_samples,
             num_images=None if num_images is None else min(num_images, len(images)),
             seed=config.seed,
@@ -187,7 +194,7 @@ def sample(
         raise ValueError(f"--temperature {temperature}: expected a number of 0 or more.")
     if output is not None:
         _check_samples_output(output)
-    opened = _open(run)
+    opened = open_vae(run)
     label_number = _number_of(opened, label)
     console.start_keras()
     import numpy as np
@@ -203,10 +210,10 @@ def sample(
             num,
             labels=labels,
             seed=seed,
-            class_names=_class_names(opened),
+            class_names=class_names_of(opened),
             temperature=temperature,
         )
-        _save(figure, path)
+        save_picture(figure, path)
         return
     if model.num_classes and labels is None:
         labels = np.arange(num) % model.num_classes
@@ -234,8 +241,8 @@ def reconstruct(
     A file that cannot be read is one line on standard error, and the others are answered. Exits
     with 0 if all were answered, with 1 if some were, with 2 if none.
     """
-    _check_output(output, ".png")
-    opened = _open(run)
+    check_output(output, ".png")
+    opened = open_vae(run)
     label_number = _number_of(opened, label)
     console.start_keras()
     from safelight import plots
@@ -259,7 +266,9 @@ def reconstruct(
             answer["reconstruction_error"] = float((error**2).mean() ** 0.5)
         path = output or opened.picture_path("reconstructed")
         shown = slice(0, _MAX_SHOWN)
-        _save(plots.plot_reconstructions(originals[shown], decoded[shown]), path, quiet=as_json)
+        save_picture(
+            plots.plot_reconstructions(originals[shown], decoded[shown]), path, quiet=as_json
+        )
     if as_json:
         console.print_json(answers)
     else:
@@ -286,16 +295,16 @@ def embed(
     strict: Strict = False,
 ) -> None:
     """Write the latent mean of every picture in DATA, and in .npz its log variance too."""
-    _check_output(output, ".npz", ".csv")
-    opened = _open(run)
+    check_output(output, ".npz", ".csv")
+    opened = open_vae(run)
     dataset = load_pictures(data, strict=strict)
     console.start_keras()
     from safelight.vae import experiment
 
     model = experiment.load_vae(opened)
-    labels = _labels(opened, dataset) if model.num_classes else None
+    labels = labels_of(opened, dataset) if model.num_classes else None
     with console.progress() as report:
-        mean, log_variance = model.encode(_to_array(model, dataset, report), labels)
+        mean, log_variance = model.encode(load_array(model, dataset, report), labels)
     experiment.write_latents(output, dataset, mean, log_variance)
     console.say(
         f"{len(mean)} pictures, {mean.shape[1]} numbers each, in {console.printable(output)}"
@@ -319,8 +328,8 @@ def interpolate(
     label: Label = None,
 ) -> None:
     """Walk through the latent space from one picture to another, and draw what is on the way."""
-    _check_output(output, ".png")
-    opened = _open(run)
+    check_output(output, ".png")
+    opened = open_vae(run)
     label_number = _number_of(opened, label)
     console.start_keras()
     from safelight import plots
@@ -337,73 +346,21 @@ def interpolate(
         model, begin, end, num=num, spherical=along == "spherical", label=label_number
     )
     figure = plots.plot_interpolation(way[None], originals=(ends[:1], ends[1:]))
-    _save(figure, output or opened.picture_path("interpolated"))
-
-
-def _check_output(path: Path | None, *endings: str) -> None:
-    """Refuses a file that cannot be written, before anything is computed for it."""
-    if path is None:
-        return
-    if path.suffix.lower() not in endings:
-        raise ValueError(f"--output {path}: expected a name that ends in {' or '.join(endings)}.")
-    if path.is_dir():
-        raise ValueError(f"--output {path}: a folder is in the way; choose another name.")
-    if not path.parent.is_dir():
-        raise ValueError(
-            f"--output {path}: there is no folder {path.parent}; make it first, or choose another."
-        )
+    save_picture(figure, output or opened.picture_path("interpolated"))
 
 
 def _check_samples_output(path: Path) -> None:
     """The same where a folder will do as well, which is made if it is not there."""
     other_pictures = (".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".svg", ".pdf")
     if path.suffix.lower() == ".png":
-        _check_output(path, ".png")
+        check_output(path, ".png")
     elif path.suffix.lower() in other_pictures or path.is_file():
         raise ValueError(f"--output {path}: expected a name that ends in .png, or a folder.")
 
 
-def _open(path: Path) -> Run:
-    """A trained run of a variational autoencoder; cheap, before Keras loads."""
-    opened = open_trained(path)
-    kind = opened.config.get("kind")
-    if kind != "vae":
-        raise ValueError(f"{path} is a run of kind {kind!r}: expected one that `vae train` made.")
-    return opened
-
-
-def _name_source(data: str, output: Path) -> str:
-    """Where the data can be found again, as seen from the run's folder: no path of somebody's."""
-    if is_known(data):
-        return data
-    with contextlib.suppress(ValueError):  # on Windows another drive has no relative path
-        return Path(os.path.relpath(Path(data).resolve(), output.resolve())).as_posix()
-    return ""
-
-
-def _find_source(run: Run) -> str:
-    with damage(run.path):
-        source = run.config["dataset"]["source"]
-        name = run.config["dataset"]["name"]
-    if is_known(source):
-        return source
-    folder = run.path.resolve() / source
-    if not source or not folder.is_dir():
-        raise ValueError(
-            f"the pictures of {name} are not where {run.path} was trained on them: name their "
-            "folder, `safelight vae evaluate RUN DATA`."
-        )
-    return str(folder.resolve())
-
-
-def _class_names(run: Run) -> list[str]:
-    with damage(run.path):
-        return [str(name) for name in run.config["dataset"]["class_names"]]
-
-
 def _number_of(run: Run, label: str | None) -> int | None:
     """The number of a class."""
-    names = _class_names(run)
+    names = class_names_of(run)
     with damage(run.path):
         conditional = bool(run.config["settings"]["conditional"])
     if label is None:
@@ -424,30 +381,6 @@ def _require_label(model: VAE, label: int | None) -> Any:
     return lambda num: None if label is None else np.full(num, label)
 
 
-def _labels(run: Run, dataset: ImageDataset) -> np.ndarray:
-    """The labels of pictures for a conditional model, which must know their classes."""
-    expected = _class_names(run)
-    if list(dataset.class_names) != expected:
-        raise ValueError(
-            f"{dataset.name} has the classes {list(dataset.class_names)}, but {run.path} was "
-            f"trained on {expected}: expected the same folders."
-        )
-    return dataset.labels
-
-
-def _to_array(model: VAE, dataset: ImageDataset, report: console.Report) -> np.ndarray:
-    """All pictures in the model's size and channels."""
-    from safelight.vae import pictures
-
-    height, width, channels = model.image_shape
-    return pictures.load_images(
-        dataset,
-        (height, width),
-        channels=channels,
-        progress=lambda done, total: report("reading", done, total, ""),
-    ).images
-
-
 def _read(model: VAE, answers: list[dict[str, Any]], report: console.Report) -> np.ndarray:
     """Those of the pictures that decode, in the model's size and channels."""
     import numpy as np
@@ -461,11 +394,3 @@ def _read(model: VAE, answers: list[dict[str, Any]], report: console.Report) -> 
         for picture in read_pictures(answers, report, "reading", mode=mode)
     ]
     return np.stack(found) if found else np.zeros((0, *model.image_shape), np.uint8)
-
-
-def _save(figure: Any, path: Path, *, quiet: bool = False) -> None:
-    from safelight import plots
-
-    plots.save_figure(figure, path)
-    if not quiet:
-        console.say(f"picture           {console.printable(path)}")

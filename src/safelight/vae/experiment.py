@@ -58,7 +58,13 @@ def resolve(config: TrainConfig, parts: Parts) -> TrainConfig:
 
 
 def open_run(
-    path: Path, parts: Parts, config: TrainConfig, *, source: str = "", overwrite: bool = False
+    path: Path,
+    parts: Parts,
+    config: TrainConfig,
+    *,
+    source: str = "",
+    only: str = "",
+    overwrite: bool = False,
 ) -> Run:
     """Makes a run folder; or opens the one that was begun there with the same data and settings.
 
@@ -68,12 +74,13 @@ def open_run(
         config: As from `resolve`.
         source: Where the data set can be read from again: its name, or its folder as seen from
             `path`.
+        only: The class that the pictures are all of, where the others were left out.
         overwrite: Whether to replace a run that is there, and to begin anew in any case.
 
     Raises:
         ValueError: There is a finished run, or an unfinished one of other data or settings.
     """
-    description = _describe(parts, config, source)
+    description = describe(parts, config, source, only)
     if not overwrite and _was_begun(path):
         _refuse_other(Run.open(path), description)
         return Run.open(path)
@@ -187,18 +194,18 @@ def load_vae(run: Run) -> VAE:
     return model
 
 
-def test_part(run: Run, dataset: ImageDataset) -> ImageDataset:
-    """The pictures of a data set that were the run's test part.
+def find_part(run: Run, dataset: ImageDataset, name: str) -> ImageDataset:
+    """The pictures of a data set that were a part of the run: "train", "validation" or "test".
 
     Raises:
         ValueError: Some are not there any more.
     """
-    wanted = set(run.config["split"]["digests"]["test"])
+    wanted = set(run.config["split"]["digests"][name])
     found = [digest[:_DIGEST_DIGITS] for digest in dataset.digests]
     missing = wanted - set(found)
     if missing:
         raise ValueError(
-            f"{len(missing)} of the {len(wanted)} test pictures of {run.path} are not in "
+            f"{len(missing)} of the {len(wanted)} {name} pictures of {run.path} are not in "
             f"{dataset.name} any more: say what to judge on, `safelight vae evaluate RUN DATA`."
         )
     return dataset.subset([i for i, digest in enumerate(found) if digest in wanted])
@@ -338,7 +345,8 @@ def _compare_saved_model(
     return {"num_images": len(few), "max_difference": float(np.abs(saved - judged).max())}
 
 
-def _describe(parts: Parts, config: TrainConfig, source: str) -> dict[str, Any]:
+def describe(parts: Parts, config: TrainConfig, source: str = "", only: str = "") -> dict[str, Any]:
+    """What a run is made of, as it stands in its `config.json`; arguments as for `open_run`."""
     dataset, splits = parts.dataset, parts.splits
     of_part = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     return {
@@ -346,6 +354,7 @@ def _describe(parts: Parts, config: TrainConfig, source: str) -> dict[str, Any]:
         "dataset": {
             "name": dataset.name,
             "source": source,
+            **({"only": only} if only else {}),
             "fingerprint": dataset.fingerprint,
             "num_images": len(dataset),
             "class_names": list(dataset.class_names) if parts.labels else [],

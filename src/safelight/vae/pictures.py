@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +167,30 @@ class Parts:
     def num_classes(self) -> int:
         """The number of classes; 0 without labels."""
         return self.dataset.num_classes if self.labels else 0
+
+
+def keep_class(dataset: ImageDataset, class_name: str | None) -> ImageDataset:
+    """Keep the pictures of one class, as a data set without labels.
+
+    Use it to learn what is normal: what was learned from one class may find pictures of others odd.
+
+    Args:
+        dataset: With labels.
+        class_name: The class; `None` gives the data set itself.
+
+    Raises:
+        ValueError: If there is no such class.
+    """
+    if class_name is None:
+        return dataset
+    if class_name not in dataset.class_names:
+        known = ", ".join(dataset.class_names) or "none, as it was read without labels"
+        raise ValueError(
+            f"{dataset.name} has no class {class_name!r}: expected one of its classes ({known})."
+        )
+    rows = np.flatnonzero(dataset.labels == dataset.class_names.index(class_name))
+    kept = dataset.subset(rows)
+    return replace(kept, class_names=(), labels=np.zeros_like(kept.labels), targets=None)
 
 
 def split(dataset: ImageDataset, *, test_fraction: float = 0.25, seed: int = 0) -> Splits:

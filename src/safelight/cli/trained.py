@@ -1,0 +1,120 @@
+"""A trained variational autoencoder and its pictures, as the commands of `vae` name them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from safelight.cli import console
+from safelight.cli.data import damage, is_known, open_trained
+from safelight.datasets import ImageDataset
+from safelight.runs import Run
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from safelight.vae.models import VAE
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA", help="`mnist`, `elpv`, or a folder of pictures, with or without classes."
+    ),
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `vae train` made.")]
+Seed = Annotated[int, typer.Option(min=0, help="Decides the draw.")]
+
+
+def open_vae(path: Path) -> Run:
+    """A trained run of a variational autoencoder; cheap, before Keras loads."""
+    opened = open_trained(path)
+    kind = opened.config.get("kind")
+    if kind != "vae":
+        raise ValueError(f"{path} is a run of kind {kind!r}: expected one that `vae train` made.")
+    return opened
+
+
+def name_source(data: str, output: Path) -> str:
+    """Where the data can be found again, as seen from the run's folder: no path of somebody's."""
+    if is_known(data):
+        return data
+    with contextlib.suppress(ValueError):  # on Windows another drive has no relative path
+        return Path(os.path.relpath(Path(data).resolve(), output.resolve())).as_posix()
+    return ""
+
+
+def find_source(run: Run) -> str:
+    """The data set that a run was trained on: its name, or its folder.
+
+    Raises:
+        ValueError: It is not where it was.
+    """
+    with damage(run.path):
+        source = run.config["dataset"]["source"]
+        name = run.config["dataset"]["name"]
+    if is_known(source):
+        return source
+    folder = run.path.resolve() / source
+    if not source or not folder.is_dir():
+        raise ValueError(
+            f"the pictures of {name} are not where {run.path} was trained on them: name their "
+            "folder, `safelight vae evaluate RUN DATA`."
+        )
+    return str(folder.resolve())
+
+
+def class_names_of(run: Run) -> list[str]:
+    """The classes that a run was trained on; none if it was not told them."""
+    with damage(run.path):
+        return [str(name) for name in run.config["dataset"]["class_names"]]
+
+
+def labels_of(run: Run, dataset: ImageDataset) -> np.ndarray:
+    """The labels of pictures for a conditional model, which must know their classes."""
+    expected = class_names_of(run)
+    if list(dataset.class_names) != expected:
+        raise ValueError(
+            f"{dataset.name} has the classes {list(dataset.class_names)}, but {run.path} was "
+            f"trained on {expected}: expected the same folders."
+        )
+    return dataset.labels
+
+
+def load_array(model: VAE, dataset: ImageDataset, report: console.Report) -> np.ndarray:
+    """All pictures in the model's size and channels."""
+    from safelight.vae import pictures
+
+    height, width, channels = model.image_shape
+    return pictures.load_images(
+        dataset,
+        (height, width),
+        channels=channels,
+        progress=lambda done, total: report("reading", done, total, ""),
+    ).images
+
+
+def check_output(path: Path | None, *endings: str) -> None:
+    """Refuses a file that cannot be written, before anything is computed for it."""
+    if path is None:
+        return
+    if path.suffix.lower() not in endings:
+        raise ValueError(f"--output {path}: expected a name that ends in {' or '.join(endings)}.")
+    if path.is_dir():
+        raise ValueError(f"--output {path}: a folder is in the way; choose another name.")
+    if not path.parent.is_dir():
+        raise ValueError(
+            f"--output {path}: there is no folder {path.parent}; make it first, or choose another."
+        )
+
+
+def save_picture(figure: Any, path: Path, *, quiet: bool = False) -> None:
+    """Writes a figure into a file and says where."""
+    from safelight import plots
+
+    plots.save_figure(figure, path)
+    if not quiet:
+        console.say(f"picture           {console.printable(path)}")
