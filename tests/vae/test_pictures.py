@@ -196,12 +196,11 @@ def test_mnist_keeps_its_official_test_part():
 def test_one_class_is_kept_as_a_data_set_without_labels():
     shapes = datasets.make_shapes(30, image_size=8)
     kept = pictures.keep_class(shapes, "square")
-    assert set(kept.digests) == {
-        d for d, y in zip(shapes.digests, shapes.labels, strict=True) if y == 1
-    }
+    squares = np.array(shapes.digests)[shapes.labels == 1]
+    assert set(kept.digests) == set(squares)
     assert (kept.num_classes, set(kept.labels)) == (0, {0})
     assert pictures.keep_class(shapes, None) is shapes
-    with pytest.raises(ValueError, match="no class 'cube': .*circle, square, triangle"):
+    with pytest.raises(ValueError, match=r"no class 'cube': .*circle, square, triangle"):
         pictures.keep_class(shapes, "cube")
     with pytest.raises(ValueError, match="without labels"):
         pictures.keep_class(kept, "square")
