@@ -5,6 +5,7 @@
     safelight transfer predict runs/cells photo.jpg another_folder
     safelight vae train mnist --output runs/digits --minutes 10
     safelight runs show runs/cells
+    safelight report runs/cells
 
 A user's mistake is one sentence on standard error and exit code 2, never a traceback.
 """
@@ -18,7 +19,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from safelight.cli import assets, cache, runs, transfer, vae
+from safelight.cli import assets, cache, look, report, runs, transfer, vae
 from safelight.cli.console import fail, set_up_streams
 
 
@@ -45,8 +46,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(transfer.app, name="transfer")
+vae.app.add_typer(look.app)  # without a name: its commands stand beside the others
 app.add_typer(vae.app, name="vae")
 app.add_typer(runs.app, name="runs")
+app.command(short_help="Write a page about a run: how good, what it mistakes.")(report.report)
 app.add_typer(assets.app, name="assets")
 app.add_typer(cache.app, name="cache")
 

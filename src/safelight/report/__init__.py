@@ -1,0 +1,29 @@
+"""Report: what a run folder holds becomes one page to look at, and a model card beside it.
+
+    from safelight import report
+    report.write_report(["runs/cells"])           # runs/cells/report.html
+    report.write_model_card("runs/cells")         # runs/cells/README.md
+
+A report reads the files of a run and nothing else: no model is loaded, and Keras is not needed.
+Names are loaded when they are first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from safelight.report.model_card import write_model_card as write_model_card
+    from safelight.report.page import write_report as write_report
+
+_HOMES = {"write_model_card": "model_card", "write_report": "page"}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,274 @@
+"""The chapter on a variational autoencoder: the answer, then what it rests on."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from markupsafe import Markup
+
+from safelight.metrics import Interval
+from safelight.report import autoencoder_advice, charts, pictures, words
+from safelight.report.blocks import (
+    Answer,
+    Beside,
+    Block,
+    Chapter,
+    Table,
+    Text,
+    Words,
+    sections,
+)
+from safelight.report.charts import Axis, Row
+from safelight.report.provenance import (
+    seconds_fact,
+    tell_command,
+    tell_environment,
+    tell_protocol,
+)
+from safelight.report.reading import Reading, dig, interval, mapping, number
+
+_SCORES = {
+    "log_likelihood": ("log p(x)", "of a test picture, by importance sampling; higher is better"),
+    "elbo": ("ELBO", "the lower bound that was trained: reconstruction less KL"),
+    "reconstruction": ("reconstruction", "log p(x|z): how well a picture is described by its z"),
+    "kl": ("KL", "what z says of a picture, against the prior"),
+}
+_PIXEL = "root mean square over pixels, of grey values from 0 to 1"
+_CURVES = {"elbo": "ELBO", "reconstruction": "Reconstruction", "kl": "KL"}
+_ALBUM = {
+    "reconstructions": (
+        "Test pictures beside what the decoder makes of their codes.",
+        "Test pictures and their reconstructions: what is lost on the way through the code?",
+    ),
+    "samples": (
+        "Pictures decoded from random draws of the prior.",
+        "Drawn from nothing: would you take these for real pictures?",
+    ),
+    "latent_manifold": (
+        "A grid of decoded pictures over a plane of two latent units, the others at zero.",
+        "Pictures over a plane of the two units that hold most",
+    ),
+    "latent_scatter": (
+        "A map of the test pictures in the latent space, coloured by class where classes are "
+        "known.",
+        "Where the test pictures lie: do pictures of a class lie together?",
+    ),
+    "traversals": (
+        "Rows of pictures; along each row one latent unit changes and the others stay.",
+        "What each unit does: one changes along a row, all others stay",
+    ),
+    "interpolation": (
+        "Rows of pictures on the way from one test picture to another.",
+        "Ways through the latent space from one test picture to another",
+    ),
+    "kl_per_unit": (
+        "KL divergence of each latent unit over the epochs.",
+        "Each unit's KL over the epochs: when it began to be used",
+    ),
+}
+
+
+def chapter(reading: Reading) -> Chapter:
+    """All about one variational autoencoder."""
+    wanted = {**_SECTIONS, **_ALWAYS} if reading.metrics else _ALWAYS
+    return Chapter(
+        title=Markup("Variational autoencoder of {}").format(words.name(reading.dataset)),
+        subtitle=Markup("Run {}").format(words.name(reading.name)),
+        answer=answer(reading),
+        sections=sections(
+            {title: functools.partial(make, reading) for title, make in wanted.items()}
+        ),
+        problems=reading.problems,
+    )
+
+
+def answer(reading: Reading) -> Answer:
+    """What is read first."""
+    found, label = best_score(reading)
+    steps = autoencoder_advice.next_steps(reading)
+    if found is None:
+        told = "There are no numbers yet, so nothing can be said of how good it is."
+        return Answer(_what(reading), "log p(x)", "–", "", [told], steps)
+    low, high = words.number(found.low, 1), words.number(found.high, 1)
+    return Answer(
+        what=_what(reading),
+        label=label,
+        figure=Markup("{} nats").format(words.number(found.value, 1)),
+        ends=Markup("95 % interval {} to {}; higher is better").format(low, high),
+        sentences=autoencoder_advice.judge(reading),
+        steps=steps,
+        chart=_bounds(reading),
+    )
+
+
+def best_score(reading: Reading) -> tuple[Interval | None, str]:
+    """The number that a model is known by, and what it is: log p(x), else the ELBO."""
+    likelihood = reading.interval("log_likelihood")
+    if likelihood is not None and math.isfinite(likelihood.value):
+        return likelihood, "is log p(x) of a test picture"
+    return reading.interval("elbo"), "is the ELBO of a test picture, a bound on log p(x)"
+
+
+def scores(reading: Reading) -> dict[str, Interval]:
+    """The numbers in nats by which such a model is judged, by their names on the page."""
+    found = {label: reading.interval(key) for key, (label, _) in _SCORES.items()}
+    return {label: score for label, score in found.items() if score is not None}
+
+
+def _what(reading: Reading) -> Words:
+    units = number(reading.settings.get("latent_dim"))
+    shape = reading.config.get("image_shape")
+    size = " × ".join(str(side) for side in shape) if isinstance(shape, list) else "unknown"
+    return Markup(
+        "Turns a picture of {} values into {} numbers and back, and draws new pictures ({}, {})."
+    ).format(
+        size,
+        words.count(units) if units else "some",
+        words.name(reading.settings.get("architecture", "")),
+        words.name(str(reading.settings.get("likelihood", "")).replace("_", " ")),
+    )
+
+
+def _bounds(reading: Reading) -> Markup:
+    found = scores(reading)
+    rows = [Row(label, (found[label],)) for label in ("log p(x)", "ELBO") if label in found]
+    rows = [row for row in rows if math.isfinite(row.marks[0].value)]
+    title = "Log-probabilities of a test picture"
+    return charts.interval_rows(title, rows, Axis("nats per picture, 95 % intervals")).svg
+
+
+def _tell_numbers(reading: Reading) -> Sequence[Block]:
+    shown: dict[Words, Words] = {}
+    for key, (label, meaning) in _SCORES.items():
+        if (score := reading.interval(key)) is not None:
+            shown[_named(label, meaning)] = words.nats(score)
+    if (error := reading.interval("reconstruction_error")) is not None:
+        shown[_named("pixel error", _PIXEL)] = words.interval(error, 4)
+    active, units = (number(reading.metrics.get(key)) for key in ("active_units", "latent_dim"))
+    if active is not None and units is not None:
+        used = Markup("{} of {}").format(words.count(active), words.count(units))
+        shown[_named("active units", "units that say something about pictures")] = used
+    caption = "On the test part, per picture, with 95 % intervals"
+    table = Table(caption, ["number", "value"], list(shown.items()))
+    how = dig(reading.metrics, "protocol", "log_likelihood")
+    surgery = dig(reading.metrics, "surgery", "sentence")
+    texts = [Text(f"How: {words.printable(each)}.") for each in (how, surgery) if each]
+    return [table, *texts]
+
+
+def _named(label: str, meaning: str) -> Markup:
+    return Markup('{}<span class="meaning">{}</span>').format(label, meaning)
+
+
+def _tell_curves(reading: Reading) -> Sequence[Block]:
+    history, told = reading.history, []
+    if seconds := seconds_fact(reading):
+        told.append(Text(f"Time: {seconds}."))
+    epochs = history.get("epoch") or []
+    if not epochs:
+        return [Text("There is no epoch in history.csv: training ended within the first."), *told]
+    drawn: list[Block] = []
+    for key, label in _CURVES.items():
+        lines = {"training": history.get(key, []), "held out": history.get(f"val_{key}", [])}
+        lines = {name: line for name, line in lines.items() if np.isfinite(line).any()}
+        if lines:
+            axis = Axis("nats per picture", limits=_late(list(lines.values())))
+            drawn.append(charts.curves(f"{label} over the epochs", lines, epochs, axis))
+    return [Beside(drawn), *told]
+
+
+def _late(lines: Sequence[Sequence[float]]) -> tuple[float, float] | None:
+    """The range of what comes after the first tenth of the epochs, if the rest is far from it."""
+    values = [np.asarray(line, dtype=float) for line in lines]
+    late = np.concatenate([v[math.ceil(len(v) / 10) if len(v) >= 5 else 0 :] for v in values])
+    every, late = (x[np.isfinite(x)] for x in (np.concatenate(values), late))
+    if not len(late) or np.ptp(every) <= 2 * np.ptp(late):
+        return None
+    margin = max(0.1 * float(np.ptp(late)), 0.5)
+    return float(late.min()) - margin, float(late.max()) + margin
+
+
+def _tell_units(reading: Reading) -> Sequence[Block]:
+    values = [number(x) for x in reading.metrics.get("kl_per_unit") or []]
+    finite = [x for x in values if x is not None]
+    blocks: list[Block] = []
+    if finite and len(finite) == len(values):
+        axis = Axis("KL, nats", digits=2)
+        title = "What each latent unit holds, on the test part"
+        blocks.append(charts.bars(title, finite, axis, row="unit"))
+    blocks.append(_picture(reading, "kl_per_unit"))
+    return [Beside(blocks)]
+
+
+def _tell_labels(reading: Reading) -> Sequence[Block]:
+    probes = mapping(reading.metrics.get("probes"))
+    if not probes:
+        return []
+    readers = {"linear": "logistic regression", "neighbors": "five nearest neighbours"}
+    features = {"latent": "latent means", "pca": "principal components"}
+    rows = [
+        Row(f"{short}, {way}", (found,))
+        for kind, short in {"latent": "latents", "pca": "PCA"}.items()
+        for key, way in {"linear": "linear", "neighbors": "nearest"}.items()
+        if (found := interval(dig(probes, kind, key))) is not None
+    ]
+    chart = charts.interval_rows(
+        "Labels read from the code", rows, Axis("labels read right, %", scale=100)
+    )
+    table_rows: list[list[Words]] = [
+        [
+            name,
+            *(_percent_or_dash(interval(dig(probes, kind, key))) for key in readers),
+        ]
+        for kind, name in features.items()
+    ]
+    table = Table(
+        "Labels read right, on the test part", ["read from", *readers.values()], table_rows
+    )
+    how = dig(reading.metrics, "protocol", "probes")
+    return [
+        Beside([chart.bare(), table]),
+        *([Text(f"How: {words.printable(how)}.")] if how else []),
+    ]
+
+
+def _percent_or_dash(found: Interval | None) -> Words:
+    return "–" if found is None else words.percent_interval(found)
+
+
+def _picture(reading: Reading, name: str) -> Block:
+    alt, caption = _ALBUM[name]
+    missing = f"The picture {name}.png is missing; `safelight vae train` draws it."
+    return pictures.show(reading, name, alt, caption, missing=missing)
+
+
+def _tell_pictures(*names: str) -> functools.partial[Sequence[Block]]:
+    def tell(names: Sequence[str], reading: Reading) -> Sequence[Block]:
+        return [_picture(reading, name) for name in names]
+
+    return functools.partial(tell, names)
+
+
+def _tell_others(reading: Reading) -> Sequence[Block]:
+    return pictures.show_others(reading, {*_ALBUM, "history"})
+
+
+_SECTIONS: Mapping[str, functools.partial[Sequence[Block]]] = {
+    "Numbers": functools.partial(_tell_numbers),
+    "Reconstructions": _tell_pictures("reconstructions"),
+    "Samples": _tell_pictures("samples"),
+    "The latent space": _tell_pictures("latent_scatter", "latent_manifold"),
+    "What each unit does": _tell_pictures("traversals", "interpolation"),
+    "How much each unit holds": functools.partial(_tell_units),
+    "What it knows of the labels": functools.partial(_tell_labels),
+    "How it was trained": functools.partial(_tell_curves),
+    "Other pictures": functools.partial(_tell_others),
+    "Protocol": functools.partial(tell_protocol),
+}
+_ALWAYS = {
+    "Environment": functools.partial(tell_environment),
+    "Make it again": functools.partial(tell_command),
+}

@@ -1,0 +1,260 @@
+"""The chapter on several runs of one kind: which is better, and what they differ in."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from safelight.metrics import Interval
+from safelight.report import autoencoder, charts, classifier, words
+from safelight.report.blocks import Answer, Block, Chapter, Step, Table, Text, Words, sections
+from safelight.report.charts import Axis, Row
+from safelight.report.paired import Paired, compare
+from safelight.report.provenance import train_command
+from safelight.report.reading import Reading, dig, mapping
+
+_KINDS = {"transfer": "classifiers", "transfer-sweep": "sweeps", "vae": "autoencoders"}
+_NAMES = {
+    "ece": "calibration error",
+    "elbo": "ELBO",
+    "log_likelihood": "log p(x)",
+    "loss": "log-loss",
+    "macro_f1": "macro F1",
+    "roc_auc": "ROC AUC",
+}
+_LOWER_IS_BETTER = ("loss", "ece", "brier")
+_IN_PERCENT = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "ece")
+_PRIMARY = {"transfer": "accuracy", "vae": "log_likelihood"}
+_ENVIRONMENT = ("safelight", "commit", "python", "backend", "processor", "cores")
+
+
+def chapter(readings: Sequence[Reading]) -> Chapter:
+    """Runs of one kind, compared.
+
+    Args:
+        readings: Two or more.
+    """
+    first, *others = readings
+    kind = _KINDS[first.kind]
+    pairs = [(other, _try_compare(first, other)) for other in others]
+    data = {reading.dataset for reading in readings}
+    title = Markup("{} {} side by side").format(words.count(len(readings)), kind)
+    return Chapter(
+        title=title,
+        subtitle=Markup("On {}").format(words.join([words.name(each) for each in sorted(data)])),
+        answer=_answer(readings, pairs),
+        sections=sections(
+            {
+                "Their numbers": functools.partial(_tell_numbers, readings),
+                "Paired differences": functools.partial(_tell_differences, first, pairs),
+                "What they differ in": functools.partial(_tell_settings, readings),
+            }
+        ),
+    )
+
+
+def _try_compare(first: Reading, other: Reading) -> Paired | str:
+    """The comparison, or the reason why there is none."""
+    try:
+        return compare(first, other)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        return (
+            f"A file of {first.name} or {other.name} is damaged ({type(error).__name__}: {error})."
+        )
+    except ValueError as error:
+        return str(error)
+
+
+def _answer(readings: Sequence[Reading], pairs: Sequence[tuple[Reading, Paired | str]]) -> Answer:
+    first, (other, found) = readings[0], pairs[0]
+    what = Markup("{} against {}").format(
+        words.name(first.name), words.join([words.name(each.name) for each in readings[1:]])
+    )
+    if isinstance(found, str):
+        told = Markup("They cannot be compared: {}").format(found)
+        return Answer(what, "paired difference", "–", "", [told], [])
+    key = _PRIMARY[first.kind]
+    difference = found.difference[key]
+    label = Markup("{} of {} minus that of {}").format(
+        _said_name(key), words.name(first.name), words.name(other.name)
+    )
+    figure, ends = _figure(key, difference)
+    told = Markup("Compared on {}; {}.").format(found.on, found.method)
+    return Answer(
+        what=what,
+        label=label,
+        figure=figure,
+        ends=ends,
+        sentences=[_verdict(key, difference, (first, other)), told],
+        steps=_steps(key, difference, (first, other)),
+        chart=_difference_chart(first, pairs).svg,
+    )
+
+
+def _figure(key: str, difference: Interval) -> tuple[Words, Words]:
+    scale, unit = (100, "points") if key in _IN_PERCENT else (1, "nats")
+    value, low, high = (
+        words.number(x, 1, scale=scale, sign=True)
+        for x in (difference.value, difference.low, difference.high)
+    )
+    return Markup("{} {}").format(value, unit), Markup("95 % interval {} to {}").format(low, high)
+
+
+def _verdict(key: str, difference: Interval, pair: tuple[Reading, Reading]) -> Words:
+    if math.isnan(difference.low) or math.isnan(difference.high):
+        return "There is no interval, so nothing can be said of chance."
+    if difference.low <= 0 <= difference.high:
+        return Markup(
+            "<strong>No difference is shown:</strong> the interval holds 0, so either may be the "
+            "better one."
+        )
+    better, worse = pair if difference.value > 0 else pair[::-1]
+    return Markup(
+        "<strong>{} is better than {}</strong>, and not by chance: the interval does not hold 0."
+    ).format(words.name(better.name), words.name(worse.name))
+
+
+def _steps(key: str, difference: Interval, pair: tuple[Reading, Reading]) -> list[Step]:
+    if not difference.low <= 0 <= difference.high:
+        better = pair[0] if difference.value > 0 else pair[1]
+        return [Step(Markup("Use {}.").format(words.name(better.name)))]
+    steps = [Step("Take the one that costs less, or is easier to explain.")]
+    if pair[0].kind == "transfer" and not dig(pair[0].metrics, "splits"):
+        told = "To see smaller differences, train both on ten splits and compare again."
+        return [
+            *steps,
+            *(
+                Step(told if i == 0 else "Likewise:", train_command(each, "--splits", "10"))
+                for i, each in enumerate(pair)
+            ),
+        ]
+    return steps
+
+
+def _difference_chart(first: Reading, pairs: Sequence[tuple[Reading, Paired | str]]) -> Any:
+    key = _PRIMARY[first.kind]
+    rows = [
+        Row(other.name, (found.difference[key],))
+        for other, found in pairs
+        if not isinstance(found, str)
+    ]
+    scale = 100 if key in _IN_PERCENT else 1
+    unit = "points" if key in _IN_PERCENT else "nats"
+    axis = Axis(
+        f"{_said_name(key)}, {unit}", scale=scale, reference=(0, "no difference"), sign=True
+    )
+    return charts.interval_rows(f"{words.printable(first.name)} against the others", rows, axis)
+
+
+def _tell_numbers(readings: Sequence[Reading]) -> Sequence[Block]:
+    kind = readings[0].kind
+    if kind == "transfer-sweep":
+        return [Text("Each sweep compares its own cuts; see below.")]
+    scores_of = classifier.scores if kind == "transfer" else autoencoder.scores
+    say = words.percent_interval if kind == "transfer" else words.nats
+    found = [scores_of(reading) for reading in readings]
+    labels = list(dict.fromkeys(label for scores in found for label in scores))
+    rows: list[list[Words]] = [
+        [label, *(say(scores[label]) if label in scores else "–" for scores in found)]
+        for label in labels
+    ]
+    rows.append(["test pictures", *(words.number(r.num_test, 0) for r in readings)])
+    seconds = [dig(reading.metrics, "seconds", "total") for reading in readings]
+    rows.append(["seconds in all", *(words.number(s, 1) for s in seconds)])
+    columns: list[Words] = ["number", *(words.name(reading.name) for reading in readings)]
+    return [*_charts_of(readings, found), Table("Side by side, with 95 % intervals", columns, rows)]
+
+
+def _charts_of(readings: Sequence[Reading], found: Sequence[dict[str, Interval]]) -> list[Block]:
+    classify = readings[0].kind == "transfer"
+    label = "accuracy" if classify else next(iter(found[0]), "ELBO")
+    rows = [
+        Row(reading.name, (scores[label],))
+        for reading, scores in zip(readings, found, strict=True)
+        if label in scores and math.isfinite(scores[label].value)
+    ]
+    if not rows:
+        return []
+    axis = Axis(f"{label}, %", scale=100) if classify else Axis(f"{label}, nats per picture")
+    told = (
+        "Intervals that overlap do not say that there is no difference: the same pictures were "
+        "hard for both, which the paired difference takes out."
+    )
+    return [
+        charts.interval_rows(f"{label[0].upper()}{label[1:]} of each run", rows, axis).bare(),
+        Text(told),
+    ]
+
+
+def _tell_differences(
+    first: Reading, pairs: Sequence[tuple[Reading, Paired | str]]
+) -> Sequence[Block]:
+    blocks: list[Block] = []
+    for other, found in pairs:
+        if isinstance(found, str):
+            told = Markup("{} and {} cannot be compared: {}")
+            names = words.name(first.name), words.name(other.name)
+            blocks.append(Text(told.format(*names, found), tone="warning"))
+            continue
+        rows: list[list[Words]] = [
+            [_named(key), _said_difference(key, difference), _said_chance(difference)]
+            for key, difference in found.difference.items()
+        ]
+        caption = Markup("{} minus {}, on {}; {}").format(
+            words.name(first.name), words.name(other.name), found.on, found.method
+        )
+        blocks.append(Table(caption, ["number", "difference", "by chance?"], rows, "lrl"))
+    return blocks
+
+
+def _said_name(key: str) -> str:
+    return _NAMES.get(key, words.printable(key).replace("_", " "))
+
+
+def _named(key: str) -> Words:
+    lower = " (lower is better)" if key in _LOWER_IS_BETTER else ""
+    return f"{_said_name(key)}{lower}"
+
+
+def _said_difference(key: str, difference: Interval) -> Words:
+    if key in _IN_PERCENT:
+        return words.points(difference)
+    if key == "log_likelihood":
+        return words.nats(difference, 2, sign=True)
+    return words.interval(difference, 4, sign=True)
+
+
+def _said_chance(difference: Interval) -> Words:
+    return "may be" if not (difference.low > 0 or difference.high < 0) else "no"
+
+
+def _tell_settings(readings: Sequence[Reading]) -> Sequence[Block]:
+    described = [
+        {
+            **{f"--{name.replace('_', '-')}": value for name, value in reading.settings.items()},
+            "data set": reading.dataset,
+            **{name: reading.environment.get(name) for name in _ENVIRONMENT},
+            **mapping(reading.environment.get("packages")),
+        }
+        for reading in readings
+    ]
+    names = list(dict.fromkeys(name for each in described for name in each))
+    rows: list[list[Words]] = [
+        [words.printable(name), *(_shown(each.get(name)) for each in described)]
+        for name in names
+        if any(each.get(name) != described[0].get(name) for each in described)
+    ]
+    if not rows:
+        return [Text("In nothing that the runs keep: neither settings nor versions.")]
+    columns: list[Words] = ["setting", *(words.name(reading.name) for reading in readings)]
+    return [Table("Settings and versions that differ", columns, rows, "l" * len(columns))]
+
+
+def _shown(value: object) -> Words:
+    if isinstance(value, list):
+        return ", ".join(words.printable(each) for each in value) or "–"
+    return "none" if value is None else words.printable(value)
