@@ -13,6 +13,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from safelight.plots.aggregates import plot_aggregate as plot_aggregate
+    from safelight.plots.aggregates import plot_rate_distortion as plot_rate_distortion
+    from safelight.plots.anomalies import plot_oddest as plot_oddest
+    from safelight.plots.anomalies import plot_roc as plot_roc
+    from safelight.plots.anomalies import plot_scores as plot_scores
     from safelight.plots.classification import plot_comparison as plot_comparison
     from safelight.plots.classification import plot_confusion_matrix as plot_confusion_matrix
     from safelight.plots.classification import plot_intervals as plot_intervals
@@ -45,6 +50,7 @@ _HOMES = {
     "Picture": "style",
     "VERMILION": "style",
     "plot_activations": "networks",
+    "plot_aggregate": "aggregates",
     "plot_bounds": "latents",
     "plot_comparison": "classification",
     "plot_confusion_matrix": "classification",
@@ -59,9 +65,13 @@ _HOMES = {
     "plot_latent_scatter": "latents",
     "plot_learning_curve": "history",
     "plot_mistakes": "classification",
+    "plot_oddest": "anomalies",
+    "plot_rate_distortion": "aggregates",
     "plot_reconstructions": "generation",
     "plot_reliability": "classification",
+    "plot_roc": "anomalies",
     "plot_samples": "generation",
+    "plot_scores": "anomalies",
     "plot_sweep": "classification",
     "plot_traversals": "generation",
     "save_figure": "style",

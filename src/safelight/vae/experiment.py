@@ -239,7 +239,7 @@ def judged_part(images: np.ndarray, config: TrainConfig) -> np.ndarray:
     return pictures.binarize(images, seed=config.seed + 2)
 
 
-def _learned_part(images: np.ndarray, config: TrainConfig) -> np.ndarray:
+def learned_part(images: np.ndarray, config: TrainConfig) -> np.ndarray:
     """Training images as the model learned from them: drawn black and white if it was, statically.
 
     A reader of labels that is fitted on these is judged on pictures of the same kind.
@@ -317,7 +317,7 @@ def _judge(
     data: Any = test
     known = None
     if parts.labels:
-        learned = _learned_part(parts.images["train"], trained.config)
+        learned = learned_part(parts.images["train"], trained.config)
         data, known = (test, parts.labels["test"]), (learned, parts.labels["train"])
     seed = trained.config.seed
     judged = evaluate(trained.model, data, train=known, num_importance_samples=0, seed=seed)
