@@ -8,6 +8,9 @@ from typing import ClassVar
 
 from markupsafe import Markup
 
+_DAMAGE = (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError)
+"""What reading a file raises that holds something else than it should."""
+
 Words = Markup | str
 """Markup is put in as it is; a plain string is escaped."""
 
@@ -176,9 +179,18 @@ def sections(makers: Mapping[str, Maker]) -> list[Section]:
     return [each for each in found if each.blocks]
 
 
+def answer_or_damage(make: Callable[[], Answer]) -> Answer:
+    """An answer; where the run's numbers are not what they should be, a sentence that says so."""
+    try:
+        return make()
+    except _DAMAGE as error:
+        told = f"The numbers of this run are damaged ({type(error).__name__}: {error})."
+        return Answer("", "there is no answer", "–", "", [told], [])
+
+
 def _make(maker: Maker) -> Sequence[Block]:
     try:
         return maker()
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError) as error:
+    except _DAMAGE as error:
         words = f"This part of the run is damaged ({type(error).__name__}: {error}) and left out."
         return [Text(words, tone="warning")]

@@ -25,6 +25,7 @@ from safelight.report.blocks import (
     Table,
     Text,
     Words,
+    answer_or_damage,
     sections,
 )
 from safelight.report.charts import Axis, Row
@@ -65,7 +66,7 @@ def chapter(reading: Reading) -> Chapter:
     return Chapter(
         title=Markup("Classifier of {}").format(words.name(reading.dataset)),
         subtitle=Markup("Run {}").format(words.name(reading.name)),
-        answer=answer(reading),
+        answer=answer_or_damage(lambda: answer(reading)),
         sections=sections(
             {title: functools.partial(make, reading) for title, make in wanted.items()}
         ),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jinja2
 from markupsafe import Markup
 
 from safelight import __version__
@@ -56,24 +58,30 @@ def render(readings: Sequence[Reading]) -> str:
     Args:
         readings: As from `read_run`.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    style = _templates().get_template("style.css").render()
+    return (
+        _templates()
+        .get_template("page.html")
+        .render(
+            chapters=_chapters(readings),
+            title=_title(readings),
+            heading=_heading(readings),
+            # The file is our own, and a style sheet is no place for escapes.
+            style=Markup(style),  # noqa: S704
+            style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+            mark=f"{_MARK} {__version__}",
+        )
+    )
 
-    environment = Environment(
-        loader=PackageLoader("safelight.report"),
+
+@functools.cache
+def _templates() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("safelight.report"),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    )
-    style = environment.get_template("style.css").render()
-    return environment.get_template("page.html").render(
-        chapters=_chapters(readings),
-        title=_title(readings),
-        heading=_heading(readings),
-        # The file is our own, and a style sheet is no place for escapes.
-        style=Markup(style),  # noqa: S704
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-        mark=f"{_MARK} {__version__}",
     )
 
 

@@ -11,7 +11,17 @@ from markupsafe import Markup
 
 from safelight.metrics import Interval
 from safelight.report import autoencoder, charts, classifier, words
-from safelight.report.blocks import Answer, Block, Chapter, Step, Table, Text, Words, sections
+from safelight.report.blocks import (
+    Answer,
+    Block,
+    Chapter,
+    Step,
+    Table,
+    Text,
+    Words,
+    answer_or_damage,
+    sections,
+)
 from safelight.report.charts import Axis, Row
 from safelight.report.paired import Paired, compare
 from safelight.report.provenance import train_command
@@ -46,7 +56,7 @@ def chapter(readings: Sequence[Reading]) -> Chapter:
     return Chapter(
         title=title,
         subtitle=Markup("On {}").format(words.join([words.name(each) for each in sorted(data)])),
-        answer=_answer(readings, pairs),
+        answer=answer_or_damage(lambda: _answer(readings, pairs)),
         sections=sections(
             {
                 "Their numbers": functools.partial(_tell_numbers, readings),

@@ -10,7 +10,17 @@ from typing import Any
 from markupsafe import Markup
 
 from safelight.report import charts, pictures, words
-from safelight.report.blocks import Answer, Block, Chapter, Step, Table, Text, Words, sections
+from safelight.report.blocks import (
+    Answer,
+    Block,
+    Chapter,
+    Step,
+    Table,
+    Text,
+    Words,
+    answer_or_damage,
+    sections,
+)
 from safelight.report.charts import Axis, Row
 from safelight.report.provenance import tell_command, tell_environment
 from safelight.report.reading import Reading, dig, interval_or_nan, mapping
@@ -24,7 +34,7 @@ def chapter(reading: Reading) -> Chapter:
     return Chapter(
         title=Markup("Which layers to unfreeze for {}").format(words.name(reading.dataset)),
         subtitle=Markup("Sweep {}").format(words.name(reading.name)),
-        answer=answer(reading),
+        answer=answer_or_damage(lambda: answer(reading)),
         sections=sections(
             {title: functools.partial(make, reading) for title, make in wanted.items()}
         ),
