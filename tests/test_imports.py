@@ -10,7 +10,7 @@ import pytest
 import safelight
 
 HEAVY = {"keras", "tensorflow", "torch", "jax", "matplotlib", "sklearn"}
-LIGHT = ["assets", "cli", "datasets", "folds", "images", "metrics", "runs"]
+LIGHT = ["assets", "cli", "datasets", "folds", "images", "metrics", "report", "runs"]
 
 
 def modules_loaded_by(code: str) -> set[str]:

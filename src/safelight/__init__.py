@@ -21,13 +21,25 @@ if TYPE_CHECKING:
     import safelight.images as images
     import safelight.metrics as metrics
     import safelight.plots as plots
+    import safelight.report as report
     import safelight.runs as runs
     import safelight.transfer as transfer
     import safelight.vae as vae
 
 __version__ = "0.1.0"
 
-__all__ = ["assets", "datasets", "folds", "images", "metrics", "plots", "runs", "transfer", "vae"]
+__all__ = [
+    "assets",
+    "datasets",
+    "folds",
+    "images",
+    "metrics",
+    "plots",
+    "report",
+    "runs",
+    "transfer",
+    "vae",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -11,6 +11,7 @@
     anomalies.csv     one line per picture that was scored as an anomaly or not
     rate_distortion.csv  one line per weight of the KL divergence that was trained with
     data.md           what is to be known of the pictures, to read
+    report.html       all of it as one page, and README.md, its model card: `safelight report`
     pictures/*.png
     metrics.json      written last: a folder without it is a run that did not finish
 
@@ -46,7 +47,7 @@ _FORMAT_KEY = "safelight_run"
 _FILES = (
     "metrics.json", "predictions.csv", "predictions_folds.csv", "familiarity.npz", "model.keras",
     "checkpoint.npz", "density.npz", "anomalies.csv", "rate_distortion.csv", "history_kl.npy",
-    "history.csv", "data.md", "environment.json", "config.json",
+    "history.csv", "data.md", "report.html", "environment.json", "config.json",
 )  # fmt: skip
 _MAX_DEPTH = 3
 

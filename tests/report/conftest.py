@@ -137,11 +137,11 @@ def nats(value, reach=1.0):
     return {"value": value, "low": value - reach, "high": value + reach}
 
 
-def vae_folder(path, *, shift=0.0, settings=(), digits=(), files=40):
-    """A finished run of a variational autoencoder; `shift` is added to every log p(x)."""
+def vae_folder(path, *, shift=0.0, settings=(), files=40):
+    """A finished run of a variational autoencoder; `shift` (one, or one each) is added to log p(x)."""
     run = Run.create(path)
     rng = np.random.default_rng(3)
-    values = rng.normal(-90, 5, files) + shift + np.asarray(digits or 0)
+    values = rng.normal(-90, 5, files) + shift
     chosen = {
         "likelihood": "bernoulli", "binarization": "dynamic", "conditional": False,
         "latent_dim": 4, "architecture": "dense", "seed": 0, "epochs": 3, **dict(settings),

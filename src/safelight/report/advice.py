@@ -87,7 +87,8 @@ def _how_often(accuracy: Interval) -> Words:
             "Every test picture was answered right; up to {} may still be wrong elsewhere."
         ).format(words.one_in(most))
     return Markup(
-        "About <strong>{}</strong> new pictures gets a wrong answer (between {} and {})."
+        "Of its answers to new pictures about <strong>{}</strong> will be wrong (between {} and "
+        "{})."
     ).format(words.one_in(wrong), words.one_in(fewest), words.one_in(most))
 
 

@@ -16,7 +16,9 @@ from safelight.report.reading import Reading, interval, interval_or_nan, mapping
 _MAX_ROWS = 20
 _NUM_MISTAKES = 12
 _NUM_BINS = 10
-_NO_PREDICTIONS = "There is no predictions.csv; `safelight transfer train` writes it."
+_NO_PREDICTIONS = Markup(
+    "There is no predictions.csv; <code>safelight transfer train</code> writes it."
+)
 _NONE_WRONG = "No test picture was answered wrongly."
 
 
@@ -155,7 +157,7 @@ def _tell_refusals(reading: Reading) -> list[Block]:
     ]
     tables: list[Block] = []
     if refused:
-        caption = "Test pictures that `transfer predict` would wrongly call “none of these”"
+        caption = "Test pictures that predict would wrongly call “none of these”"
         tables.append(Table(caption, ["option", "refused"], refused))
     if apart:
         caption = (

@@ -242,7 +242,8 @@ def _percent_or_dash(found: Interval | None) -> Words:
 
 def _picture(reading: Reading, name: str) -> Block:
     alt, caption = _ALBUM[name]
-    missing = f"The picture {name}.png is missing; `safelight vae train` draws it."
+    told = Markup("The picture {}.png is missing; <code>safelight vae train</code> draws it.")
+    missing = told.format(name)
     return pictures.show(reading, name, alt, caption, missing=missing)
 
 

@@ -12,8 +12,8 @@ from safelight.report.blocks import Chart, Table, Words
 from safelight.report.svg import WIDTH, Drawing, Scale, digits_of, span, ticks
 
 _ROW = 30.0  # of a chart with a row per number
-_LABEL, _VALUE = 124.0, 94.0  # to the left and right of its axis
-MAX_CELLS = 24
+_LABEL, _VALUE = 130.0, 94.0  # to the left and right of its axis
+MAX_CELLS = 16
 """Classes whose confusion matrix can still be read as a drawing."""
 
 
@@ -187,7 +187,7 @@ def confusion(counts: Sequence[Sequence[int]], class_names: Sequence[str]) -> Ch
         class_names: n names.
     """
     size, left = len(class_names), 116.0
-    top = 48.0 if size <= 4 else 74.0
+    top = 48.0 if size <= 4 else 120.0
     cell = min(110.0, (WIDTH - left - 8) / size)
     height = min(cell, 60.0)
     right = sum(counts[i][i] for i in range(size))
@@ -199,15 +199,15 @@ def confusion(counts: Sequence[Sequence[int]], class_names: Sequence[str]) -> Ch
     drawing = Drawing(title, told, top + height * size + 12)
     drawing.text((left, 10), "answer →", "axis-name")
     drawing.text((left - 8, top - 14), "truth ↓", "axis-name", anchor="end")
-    letters = max(3, int(cell / 7.4))
+    letters = max(3, int(cell / 8.4))
     for number, name in enumerate(class_names):
         middle = left + cell * (number + 0.5)
         if size <= 4:
             drawing.text((middle, top - 14), words.shorten(name, letters), anchor="middle")
         else:
-            drawing.text((middle, top - 8), words.shorten(name, 8), "small", turned=-60)
+            drawing.text((middle, top - 8), words.shorten(name, 13), "row-name", turned=-90)
         row = top + height * (number + 0.5)
-        drawing.text((left - 8, row), words.shorten(name, 14), anchor="end")
+        drawing.text((left - 8, row), words.shorten(name, 14), "row-name", anchor="end")
     for i, numbers in enumerate(counts):
         among = sum(numbers)
         for j, found in enumerate(numbers):
@@ -259,11 +259,7 @@ def reliability(bins: Sequence[tuple[float, Interval, int]]) -> Chart:
         scale=100,
     )
     drawing.line((across(low), up(low)), (across(1), up(1)), "reference")
-    drawing.text(
-        (across(low + 0.5 * (1 - low)) + 8, up(low + 0.5 * (1 - low)) + 16),
-        "as sure as right",
-        "small",
-    )
+    drawing.text((across.end, up.start - 12), "dashed: as sure as right", "small", anchor="end")
     most = max(number for _, _, number in bins)
     for mean, accuracy, number in bins:
         x = across(mean)
@@ -319,7 +315,7 @@ def whole_ticks(low: float, high: float) -> list[float]:
 
 
 def _draw_row(drawing: Drawing, row: Row, y: float, scale: Scale, axis: Axis) -> None:
-    drawing.text((_LABEL - 10, y), words.shorten(row.label, 16), anchor="end")
+    drawing.text((_LABEL - 10, y), words.shorten(row.label, 17), "row-name", anchor="end")
     for dot in row.dots:
         drawing.circle((scale(dot), y), 3, "dot", tip=_said(dot, axis))
     apart = 5.0 * (len(row.marks) - 1)
@@ -423,7 +419,8 @@ def _said_interval(mark: Interval, axis: Axis) -> str:
 
 
 def _said_short(marks: Sequence[Interval], axis: Axis) -> str:
-    return " / ".join(_said(m.value, axis) if math.isfinite(m.value) else "–" for m in marks)
+    values = [axis.scale * mark.value for mark in marks]
+    return " / ".join(words.plain(x, 0, axis.sign) if math.isfinite(x) else "–" for x in values)
 
 
 def _describe_rows(rows: Sequence[Row], axis: Axis, kinds: Sequence[str]) -> str:

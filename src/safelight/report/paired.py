@@ -92,7 +92,7 @@ def _likelihoods(reading: Reading) -> dict[str, float]:
     table = reading.predictions
     if not table.get("log_likelihood") or not table.get("file"):
         raise ValueError(
-            f"{reading.name} keeps no log p(x) of single pictures; `safelight vae train` of this "
+            f"{reading.name} keeps no log p(x) of single pictures; safelight vae train of this "
             "version writes them to predictions.csv."
         )
     values = [float(x) if x else math.nan for x in table["log_likelihood"]]

@@ -20,7 +20,7 @@ MAX_PIXELS = 40_000_000
 _EFFORT = 20  # of the packing, of 100: more takes longer and saves little
 
 
-def show(reading: Reading, name: str, alt: str, caption: Words, *, missing: str) -> Block:
+def show(reading: Reading, name: str, alt: str, caption: Words, *, missing: Words) -> Block:
     """A picture of a run, or a sentence where it is not there.
 
     Args:

@@ -148,7 +148,7 @@ def _steps(key: str, difference: Interval, pair: tuple[Reading, Reading]) -> lis
 def _difference_chart(first: Reading, pairs: Sequence[tuple[Reading, Paired | str]]) -> Any:
     key = _PRIMARY[first.kind]
     rows = [
-        Row(other.name, (found.difference[key],))
+        Row(f"minus {words.shorten(other.name, 11)}", (found.difference[key],))
         for other, found in pairs
         if not isinstance(found, str)
     ]

@@ -34,7 +34,9 @@ class Scale:
     end: float
 
     def __call__(self, value: float) -> float:
-        """The place of a number, kept within the axis."""
+        """The place of a number, kept within the axis; NaN has none."""
+        if math.isnan(value):
+            return value
         share = (value - self.low) / (self.high - self.low)
         return self.start + min(1.0, max(0.0, share)) * (self.end - self.start)
 

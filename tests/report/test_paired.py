@@ -1,0 +1,83 @@
+"""Two runs: the page says what the comparison says, and refuses what cannot be compared."""
+
+import numpy as np
+import pytest
+
+from safelight.report.page import render
+from safelight.report.paired import compare
+from safelight.report.reading import read_run
+from safelight.transfer.run_comparison import compare_runs
+
+
+def readings(*runs):
+    return [read_run(run.path) for run in runs]
+
+
+def test_classifiers_are_compared_as_the_command_does(make_classifier):
+    a, b = make_classifier("a"), make_classifier("b", seed=0, skill=0.5)
+    found, expected = compare(*readings(a, b)), compare_runs(a, b)
+    assert {name: x.to_dict() for name, x in found.difference.items()} == expected["difference"]
+    assert (found.on, found.method) == (expected["on"], expected["method"])
+    difference = expected["difference"]["accuracy"]
+    shown = "{:+.1f} to {:+.1f}".format(*(100 * difference[end] for end in ("low", "high")))
+    text = render(readings(a, b))
+    for end in ("value", "low", "high"):
+        assert f'<data value="{difference[end]}">' in text
+    assert shown.count("+") + shown.count("-") >= 2
+
+
+def test_log_likelihoods_are_compared_picture_by_picture(make_vae):
+    """What is hard for both falls out: a constant difference has no spread at all."""
+    found = compare(*readings(make_vae("a", shift=2.5), make_vae("b")))
+    difference = found.difference["log_likelihood"]
+    assert (difference.value, difference.low, difference.high) == pytest.approx((2.5, 2.5, 2.5))
+    assert found.on == "40 test pictures"
+
+
+def test_the_interval_of_log_likelihoods_is_about_that_of_a_mean(make_vae):
+    noise = np.random.default_rng(1).normal(0, 2, 400)
+    a, b = make_vae("a", shift=noise, files=400), make_vae("b", files=400)
+    difference = compare(*readings(a, b)).difference["log_likelihood"]
+    error = noise.std(ddof=1) / np.sqrt(400)
+    assert difference.value == pytest.approx(noise.mean(), abs=1e-9)
+    assert (difference.high - difference.low) / 2 == pytest.approx(1.96 * error, rel=0.1)
+    backwards = compare(*readings(b, a)).difference["log_likelihood"]
+    assert backwards.value == pytest.approx(-difference.value)
+    assert backwards.low == pytest.approx(-difference.high, abs=0.1 * error)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"likelihood": "gaussian"}, "likelihood is bernoulli and gaussian"),
+        ({"binarization": "static"}, "the same --binarization"),
+        ({"seed": 1}, "the same --seed"),
+    ],
+)
+def test_probabilities_of_other_pixels_are_not_compared(make_vae, settings, message):
+    a, b = make_vae("a"), make_vae("b", settings=settings)
+    with pytest.raises(ValueError, match=message):
+        compare(*readings(a, b))
+    text = render(readings(a, b))
+    assert "They cannot be compared" in text
+
+
+def test_other_test_pictures_are_not_compared(make_vae):
+    with pytest.raises(ValueError, match="different test pictures"):
+        compare(*readings(make_vae("a"), make_vae("b", files=30)))
+
+
+def test_an_older_run_without_its_table_is_a_sentence(make_vae):
+    a, b = make_vae("a"), make_vae("b")
+    (a.path / "predictions.csv").unlink()
+    with pytest.raises(ValueError, match="a keeps no log p"):
+        compare(*readings(a, b))
+    assert "a keeps no log p(x) of single pictures" in render(readings(a, b))
+
+
+def test_a_difference_by_chance_is_called_none(make_vae):
+    noise = np.random.default_rng(1).normal(0, 2, 40)
+    text = render(readings(make_vae("a", shift=noise - noise.mean()), make_vae("b")))
+    assert "No difference is shown" in text
+    text = render(readings(make_vae("a", shift=5.0), make_vae("b")))
+    assert "and not by chance" in text
