@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from scipy import special
 
 
 def _gradient(function: Callable[[Any], Any], at: Any) -> np.ndarray:
@@ -33,3 +34,16 @@ def _gradient(function: Callable[[Any], Any], at: Any) -> np.ndarray:
 @pytest.fixture(scope="session")
 def gradient() -> Callable[[Callable[[Any], Any], Any], np.ndarray]:
     return _gradient
+
+
+def _noise_of(image: int, num_samples: int, latent_dim: int, *, seed: int) -> np.ndarray:
+    """What every image's stream of bits stands for, by quantiles of 23 bits."""
+    words = np.random.SFC64([seed, image]).random_raw(num_samples * ((latent_dim + 1) // 2))
+    bits = words.view("uint32").reshape(num_samples, -1)[:, :latent_dim]
+    shares = (((bits ^ 0x80000000) >> 9).astype("float64") + 0.5) / 2**23
+    return special.ndtri(shares).astype("float32")
+
+
+@pytest.fixture(scope="session")
+def noise_of() -> Callable[..., np.ndarray]:
+    return _noise_of

@@ -11,6 +11,7 @@ from scipy import special, stats
 
 from safelight import runs
 from safelight.vae import networks, objectives, weighing
+from safelight.vae.building import build_vae
 from safelight.vae.config import TrainConfig
 from safelight.vae.estimates import draw_pixels, estimate_log_likelihood
 from safelight.vae.evaluation import active_units, evaluate
@@ -20,7 +21,7 @@ from safelight.vae.importance_weights import (
     fast_bernoulli_log_likelihood,
     standard_normal,
 )
-from safelight.vae.models import VAE, build_vae
+from safelight.vae.models import VAE
 from safelight.vae.probes import choose, probe
 
 SHAPE = (3, 2, 1)
@@ -64,14 +65,6 @@ def exact_log_likelihood(images: np.ndarray) -> np.ndarray:
 
 def random_images(num_images: int, shape: tuple[int, ...] = (5, 3, 1)) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (num_images, *shape), dtype="uint8")
-
-
-def noise_of(image: int, num_samples: int, latent_dim: int, *, seed: int) -> np.ndarray:
-    """What every image's stream of bits stands for, by quantiles of 23 bits."""
-    words = np.random.SFC64([seed, image]).random_raw(num_samples * ((latent_dim + 1) // 2))
-    bits = words.view("uint32").reshape(num_samples, -1)[:, :latent_dim]
-    shares = (((bits ^ 0x80000000) >> 9).astype("float64") + 0.5) / 2**23
-    return special.ndtri(shares).astype("float32")
 
 
 @functools.cache
@@ -141,7 +134,7 @@ def test_one_sample_gives_the_elbo_and_more_samples_a_higher_bound():
     ],
     ids=lambda settings: settings["likelihood"],
 )
-def test_the_estimate_is_what_the_definition_gives(settings, monkeypatch):
+def test_the_estimate_is_what_the_definition_gives(settings, monkeypatch, noise_of):
     model = small_vae(**settings)
     images, k = random_images(5, model.image_shape), 23
     labels = np.arange(5) % 4 if model.num_classes else None

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from safelight.vae.building import build_vae
 from safelight.vae.config import TrainConfig
 from safelight.vae.latent_paths import (
     interpolate,
@@ -13,7 +14,6 @@ from safelight.vae.latent_paths import (
     traverse,
     units_by_kl,
 )
-from safelight.vae.models import build_vae
 
 
 def identity(latent_dim: int) -> types.SimpleNamespace:

@@ -30,7 +30,7 @@ def test_the_configuration_names_every_row():
     assert all(likelihoods.find_likelihood(name).name == name for name in NAMES)
 
 
-@pytest.mark.parametrize("find", [likelihoods.find_likelihood, priors.find_prior])
+@pytest.mark.parametrize("find", [likelihoods.find_likelihood])
 def test_an_unknown_name_is_told_the_known_ones(find):
     with pytest.raises(ValueError, match=r"'poisson': expected one of .*normal|bernoulli"):
         find("poisson")
@@ -103,7 +103,7 @@ def test_rows_say_what_their_values_are():
 
 
 def test_the_standard_normal_prior():
-    prior = priors.find_prior("normal")
+    prior = priors.StandardNormal()
     z = numpy(prior.sample((50_000, 2), 1))
     assert stats.kstest(z.ravel(), stats.norm.cdf).pvalue > 1e-3
     np.testing.assert_array_equal(z, numpy(prior.sample((50_000, 2), 1)))

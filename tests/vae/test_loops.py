@@ -6,9 +6,9 @@ import pytest
 from keras import ops
 
 from safelight.vae import loops
+from safelight.vae.building import build_vae
 from safelight.vae.config import TrainConfig
 from safelight.vae.loops import EpochLoop, Validator
-from safelight.vae.models import build_vae
 from safelight.vae.schedules import average_decays, step_sizes
 
 SHAPE = (5, 3, 1)

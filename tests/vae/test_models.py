@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from safelight.vae import likelihoods, models, networks, objectives, priors
+from safelight.vae import building, likelihoods, models, networks, objectives, priors
 from safelight.vae.config import TrainConfig
 
 SHAPE, NUM_CLASSES = (6, 5, 1), 3
@@ -24,7 +24,9 @@ def build(image_shape=SHAPE, *, mean_picture=None, **settings) -> models.VAE:
     settings = {"latent_dim": 2, "hidden_units": (8,), **settings}
     num_classes = NUM_CLASSES if settings.get("conditional") else 0
     config = TrainConfig(**settings)
-    return models.build_vae(image_shape, config, num_classes=num_classes, mean_picture=mean_picture)
+    return building.build_vae(
+        image_shape, config, num_classes=num_classes, mean_picture=mean_picture
+    )
 
 
 def flat(terms: dict) -> dict:
@@ -475,7 +477,7 @@ def test_networks_that_do_not_fit_are_refused():
 def test_impossible_configurations_are_refused():
     config = TrainConfig(conditional=True)
     with pytest.raises(ValueError, match="expected the number of labels"):
-        models.build_vae(SHAPE, config)
+        building.build_vae(SHAPE, config)
     with pytest.raises(ValueError, match="expected 0 to 1"):
         build(mean_picture=IMAGES.mean(0))
     assert dataclasses.is_dataclass(config)

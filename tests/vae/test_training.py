@@ -12,8 +12,9 @@ import pytest
 from keras import ops
 
 from safelight.vae import loops, training
+from safelight.vae.building import build_vae
 from safelight.vae.config import TrainConfig
-from safelight.vae.models import LOGS, build_vae
+from safelight.vae.models import LOGS
 from safelight.vae.training import COLUMNS, describe, train
 
 SHAPE = (4, 3, 1)
@@ -152,7 +153,7 @@ import sys, time
 import numpy as np
 from safelight.vae import training
 from safelight.vae.config import TrainConfig
-from safelight.vae.models import build_vae
+from safelight.vae.building import build_vae
 
 training._CHECKPOINT_SECONDS = 0.0
 config = TrainConfig(latent_dim=2, hidden_units=(8,), epochs=40, batch_size=8, seed=1)

@@ -179,6 +179,13 @@ VAE = Flags(
         "binarization": "`dynamic` draws black and white pixels anew in every epoch, `static` "
         "once, `none` keeps grey values; `auto` suits the likelihood.",
         "num_samples": "k of the importance-weighted bound; 1 gives the ELBO.",
+        "prior": "p(z): `normal`, or learned: `mixture` of Gaussians, `vamp` (posteriors of "
+        "learned pictures) or `flow`.",
+        "prior_components": "Gaussians of the mixture, or pictures of `vamp`.",
+        "second_latent_dim": "Units of a second stochastic layer above the first; 0 for none.",
+        "inference": "Of two layers: which latents are inferred first, `top_down` or `bottom_up`.",
+        "gradient": "`plain`; `stl` (sticking the landing) has less noise with one sample, `dreg` "
+        "(doubly reparameterized) with several.",
         "conditional": "Tell encoder and decoder the class, so that samples can be asked for by "
         "class.",
         "batch_size": "Pictures in a step.",
@@ -193,6 +200,14 @@ VAE = Flags(
     # The five names of likelihoods side by side would be wider than a terminal.
     metavars={"likelihood": "NAME", "image_size": "PIXELS"},
     parsers={"image_size": parse_size},
+)
+
+
+# Whoever trains with several beta names them all at once.
+VAE_CURVE = dataclasses.replace(
+    VAE,
+    help={name: text for name, text in VAE.help.items() if name != "beta"},
+    num_first=VAE.num_first - 1,
 )
 
 

@@ -15,13 +15,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from safelight.vae.building import build_vae as build_vae
     from safelight.vae.config import TrainConfig as TrainConfig
     from safelight.vae.evaluation import estimate_log_likelihood as estimate_log_likelihood
     from safelight.vae.evaluation import evaluate as evaluate
     from safelight.vae.evaluation import interpolate as interpolate
     from safelight.vae.evaluation import traverse as traverse
     from safelight.vae.models import VAE as VAE
-    from safelight.vae.models import build_vae as build_vae
     from safelight.vae.networks import Sampling as Sampling
     from safelight.vae.networks import build_decoder as build_decoder
     from safelight.vae.networks import build_encoder as build_encoder
@@ -34,7 +34,7 @@ _HOMES = {
     "VAE": "models",
     "build_decoder": "networks",
     "build_encoder": "networks",
-    "build_vae": "models",
+    "build_vae": "building",
     "estimate_log_likelihood": "evaluation",
     "evaluate": "evaluation",
     "interpolate": "evaluation",

@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
+_COUNTS = ("latent_dim", "num_samples", "batch_size", "prior_components")
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -25,6 +27,15 @@ class TrainConfig:
             likelihood.
         beta: Weight of the KL divergence (Higgins et al. 2017); 1 gives the ELBO.
         num_samples: k of the importance-weighted bound (Burda et al. 2016); 1 gives the ELBO.
+        prior: p(z), or p(z2) where there are two layers: `"normal"`, N(0, I); or learned:
+            `"mixture"` of Gaussians, `"vamp"` (Tomczak & Welling 2018), `"flow"` (RealNVP).
+        prior_components: Gaussians of the mixture, or pseudo-inputs of the VampPrior.
+        second_latent_dim: Units of a second stochastic layer above the first, which has
+            `latent_dim`; 0 for none.
+        inference: Of two layers: `"top_down"` (Sonderby et al. 2016) or `"bottom_up"` (Burda et
+            al. 2016).
+        gradient: How the loss is differentiated: `"plain"`; `"stl"`, sticking the landing, for one
+            sample; `"dreg"`, doubly reparameterized, for several.
         conditional: Whether encoder and decoder are told the label.
         image_size: `(height, width)` pictures are resized to; `None` keeps small ones as they are.
         epochs: Passes over the data; `None` leaves it to `minutes`, or to a default.
@@ -45,6 +56,11 @@ class TrainConfig:
     binarization: str = "auto"
     beta: float = 1.0
     num_samples: int = 1
+    prior: str = "normal"
+    prior_components: int = 500
+    second_latent_dim: int = 0
+    inference: str = "top_down"
+    gradient: str = "plain"
     conditional: bool = False
     image_size: tuple[int, int] | None = None
     epochs: int | None = None
@@ -63,10 +79,10 @@ class TrainConfig:
                 raise ValueError(
                     f"{name}={getattr(self, name)!r}: expected one of {', '.join(values)}."
                 )
-        for name in ("latent_dim", "num_samples", "batch_size", *self._given("epochs")):
+        for name in (*_COUNTS, *self._given("epochs")):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1.")
-        for name in ("seed", "warmup_epochs", "free_bits", "beta"):
+        for name in ("seed", "warmup_epochs", "free_bits", "beta", "second_latent_dim"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more.")
         for name in ("learning_rate", *self._given("minutes")):
@@ -88,17 +104,32 @@ class TrainConfig:
                 f"epochs={self.epochs} and minutes={self.minutes} both say when to stop: "
                 "expected one of them."
             )
-        if self.num_samples > 1 and (self.beta != 1 or self.free_bits):
-            raise ValueError(
-                f"num_samples={self.num_samples} with beta={self.beta} and free_bits="
-                f"{self.free_bits}: the importance-weighted bound has no KL term to weigh; "
-                "expected beta=1 and free_bits=0, or num_samples=1."
-            )
+        check_objective(self.beta, self.num_samples, self.free_bits, self.gradient)
+        self._check_prior()
         binary = self.likelihood in ("auto", "bernoulli")
         if self.binarization in ("dynamic", "static") and not binary:
             raise ValueError(
                 f"binarization={self.binarization!r} with likelihood={self.likelihood!r}: "
                 "black and white pixels need likelihood='bernoulli', or binarization='none'."
+            )
+
+    def _check_prior(self) -> None:
+        layers = f"second_latent_dim={self.second_latent_dim}"
+        if self.gradient == "dreg" and self.second_latent_dim:
+            raise ValueError(
+                f"gradient='dreg' with {layers}: its identity is for a posterior of one layer; "
+                "expected gradient='plain', or 'stl' with num_samples=1."
+            )
+        if self.free_bits and (self.prior != "normal" or self.second_latent_dim):
+            raise ValueError(
+                f"free_bits={self.free_bits} with prior={self.prior!r} and {layers}: free bits "
+                "count each unit's KL divergence in closed form; expected prior='normal' and one "
+                "layer, or free_bits=0."
+            )
+        if self.conditional and self.prior == "vamp":
+            raise ValueError(
+                "prior='vamp' with conditional=True: pseudo-inputs have no labels; expected "
+                "prior='mixture' or 'flow', or conditional=False."
             )
 
 
@@ -113,5 +144,40 @@ CHOICES: dict[str, tuple[str, ...]] = {
         "discretized_logistic",
     ),
     "binarization": ("auto", "dynamic", "static", "none"),
+    "prior": ("normal", "mixture", "vamp", "flow"),
+    "inference": ("top_down", "bottom_up"),
+    "gradient": ("plain", "stl", "dreg"),
     "precision": ("auto", "float32", "bfloat16"),
 }
+
+
+def check_objective(beta: float, num_samples: int, free_bits: float, gradient: str) -> None:
+    """Whether settings of the loss go together.
+
+    Raises:
+        ValueError: They do not.
+    """
+    if num_samples < 1 or beta < 0 or free_bits < 0:
+        raise ValueError(
+            f"num_samples={num_samples}, beta={beta}, free_bits={free_bits}: expected at least "
+            "1 sample, and no negative number."
+        )
+    if num_samples > 1 and (beta != 1 or free_bits):
+        raise ValueError(
+            f"num_samples={num_samples} with beta={beta} and free_bits={free_bits}: the "
+            "importance-weighted bound has no KL term to weigh; expected beta=1 and "
+            "free_bits=0, or num_samples=1."
+        )
+    if gradient not in CHOICES["gradient"]:
+        known = ", ".join(CHOICES["gradient"])
+        raise ValueError(f"gradient={gradient!r}: expected one of {known}.")
+    if gradient == "stl" and num_samples > 1:
+        raise ValueError(
+            f"gradient='stl' with num_samples={num_samples} would be biased (Tucker et al. 2019): "
+            "expected 'dreg', or num_samples=1."
+        )
+    if gradient != "plain" and free_bits:
+        raise ValueError(
+            f"gradient={gradient!r} with free_bits={free_bits}: it takes log q(z|x) at the draw, "
+            "and free bits count the KL divergence in closed form; expected one of them."
+        )

@@ -24,9 +24,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from safelight.vae import objectives
 from safelight.vae.models import VAE
 from safelight.vae.networks import PictureBias
+from safelight.vae.priors import Prior
 
 LANES = 16  # pixels that are added up side by side, as many as fit into a vector register
 _MAX_FACTORS = 64  # each of them at most 2, so that their product fits into float32
@@ -86,15 +86,15 @@ def _sum_over_lanes(x: Any, logits: Any, width: int) -> Any:
 class PlainWeights(keras.Model):
     """log w `(images, samples)` for x `(images, height, width, channels)`; any decoder."""
 
-    def __init__(self, vae: VAE) -> None:
+    def __init__(self, vae: VAE, prior: Prior) -> None:
         super().__init__(name="plain_weights")
-        self.vae = vae
+        self.vae, self.prior = vae, prior
         self.built = True
         self.compile(optimizer=None, jit_compile=_suits_xla(vae))
 
     def call(self, inputs: list[Any]) -> Any:
         bits, mean, log_variance, x, *labels = inputs
-        z, ratio = _propose(self.vae.prior, bits, mean, log_variance)
+        z, ratio = _propose(self.prior, bits, mean, log_variance)
         location = _locate(self.vae, z, labels)
         if self.vae.likelihood.name == "bernoulli":
             x = ops.reshape(x, (x.shape[0], 1, -1))
@@ -112,15 +112,15 @@ class PixelSurvey(keras.Model):
     and the mean, `(images, num_pixels)` each.
     """
 
-    def __init__(self, vae: VAE) -> None:
+    def __init__(self, vae: VAE, prior: Prior) -> None:
         super().__init__(name="pixel_survey")
-        self.vae = vae
+        self.vae, self.prior = vae, prior
         self.built = True
         self.compile(optimizer=None, jit_compile=_suits_xla(vae))
 
     def call(self, inputs: list[Any]) -> tuple[Any, Any, Any]:
         bits, mean, log_variance, x, *labels = inputs
-        z, ratio = _propose(self.vae.prior, bits, mean, log_variance)
+        z, ratio = _propose(self.prior, bits, mean, log_variance)
         logits = ops.reshape(_locate(self.vae, z, labels), (*z.shape[:2], -1))
         x = ops.reshape(x, (x.shape[0], 1, -1))
         terms = x * logits - ops.softplus(logits)
@@ -154,7 +154,10 @@ class DenseDecoder:
             return None
         if dense[-1].use_bias or not all(layer.use_bias for layer in dense[:-1]):
             return None
-        widths = [vae.latent_dim + vae.num_classes, *(layer.units for layer in dense)]
+        widths = [
+            vae.decoder.inputs[0].shape[-1] + vae.num_classes,
+            *(layer.units for layer in dense),
+        ]
         if any(layer.kernel.shape[0] != n for layer, n in zip(dense, widths, strict=False)):
             return None
         kernel, bias = (ops.convert_to_numpy(weight) for weight in (dense[-1].kernel, last.bias))
@@ -164,7 +167,7 @@ class DenseDecoder:
     def _agrees(self, vae: VAE) -> bool:
         """Whether the layers are really wired one after another."""
         rng = np.random.default_rng(0)
-        z = rng.normal(size=(8, vae.latent_dim)).astype("float32")
+        z = rng.normal(size=(8, vae.decoder.inputs[0].shape[-1])).astype("float32")
         told = []
         if vae.num_classes:
             told.append(np.eye(vae.num_classes, dtype="float32")[np.arange(8) % vae.num_classes])
@@ -186,9 +189,9 @@ class DenseWeights(keras.Model):
     fills up the rows to one length, a multiple of `LANES`.
     """
 
-    def __init__(self, vae: VAE, decoder: DenseDecoder) -> None:
+    def __init__(self, vae: VAE, prior: Prior, decoder: DenseDecoder) -> None:
         super().__init__(name="dense_weights")
-        self.prior = vae.prior
+        self.prior = prior
         self.hidden = list(decoder.hidden)
         num_pixels, units = decoder.kernel.shape
         shapes = {"kernel": (num_pixels + 1, units), "bias": (num_pixels + 1,)}
@@ -213,7 +216,7 @@ class DenseWeights(keras.Model):
     def _weigh_one(self, inputs: tuple[Any, ...]) -> Any:
         bits, mean, log_variance, x, pixels, *labels = inputs
         z, ratio = _propose(self.prior, bits, mean, log_variance)
-        hidden = z
+        hidden = self.prior.visible(z)
         if labels:
             told = ops.broadcast_to(labels[0], (z.shape[0], labels[0].shape[0]))
             hidden = ops.concatenate([z, told], axis=-1)
@@ -233,19 +236,18 @@ def _suits_xla(vae: VAE) -> bool:
     return backend == "jax" or (backend == "tensorflow" and not convolutional)
 
 
-def _propose(prior: Any, bits: Any, mean: Any, log_variance: Any) -> tuple[Any, Any]:
+def _propose(prior: Prior, bits: Any, mean: Any, log_variance: Any) -> tuple[Any, Any]:
     """Latents from q(z|x), `(..., samples, latent_dim)`, and log p(z) - log q(z|x)."""
-    noise = standard_normal(bits)
     mean, log_variance = ops.expand_dims(mean, -2), ops.expand_dims(log_variance, -2)
-    z = mean + ops.exp(0.5 * log_variance) * noise
-    log_posterior = objectives.normal_log_density(noise) - 0.5 * ops.sum(log_variance, axis=-1)
-    return z, prior.log_density(z) - log_posterior
+    z, log_prior, log_posterior = prior.propose(mean, log_variance, standard_normal(bits))
+    return z, log_prior - log_posterior
 
 
 def _locate(vae: VAE, z: Any, labels: list[Any]) -> Any:
     """The decoder's output, float32 `(images, samples, height, width, channels)`."""
-    num_images, num_samples, latent_dim = z.shape
-    rows = [ops.reshape(z, (-1, latent_dim)), *(ops.repeat(y, num_samples, 0) for y in labels)]
+    num_images, num_samples, _ = z.shape
+    z = vae.prior.visible(z)
+    rows = [ops.reshape(z, (-1, z.shape[-1])), *(ops.repeat(y, num_samples, 0) for y in labels)]
     location = ops.cast(vae.decoder(rows if labels else rows[0]), "float32")
     return ops.reshape(location, (num_images, num_samples, *vae.image_shape))
 

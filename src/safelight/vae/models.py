@@ -11,15 +11,16 @@ model is conditional; all values are in nats per image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypedDict, Unpack
 
 import keras
 import numpy as np
 from keras import ops
 
-from safelight.vae import likelihoods, networks, objectives, priors
-from safelight.vae.config import TrainConfig
+from safelight.vae import likelihoods, networks, objectives
+from safelight.vae.config import check_objective
+from safelight.vae.priors import Prior, StandardNormal, posterior_log_density
 
 LOGS = ("elbo", "reconstruction", "kl")
 _BATCH_SIZE = 500
@@ -31,6 +32,7 @@ class Options(TypedDict, total=False):
     beta: float
     num_samples: int
     free_bits: float
+    gradient: str
 
 
 @keras.saving.register_keras_serializable(package="safelight")
@@ -52,17 +54,19 @@ class VAE(keras.Model):
         binarization: `"dynamic"` draws black and white pixels, each time anew, with the grey value
             as probability of white; `"none"` keeps grey values. `None`: dynamic for Bernoulli, none
             for the others.
-        prior: p(z), a layer as in `safelight.vae.priors`; `None` for the standard normal.
+        prior: p(z), a `Prior`; `None` for the standard normal. One that was not yet connected
+            gets its weights here.
         seed: Of the noise.
         name: The model's.
         **options: `beta` (default 1) weighs the KL divergence in the loss (Higgins et al. 2017).
             `num_samples` (1) is k of the importance-weighted bound (Burda et al. 2016).
             `free_bits` (0) are nats per unit that the KL divergence does not punish (Kingma et al.
-            2016).
+            2016). `gradient` (`"plain"`, `"stl"`, `"dreg"`) says how the loss is
+            differentiated, see `TrainConfig`.
 
     Attributes:
         image_shape: `(height, width, channels)`.
-        latent_dim: Number of latent units.
+        latent_dim: Number of latent units, of both stochastic layers where there are two.
         num_classes: Number of labels, 0 if the model is unconditional.
         likelihood: The row of `LIKELIHOODS`.
         kl_weight: Variable, 1 but during warm-up; multiplies beta.
@@ -80,7 +84,7 @@ class VAE(keras.Model):
         *,
         likelihood: str = "bernoulli",
         binarization: str | None = None,
-        prior: keras.layers.Layer | None = None,
+        prior: Prior | None = None,
         seed: int = 0,
         name: str = "vae",
         **options: Unpack[Options],
@@ -88,10 +92,14 @@ class VAE(keras.Model):
         # Sums are float32 under any policy; encoder and decoder have policies of their own.
         super().__init__(name=name, dtype="float32")
         self.encoder, self.decoder = encoder, decoder
-        self.image_shape, self.latent_dim, self.num_classes = networks.sizes(encoder, decoder)
+        self.image_shape, visible, self.num_classes = networks.sizes(encoder, decoder)
+        self.prior = StandardNormal() if prior is None else prior
+        networks.check_latents(encoder, self.prior.num_encoded(visible))
+        if not self.prior.built:
+            self.prior.connect(encoder, visible)
+        self.latent_dim = self.prior.num_latents(visible)
         self.likelihood = likelihoods.find_likelihood(likelihood)
         self.binarization = likelihoods.find_binarization(binarization, likelihood)
-        self.prior = priors.find_prior("normal") if prior is None else prior
         self.seed = seed
         self._set_options(**options)
         pixel_seed, latent_seed = np.random.SeedSequence(seed).generate_state(2) >> 1
@@ -101,26 +109,27 @@ class VAE(keras.Model):
         self.built = True
 
     def _set_options(
-        self, *, beta: float = 1.0, num_samples: int = 1, free_bits: float = 0.0
+        self,
+        *,
+        beta: float = 1.0,
+        num_samples: int = 1,
+        free_bits: float = 0.0,
+        gradient: str = "plain",
     ) -> None:
-        if num_samples < 1 or beta < 0 or free_bits < 0:
-            raise ValueError(
-                f"num_samples={num_samples}, beta={beta}, free_bits={free_bits}: expected at least "
-                "1 sample, and no negative number."
-            )
-        if num_samples > 1 and (beta != 1 or free_bits):
-            raise ValueError(
-                f"num_samples={num_samples} with beta={beta} and free_bits={free_bits}: the "
-                "importance-weighted bound has no KL term to weigh; expected beta=1 and "
-                "free_bits=0, or num_samples=1."
-            )
-        unit = ops.zeros((1, 1))
+        check_objective(beta, num_samples, free_bits, gradient)
+        unit = ops.zeros((1, self.latent_dim))
         if free_bits and self.prior.kl_per_unit(unit, unit) is None:
             raise ValueError(
                 f"free_bits={free_bits} with a prior whose KL divergence has no closed form: "
                 "there is nothing to count per unit; expected free_bits=0."
             )
+        if gradient == "dreg" and not self.prior.one_layer:
+            raise ValueError(
+                "gradient='dreg' with two stochastic layers: its identity is for a posterior of "
+                "one; expected gradient='plain', or 'stl' with num_samples=1."
+            )
         self.beta, self.num_samples, self.free_bits = beta, num_samples, free_bits
+        self.gradient = gradient
 
     def _add_variables(self) -> None:
         self.kl_weight = self.add_weight(
@@ -175,29 +184,47 @@ class VAE(keras.Model):
             form; and `mean`, `log_variance` `(batch, latent_dim)`.
         """
         x, labels = ops.convert_to_tensor(x, "float32"), self._one_hot(labels)
-        outputs = self.encoder(x if labels is None else [x, labels])
-        mean, log_variance = (ops.cast(output, "float32") for output in outputs)
-        axis = None if num_samples == 1 else num_samples
-        z = self.sampling((mean, log_variance), num_samples=axis, **draw)
-        location = self._locate(z, labels, num_samples)
-        log_likelihood = self.likelihood.log_likelihood(x, location, self.log_scale)
-        log_prior = self.prior.log_density(z)
-        log_posterior = objectives.normal_log_density(z, mean, log_variance)
-        weights = objectives.log_importance_weights(log_likelihood, log_prior, log_posterior)
-        shape = (num_samples, -1)
+        mean, log_variance = self._encode(x, labels)
+        draw["num_samples"] = None if num_samples == 1 else num_samples
+        noise = self.sampling.draw((*ops.shape(mean)[:-1], self.latent_dim), **draw)
+        fixed = self.gradient != "plain"
+        z, *densities = self.prior.propose(mean, log_variance, noise, fixed=fixed)
+        log_likelihood = self._log_likelihood(x, z, labels, num_samples)
+        if self.gradient == "dreg" and num_samples > 1:
+            weights = self._tempered(log_likelihood, densities[0] - densities[1])
+            z = objectives.doubly_reparameterize(z, weights, self.beta * self.kl_weight)
+            log_posterior = posterior_log_density(z, mean, log_variance, fixed=True)
+            densities = [self.prior.log_density(z), log_posterior]
+            log_likelihood = self._log_likelihood(x, z, labels, num_samples)
+        weights = objectives.log_importance_weights(log_likelihood, *densities)
         kl_per_unit = self.prior.kl_per_unit(mean, log_variance)
         if kl_per_unit is None:
-            kl = ops.mean(ops.reshape(log_posterior - log_prior, shape), axis=0)
+            kl = ops.mean(ops.reshape(log_likelihood - weights, (num_samples, -1)), axis=0)
         else:
             kl = ops.sum(kl_per_unit, axis=-1)
+        mean, log_variance = self.prior.posterior(mean, log_variance)
         return {
-            "log_likelihood": ops.reshape(log_likelihood, shape),
-            "log_weights": ops.reshape(weights, shape),
+            "log_likelihood": ops.reshape(log_likelihood, (num_samples, -1)),
+            "log_weights": ops.reshape(weights, (num_samples, -1)),
             "kl": kl,
             "kl_per_unit": kl_per_unit,
             "mean": mean,
             "log_variance": log_variance,
         }
+
+    def _encode(self, x: Any, labels: Any) -> list[Any]:
+        """What the encoder gives: mean and log variance, float32."""
+        outputs = self.encoder(x if labels is None else [x, labels])
+        return [ops.cast(output, "float32") for output in outputs]
+
+    def _log_likelihood(self, x: Any, z: Any, labels: Any, num_samples: int) -> Any:
+        """Log p(x|z), `(batch,)` or `(samples, batch)`."""
+        location = self._locate(z, labels, num_samples)
+        return self.likelihood.log_likelihood(x, location, self.log_scale)
+
+    def _tempered(self, log_likelihood: Any, log_ratio: Any) -> Any:
+        """Log w in which log p(z) - log q(z|x) counts as the KL divergence does."""
+        return log_likelihood + self.beta * self.kl_weight * log_ratio
 
     def _one_hot(self, labels: Any) -> Any:
         if labels is not None and not self.num_classes:
@@ -214,8 +241,9 @@ class VAE(keras.Model):
 
     def _locate(self, z: Any, labels: Any, num_samples: int) -> Any:
         """The decoder's output for z with an axis of samples, or without one if there is one."""
+        z = self.prior.visible(z)
         if num_samples > 1:
-            z = ops.reshape(z, (-1, self.latent_dim))
+            z = ops.reshape(z, (-1, z.shape[-1]))
             labels = None if labels is None else ops.tile(labels, (num_samples, 1))
         location = self.decoder(z if labels is None else [z, labels])
         location = ops.cast(location, "float32")
@@ -237,17 +265,13 @@ class VAE(keras.Model):
         """
         reconstruction, kl = ops.mean(terms["log_likelihood"]), ops.mean(terms["kl"])
         logs = {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
-        if self.num_samples > 1:
-            return -ops.mean(self._weighted_bound(terms)), logs
+        if self.num_samples > 1 or self.gradient != "plain":
+            log_likelihood = terms["log_likelihood"]
+            weights = self._tempered(log_likelihood, terms["log_weights"] - log_likelihood)
+            return -ops.mean(objectives.importance_weighted_bound(weights)), logs
         if self.free_bits:
             kl = objectives.apply_free_bits(terms["kl_per_unit"], self.free_bits)
         return -objectives.elbo(reconstruction, kl, self.beta * self.kl_weight), logs
-
-    def _weighted_bound(self, terms: dict[str, Any]) -> Any:
-        log_likelihood = terms["log_likelihood"]
-        # During warm-up log p(z) - log q(z|x) counts less, as the KL divergence does.
-        ratio = terms["log_weights"] - log_likelihood
-        return objectives.importance_weighted_bound(log_likelihood + self.kl_weight * ratio)
 
     def call(self, inputs: Any, training: bool | None = None) -> dict[str, Any]:
         """`terms` of raw images, or of `(images, labels)`, with the model's `num_samples`."""
@@ -292,14 +316,23 @@ class VAE(keras.Model):
         Raises:
             ValueError: Images or labels of another dtype, shape or range.
         """
+        encoded = self.encoded(images, labels, batch_size=batch_size)
+        mean, log_variance = map(ops.convert_to_numpy, self.prior.posterior(*encoded))
+        return mean, log_variance
+
+    def encoded(
+        self, images: Any, labels: Any = None, *, batch_size: int = _BATCH_SIZE
+    ) -> list[np.ndarray]:
+        """What the encoder alone gives, from which `prior.propose` draws z.
+
+        With one stochastic layer these are `encode`'s mean and log variance; with two of them the
+        prior has its share in q(z|x). Arguments and errors as of `encode`.
+        """
 
         def encode(images: Any, labels: Any) -> list:
-            x, labels = ops.cast(images, "float32") / 255.0, self._one_hot(labels)
-            return list(self.encoder(x if labels is None else [x, labels]))
+            return self._encode(ops.cast(images, "float32") / 255.0, self._one_hot(labels))
 
-        images = self._check_images(images)
-        mean, log_variance = self._in_batches(encode, images, labels, batch_size)
-        return mean, log_variance
+        return self._in_batches(encode, self._check_images(images), labels, batch_size)
 
     def decode(self, z: Any, labels: Any = None, *, batch_size: int = _BATCH_SIZE) -> np.ndarray:
         """The expected pictures given z, float32 `(num, height, width, channels)` in [0, 1].
@@ -337,13 +370,14 @@ class VAE(keras.Model):
             num: How many.
             labels: `(num,)` integers if the model is conditional.
             seed: Of the draw.
-            temperature: Factor of z; below 1 pictures are more typical and less varied.
+            temperature: Factor of z, or of its distance from the middle of a component where the
+                prior has some; below 1 pictures are more typical and less varied.
 
         Returns:
             float32 `(num, height, width, channels)` in [0, 1].
         """
-        z = self.prior.sample((num, self.latent_dim), seed)
-        return self.decode(temperature * ops.convert_to_numpy(z), labels)
+        z = self.prior.sample((num, self.latent_dim), seed, temperature=temperature)
+        return self.decode(ops.convert_to_numpy(z), labels)
 
     def elbo(
         self, images: Any, labels: Any = None, *, seed: int = 0, batch_size: int = _BATCH_SIZE
@@ -420,6 +454,7 @@ class VAE(keras.Model):
             "beta": self.beta,
             "num_samples": self.num_samples,
             "free_bits": self.free_bits,
+            "gradient": self.gradient,
             "name": self.name,
         }
 
@@ -431,69 +466,3 @@ class VAE(keras.Model):
             for name in ("encoder", "decoder", "prior")
         }
         return cls(**{**config, **parts})
-
-
-def build_vae(
-    image_shape: Sequence[int],
-    config: TrainConfig,
-    *,
-    num_classes: int = 0,
-    mean_picture: np.ndarray | None = None,
-) -> VAE:
-    """A model with new weights, as a configuration says.
-
-    Where it says `"auto"`, pictures of one channel get the Bernoulli likelihood with dynamic
-    binarisation, others the discretised logistic; where the binarisation is given, the likelihood
-    is the one that suits it. The precision is Keras' global policy.
-
-    Args:
-        image_shape: `(height, width, channels)`.
-        config: The settings. `binarization="static"` is the data's business: the model takes them
-            as they come.
-        num_classes: Number of labels; used if `config.conditional`.
-        mean_picture: The training images' mean, `image_shape`, values in [0, 1]: where the decoder
-            starts.
-
-    Raises:
-        ValueError: A conditional model without labels, or a mean picture in other units.
-    """
-    if config.conditional and num_classes < 1:
-        raise ValueError(
-            f"conditional=True with num_classes={num_classes}: expected the number of labels. "
-            "Pass labelled images, or conditional=False."
-        )
-    likelihood = likelihoods.choose_likelihood(
-        config.likelihood, config.binarization, drawn=image_shape[-1] == 1
-    )
-    binarization = {"auto": None, "static": "none"}.get(config.binarization, config.binarization)
-    options: dict[str, Any] = {
-        "architecture": config.architecture,
-        "hidden_units": config.hidden_units,
-        "num_classes": num_classes if config.conditional else 0,
-        "dtype": {"auto": None, "bfloat16": "mixed_bfloat16"}.get(config.precision, "float32"),
-    }
-    keras.utils.set_random_seed(config.seed)
-    location = _initial_location(likelihood, mean_picture)
-    return VAE(
-        networks.build_encoder(image_shape, config.latent_dim, **options),
-        networks.build_decoder(
-            image_shape, config.latent_dim, initial_location=location, **options
-        ),
-        likelihood=likelihood,
-        binarization=binarization,
-        seed=config.seed,
-        beta=config.beta,
-        num_samples=config.num_samples,
-        free_bits=config.free_bits,
-    )
-
-
-def _initial_location(likelihood: str, mean_picture: np.ndarray | None) -> np.ndarray | None:
-    if mean_picture is None:
-        return None
-    if not 0 <= np.min(mean_picture) <= np.max(mean_picture) <= 1:
-        raise ValueError(
-            f"mean_picture has values from {np.min(mean_picture)} to {np.max(mean_picture)}: "
-            "expected 0 to 1. Divide the mean of uint8 images by 255."
-        )
-    return likelihoods.find_likelihood(likelihood).initial_location(mean_picture)

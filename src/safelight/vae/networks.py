@@ -63,12 +63,22 @@ class Sampling(layers.Layer):
             `(batch, latent_dim)`, or `(num_samples, batch, latent_dim)`.
         """
         mean, log_variance = inputs
-        shape = tuple(ops.shape(mean))
-        shape = shape if num_samples is None else (num_samples, *shape)
-        if noise is None:
-            seed = self.seed_generator if seed is None else seed
-            noise = keras.random.normal(shape, dtype="float32", seed=seed)
+        noise = self.draw(ops.shape(mean), num_samples, seed, noise)
         return mean + ops.exp(0.5 * log_variance) * noise
+
+    def draw(
+        self,
+        shape: Sequence[int],
+        num_samples: int | None = None,
+        seed: Any = None,
+        noise: Any = None,
+    ) -> Any:
+        """The noise alone, from N(0, 1), for means of that shape; the arguments are `call`'s."""
+        if noise is not None:
+            return noise
+        shape = tuple(shape) if num_samples is None else (num_samples, *shape)
+        seed = self.seed_generator if seed is None else seed
+        return keras.random.normal(shape, dtype="float32", seed=seed)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "seed": self.seed}
@@ -258,6 +268,22 @@ def _check(
         )
 
 
+def apply_to_rows(network: keras.Model, values: Any) -> list[Any]:
+    """The outputs of a network of rows for values with any axes before the last one.
+
+    Args:
+        network: From `(batch, n)` to one or several outputs `(batch, ...)`.
+        values: `(..., n)`.
+
+    Returns:
+        A list of `(..., m)`, one for each output.
+    """
+    outputs = network(ops.reshape(values, (-1, values.shape[-1])))
+    outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
+    axes = ops.shape(values)[:-1]
+    return [ops.reshape(output, (*axes, output.shape[-1])) for output in outputs]
+
+
 def sizes(encoder: keras.Model, decoder: keras.Model) -> tuple[tuple[int, ...], int, int]:
     """Image shape, number of latent units, and of classes (0 if unconditional).
 
@@ -270,7 +296,6 @@ def sizes(encoder: keras.Model, decoder: keras.Model) -> tuple[tuple[int, ...], 
 
     image_shape, latent_dim = encoder.inputs[0].shape[1:], decoder.inputs[0].shape[-1]
     found = {
-        "latents": ([output.shape[1:] for output in encoder.outputs], [(latent_dim,)] * 2),
         "pictures": (decoder.outputs[0].shape[1:], image_shape),
         "labels": (classes(encoder), classes(decoder)),
     }
@@ -281,3 +306,18 @@ def sizes(encoder: keras.Model, decoder: keras.Model) -> tuple[tuple[int, ...], 
                 "with the same image_shape, latent_dim and num_classes."
             )
     return tuple(image_shape), latent_dim, classes(encoder)
+
+
+def check_latents(encoder: keras.Model, latent_dim: int) -> None:
+    """Whether an encoder gives mean and log variance of so many units.
+
+    Raises:
+        ValueError: It does not.
+    """
+    given = [output.shape[1:] for output in encoder.outputs]
+    if given != [(latent_dim,)] * 2:
+        raise ValueError(
+            f"encoder and decoder do not agree on the latents: {given} and "
+            f"{[(latent_dim,)] * 2}. Build both with the same image_shape, latent_dim and "
+            "num_classes."
+        )

@@ -22,6 +22,7 @@ from safelight.vae.importance_weights import (
     PlainWeights,
 )
 from safelight.vae.models import VAE
+from safelight.vae.priors import Prior
 
 CERTAIN = 1e-4  # nats: a pixel that costs less in each of the surveyed samples is certain
 NUM_SURVEYED = 64  # samples
@@ -85,6 +86,7 @@ class _Programs:
 
     def __init__(self, owner: tuple[Any, ...]) -> None:
         self.owner = owner
+        self.prior: Prior | None = None
         self._found: dict[Hashable, Any] = {}
 
     @classmethod
@@ -96,6 +98,15 @@ class _Programs:
             found = cls(owner)
             object.__setattr__(model, "_weighing_programs", found)  # past Keras' tracking
         return found
+
+    def settle(self, prior: Prior) -> Prior:
+        """The prior as programs take it, with the weights that it has now."""
+        settled = prior.settled()
+        if self.prior is None or settled is prior:
+            self.prior = settled
+        else:
+            self.prior.set_weights(settled.get_weights())
+        return self.prior
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """The program of that key; a key has one shape of inputs, so nothing is traced twice."""
@@ -129,7 +140,8 @@ class Weigher:
     ) -> None:
         self._model, self._images, self._seed = model, images, seed
         self._programs = _Programs.of(model)
-        self._posterior = model.encode(images, labels)
+        self._prior = self._programs.settle(model.prior)
+        self._encoded = model.encoded(images, labels)
         told = labels is not None
         self._labels = (np.eye(model.num_classes, dtype="float32")[labels],) if told else ()
         self._num_samples = num_samples
@@ -145,7 +157,7 @@ class Weigher:
         everything = np.arange(len(self._images))
         blocks = Blocks.plan(len(everything), self._num_samples, _cached_rows(self._model))
         key = ("plain", blocks.images, blocks.samples)
-        compiled = self._programs.get(key, lambda: PlainWeights(self._model))
+        compiled = self._programs.get(key, lambda: PlainWeights(self._model, self._prior))
         for group, some, bits in self._bits(blocks, everything):
             outputs = compiled.predict_on_batch(self._inputs(group, bits, self._pixels(group)))
             yield group, _cut(outputs, group, some)
@@ -173,7 +185,7 @@ class Weigher:
         surveyed = np.empty((len(everything), min(NUM_SURVEYED, self._num_samples)))
         blocks = Blocks.plan(len(everything), surveyed.shape[1], _cached_rows(self._model))
         key = ("survey", blocks.images, blocks.samples)
-        compiled = self._programs.get(key, lambda: PixelSurvey(self._model))
+        compiled = self._programs.get(key, lambda: PixelSurvey(self._model, self._prior))
         for group, some, bits in self._bits(blocks, everything):
             outputs = compiled.predict_on_batch(self._inputs(group, bits, self._pixels(group)))
             surveyed[group, some] = _cut(outputs[0], group, some)
@@ -189,7 +201,7 @@ class Weigher:
         rows = _cached_rows(self._model)
         blocks = Blocks.plan(len(bucket), self._num_samples, rows, at_once=_CALL_ROWS)
         key = ("dense", blocks.images, blocks.samples, width)
-        compiled = self._programs.get(key, lambda: DenseWeights(self._model, decoder))
+        compiled = self._programs.get(key, lambda: DenseWeights(self._model, self._prior, decoder))
         compiled.take(decoder)
         for group, some, bits in self._bits(blocks, np.sort(bucket)):
             pixels, numbers = _gather(self._pixels(group), uncertain[group], width)
@@ -211,7 +223,7 @@ class Weigher:
     def _inputs(self, group: np.ndarray, bits: np.ndarray, *pixels: np.ndarray) -> list[np.ndarray]:
         """Inputs of `importance_weights`; a group that does not fill the block is repeated."""
         rows = np.resize(np.arange(len(group)), len(bits))
-        known = [part[group] for part in self._posterior], [part[group] for part in self._labels]
+        known = [part[group] for part in self._encoded], [part[group] for part in self._labels]
         return [bits, *(part[rows] for part in (*known[0], *pixels, *known[1]))]
 
 

@@ -1,0 +1,214 @@
+"""How the loss is differentiated: the same on average, and with less noise."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from safelight.vae import objectives
+from safelight.vae.backends import find_backend
+from safelight.vae.building import build_vae
+from safelight.vae.config import TrainConfig
+from safelight.vae.models import VAE
+from safelight.vae.priors import Mixture
+
+SHAPE = (3, 2, 1)
+IMAGES = np.random.default_rng(0).integers(0, 256, (4, *SHAPE), np.uint8)
+CONFIG = TrainConfig(
+    latent_dim=2, hidden_units=(5,), likelihood="gaussian", binarization="none", precision="float32"
+)
+
+
+def build(**settings) -> VAE:
+    model = build_vae(SHAPE, dataclasses.replace(CONFIG, **settings))
+    rng = np.random.default_rng(5)
+    for weight in model.trainable_weights:
+        weight.assign(ops.convert_to_numpy(weight) + 0.5 * rng.normal(size=weight.shape))
+    return model
+
+
+def gradients(
+    model: VAE, num_draws: int, *, seed: int = 0, images: np.ndarray = IMAGES
+) -> list[np.ndarray]:
+    """`(num_draws, ...)` for each weight, each draw with noise of its own."""
+    rng = np.random.default_rng(seed)
+    variables = list(model.trainable_variables)
+    samples = () if model.num_samples == 1 else (model.num_samples,)
+
+    def loss(noise, weights):
+        pairs = list(zip(variables, weights, strict=True))
+        with keras.StatelessScope(state_mapping=pairs):
+            x = ops.convert_to_tensor(images.astype("float32") / 255)
+            terms = model.terms(x, num_samples=model.num_samples, noise=noise)
+            value, logs = model.objective(terms)
+        return value, logs
+
+    backend, found = find_backend(), []
+
+    def one(noise, weights):
+        return backend.gradient(lambda weights: loss(noise, weights), weights)[1]
+
+    compiled = backend.compile(one, True)
+    weights = [backend.tensor(ops.convert_to_numpy(v)) for v in variables]
+    for _ in range(num_draws):
+        noise = rng.normal(size=(*samples, len(images), model.latent_dim)).astype("float32")
+        found.append([ops.convert_to_numpy(g) for g in compiled(backend.tensor(noise), weights)])
+    return [np.stack(column).astype("float64") for column in zip(*found, strict=True)]
+
+
+def spread(columns: list[np.ndarray], model: VAE, part: str) -> float:
+    """Variance of the gradient, summed over the weights of one part of the model."""
+    owned = {id(v) for v in getattr(model, part).trainable_variables}
+    pairs = zip(columns, model.trainable_variables, strict=True)
+    return sum(column.var(0).sum() for column, v in pairs if id(v) in owned)
+
+
+CASES = {
+    "stl": ({}, "stl", 1),
+    "stl, KL by a third": ({"beta": 2 / 3}, "stl", 0.5),
+    "stl, mixture": ({"prior": "mixture", "prior_components": 3}, "stl", 1),
+    "stl, vamp": ({"prior": "vamp", "prior_components": 3}, "stl", 1),
+    "stl, two layers": ({"second_latent_dim": 2}, "stl", 1),
+    "stl, two layers upwards": ({"second_latent_dim": 2, "inference": "bottom_up"}, "stl", 1),
+    "dreg": ({"num_samples": 4}, "dreg", 1),
+    "dreg, during warm-up": ({"num_samples": 4}, "dreg", 0.4),
+    "dreg, mixture": ({"num_samples": 4, "prior": "mixture", "prior_components": 3}, "dreg", 1),
+    "dreg, vamp": ({"num_samples": 4, "prior": "vamp", "prior_components": 3}, "dreg", 1),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_gradient_is_the_plain_one_on_average(case):
+    """Of every weight, within what 800 draws of each leave open."""
+    settings, gradient, kl_weight = CASES[case]
+    num_draws, means, errors = 800, [], []
+    for number, kind in enumerate(("plain", gradient)):
+        model = build(**settings, gradient=kind)
+        model.kl_weight.assign(kl_weight)
+        columns = gradients(model, num_draws, seed=number)
+        flat = np.concatenate([column.reshape(num_draws, -1) for column in columns], axis=1)
+        means.append(flat.mean(0))
+        errors.append(flat.std(0) / np.sqrt(num_draws))
+    gap, error = means[1] - means[0], np.hypot(*errors)
+    moving = error > 1e-9
+    assert moving.sum() > 30
+    scores = gap[moving] / error[moving]
+    assert np.abs(scores).max() < 5
+    assert np.mean(scores**2) < 2  # 1 is expected; the weights' scores hang together
+    np.testing.assert_allclose(gap[~moving], 0, atol=1e-6)
+
+
+def test_leaving_out_what_is_zero_is_not_leaving_out_what_is_not():
+    """The check above sees a bias: sticking the landing with the gradient of log q itself gone."""
+    model = build(gradient="stl")
+    known = gradients(model, 800)
+    # Without log q's gradient through z as well, the encoder's weights get another mean.
+    propose = model.prior.propose
+
+    def blind(mean, log_variance, noise, *, fixed=False):
+        z, log_prior, log_posterior = propose(mean, log_variance, noise, fixed=fixed)
+        return z, log_prior, ops.stop_gradient(log_posterior)
+
+    model.prior.propose = blind
+    other = gradients(model, 800, seed=1)
+    scores = [
+        (a.mean(0) - b.mean(0)) / np.sqrt((a.var(0) + b.var(0)) / 800 + 1e-18)
+        for a, b in zip(known, other, strict=True)
+    ]
+    assert max(np.abs(score).max() for score in scores) > 7  # the test above allows 5
+
+
+def test_at_the_true_posterior_sticking_the_landing_has_no_noise():
+    """log w is then constant in z, so that every draw gives the encoder the gradient 0."""
+    kernel, scale = np.array([0.3, -0.2, 0.5, 0.1]), 0.1
+    shape, z = (2, 2, 1), keras.Input((1,))
+    dense = keras.layers.Dense(4, use_bias=True)
+    mean = dense(z)
+    # The library's location is what a sigmoid makes the mean of.
+    location = keras.layers.Reshape(shape)(ops.log(mean) - ops.log1p(-mean))
+    decoder = keras.Model(z, location)
+    dense.set_weights([0.1 * kernel[None], np.full(4, 0.5)])
+    variance = 1 / (1 + (0.01 * kernel @ kernel) / scale**2)
+    images = keras.Input(shape)
+    flat = keras.layers.Flatten()(images)
+    heads = [keras.layers.Dense(1), keras.layers.Dense(1)]
+    encoder = keras.Model(images, [head(flat) for head in heads])
+    exact = 0.1 * kernel * variance / scale**2
+    heads[0].set_weights([exact[:, None], np.array([-0.5 * exact.sum()])])
+    heads[1].set_weights([np.zeros((4, 1)), np.array([np.log(variance)])])
+    x = np.random.default_rng(1).integers(100, 160, (4, *shape), np.uint8)
+    spreads = {}
+    for kind in ("plain", "stl"):
+        model = VAE(encoder, decoder, likelihood="gaussian", gradient=kind)
+        columns = gradients(model, 40, images=x)
+        spreads[kind] = spread(columns, model, "encoder")
+    assert spreads["plain"] > 0.01
+    assert spreads["stl"] < 1e-5 * spreads["plain"]
+
+
+def test_dreg_tells_the_encoder_more_above_the_noise():
+    """Signal to noise, which for the plain gradient falls with k (Tucker et al. 2019)."""
+    ratios = {}
+    for kind in ("plain", "dreg"):
+        for k in (2, 64):
+            model = build(num_samples=k, gradient=kind)
+            columns = gradients(model, 400)
+            owned = {id(v) for v in model.encoder.trainable_variables}
+            pairs = zip(columns, model.trainable_variables, strict=True)
+            flat = np.concatenate([c.reshape(400, -1) for c, v in pairs if id(v) in owned], axis=1)
+            ratios[kind, k] = np.linalg.norm(flat.mean(0)) / np.sqrt(flat.var(0).sum())
+    assert ratios["dreg", 2] > ratios["plain", 2]
+    assert ratios["dreg", 64] > 1.5 * ratios["plain", 64]
+    assert ratios["plain", 64] < ratios["plain", 2]
+
+
+@pytest.mark.parametrize("kind", ["stl", "dreg"])
+def test_the_loss_itself_is_the_same(kind):
+    for settings in [{}, {"num_samples": 5}] if kind == "dreg" else [{}]:
+        noise = np.random.default_rng(3).normal(
+            size=(settings.get("num_samples", 1), len(IMAGES), 2)
+        )
+        noise = noise[0] if not settings else noise
+        losses = []
+        for gradient in ("plain", kind):
+            model = build(**settings, gradient=gradient, prior="mixture", prior_components=3)
+            x = model.prepare(IMAGES)
+            terms = model.terms(x, num_samples=model.num_samples, noise=noise.astype("float32"))
+            losses.append(float(ops.convert_to_numpy(model.objective(terms)[0])))
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_the_scaled_draw_has_the_draw_s_values(gradient):
+    rng = np.random.default_rng(2)
+    z, log_weights = rng.normal(size=(3, 4, 2)), rng.normal(size=(3, 4))
+    weights = np.exp(log_weights) / np.exp(log_weights).sum(0)
+    for share in (1.0, 0.25):
+        scaled = objectives.doubly_reparameterize(
+            ops.convert_to_tensor(z.astype("float32")),
+            ops.convert_to_tensor(log_weights.astype("float32")),
+            share,
+        )
+        np.testing.assert_allclose(ops.convert_to_numpy(scaled), z, rtol=1e-6)
+        found = gradient(
+            lambda z, share=share: ops.sum(
+                objectives.doubly_reparameterize(
+                    z, ops.convert_to_tensor(log_weights.astype("float32")), share
+                )
+            ),
+            z,
+        )
+        expected = np.broadcast_to((1 - share + share * weights)[..., None], z.shape)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_two_layers_have_no_dreg_and_free_bits_no_draws():
+    model = build(second_latent_dim=2)
+    with pytest.raises(ValueError, match="two stochastic layers"):
+        VAE(model.encoder, model.decoder, prior=model.prior, num_samples=3, gradient="dreg")
+    with pytest.raises(ValueError, match="expected one of plain, stl, dreg"):
+        build(gradient="best")
+    model = build()
+    with pytest.raises(ValueError, match="no closed form"):
+        VAE(model.encoder, model.decoder, prior=Mixture(2), free_bits=0.1)
