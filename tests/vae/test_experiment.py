@@ -97,6 +97,20 @@ def test_a_run_folder_is_complete(trained, parts):
     assert run.config["image_shape"] == [9, 14, 3]
 
 
+def test_the_likelihood_of_each_picture_is_kept_beside_its_name(trained, parts):
+    """So that another run on the same pictures can be compared with it, one by one."""
+    run, metrics = trained
+    table = run.predictions
+    files = parts.splits.test.files
+    shown = [files.index(file) for file in table["file"]]
+    assert len(set(shown)) == 8
+    values = np.array(table["log_likelihood"], float)
+    assert values.mean() == pytest.approx(metrics["log_likelihood"]["value"], abs=1e-4)
+    # The bound of each picture, drawn anew, stays near its own likelihood and not another's.
+    bounds = experiment.load_vae(run).elbo(parts.images["test"][shown], seed=5)["elbo"]
+    assert np.corrcoef(values, bounds)[0, 1] > 0.9
+
+
 def test_the_numbers_say_how_they_were_made(trained, parts):
     metrics = trained[0].metrics
     protocol = metrics["protocol"]
