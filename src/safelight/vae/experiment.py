@@ -17,10 +17,11 @@ import numpy as np
 from safelight.datasets import ImageDataset
 from safelight.runs import Run, atomic_path, to_json
 from safelight.vae import album, pictures
+from safelight.vae.building import build_vae
 from safelight.vae.config import TrainConfig
 from safelight.vae.evaluation import VAEReport, evaluate
 from safelight.vae.likelihoods import choose_likelihood
-from safelight.vae.models import VAE, build_vae
+from safelight.vae.models import VAE
 from safelight.vae.pictures import Parts
 from safelight.vae.probes import choose
 from safelight.vae.training import Report, TrainedVAE, train
@@ -81,7 +82,11 @@ def open_run(
     Raises:
         ValueError: There is a finished run, or an unfinished one of other data or settings.
     """
-    description = describe(parts, config, source, only)
+    return open_described(path, describe(parts, config, source, only), overwrite=overwrite)
+
+
+def open_described(path: Path, description: Mapping[str, Any], *, overwrite: bool = False) -> Run:
+    """The same for what is described already, with its `kind`."""
     if not overwrite and _was_begun(path):
         _refuse_other(Run.open(path), description)
         return Run.open(path)
@@ -118,9 +123,9 @@ def run_training(
     run.write_environment()
     checkpoint = run.path / "checkpoint.npz"
     trained = train(
-        _build(parts, config),
-        _told(parts, "train", config),
-        validation=_told(parts, "validation", config),
+        build(parts, config),
+        told(parts, "train", config),
+        validation=told(parts, "validation", config),
         config=config,
         checkpoint=checkpoint,
         report=report,
@@ -142,7 +147,11 @@ def run_training(
         "epochs": trained.epochs,
         "images_per_second": trained.images_per_second,
         "seconds": seconds,
-        "protocol": {**_protocol(parts, trained), **judged.protocol},
+        "protocol": {
+            **protocol_of(parts, config),
+            "interrupted": trained.interrupted,
+            **judged.protocol,
+        },
         "saved_model": _compare_saved_model(run, trained.model, test, labels),
     }
     run.write_metrics(metrics)
@@ -284,16 +293,18 @@ def write_latents(
                 writer.writerow([row[0], row[1], *(f"{x:.6g}" for x in row[2])])
 
 
-def _build(parts: Parts, config: TrainConfig) -> VAE:
+def build(parts: Parts, config: TrainConfig) -> VAE:
+    """A model with new weights for the data."""
     return build_vae(
         parts.image_shape,
         config,
         num_classes=parts.num_classes,
         mean_picture=parts.images["train"].mean(axis=0) / 255,
+        images=parts.images["train"],
     )
 
 
-def _told(parts: Parts, name: str, config: TrainConfig) -> Any:
+def told(parts: Parts, name: str, config: TrainConfig) -> Any:
     """Images of a part, with their labels if the model is told them."""
     images = parts.images[name]
     return (images, parts.labels[name]) if config.conditional and parts.labels else images
@@ -385,8 +396,8 @@ def describe(parts: Parts, config: TrainConfig, source: str = "", only: str = ""
 
 
 def _was_begun(path: Path) -> bool:
-    names = ("config.json", "checkpoint.npz")
-    return all((path / n).is_file() for n in names) and not (path / "metrics.json").exists()
+    kept = any((path / name).is_file() for name in ("checkpoint.npz", "rate_distortion.csv"))
+    return kept and (path / "config.json").is_file() and not (path / "metrics.json").exists()
 
 
 def _refuse_other(run: Run, description: Mapping[str, Any]) -> None:
@@ -408,9 +419,9 @@ def _refuse_other(run: Run, description: Mapping[str, Any]) -> None:
     )
 
 
-def _protocol(parts: Parts, trained: TrainedVAE) -> dict[str, Any]:
-    """What a reader needs to know to trust or repeat the numbers."""
-    config, splits = trained.config, parts.splits
+def protocol_of(parts: Parts, config: TrainConfig) -> dict[str, Any]:
+    """What a reader needs to know of the data to trust or repeat the numbers."""
+    splits = parts.splits
     return {
         "dataset": parts.dataset.name,
         "dataset_fingerprint": parts.dataset.fingerprint,
@@ -421,5 +432,4 @@ def _protocol(parts: Parts, trained: TrainedVAE) -> dict[str, Any]:
         "image_shape": parts.image_shape,
         "likelihood": config.likelihood,
         "binarization": config.binarization,
-        "interrupted": trained.interrupted,
     }
