@@ -138,7 +138,7 @@ def nats(value, reach=1.0):
 
 
 def vae_folder(path, *, shift=0.0, settings=(), files=40):
-    """A finished run of a variational autoencoder; `shift` (one, or one each) is added to log p(x)."""
+    """A finished run of a variational autoencoder; `shift` is added to log p(x)."""
     run = Run.create(path)
     rng = np.random.default_rng(3)
     values = rng.normal(-90, 5, files) + shift

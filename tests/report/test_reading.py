@@ -5,6 +5,8 @@ import math
 import pytest
 
 from safelight.report import reading, words
+from safelight.report.model_card import render_model_card
+from safelight.report.page import render
 from safelight.report.reading import interval, number, read_run
 from safelight.runs import Run
 
@@ -28,11 +30,17 @@ def test_an_interval_needs_a_value_and_keeps_its_reason():
     assert (found.high, found.reason) == (1, "no image")
 
 
-def test_a_run_of_another_kind_is_a_sentence(tmp_path):
+def test_a_run_of_another_kind_is_shown_as_it_is(tmp_path):
     run = Run.create(tmp_path / "run")
-    run.write_config({"kind": "poem"})
-    with pytest.raises(ValueError, match="kind 'poem'; expected one of transfer"):
-        read_run(run.path)
+    run.write_config({"kind": "vae-poem", "dataset": {"name": "<b>x"}})
+    rows = [{"beta": 0.5, "rate": {"value": 12.25, "low": 12, "high": 13}, "note": "<i>"}] * 2
+    run.write_metrics({"points": rows, "epochs": 4, "long": [1, 2, 3]})
+    page = render([read_run(run.path), read_run(run.path)])
+    assert page.count('<data value="12.25">12.2</data>') == 4
+    assert "A run of the kind <bdi>vae poem</bdi>" in page
+    assert "<b>" not in page
+    assert "<i>" not in page
+    assert "## Evaluation" in render_model_card(read_run(run.path))
 
 
 def test_dig_stops_where_nothing_is():

@@ -16,7 +16,7 @@ from typing import Any
 from safelight.files import StrPath, write_text
 from safelight.metrics import Interval
 from safelight.report import advice, autoencoder, classifier
-from safelight.report.provenance import licences, train_command
+from safelight.report.provenance import COMMANDS, licences, train_command
 from safelight.report.reading import Reading, dig, interval, mapping, number, read_run
 from safelight.report.words import plain, printable
 from safelight.transfer.data_page import escape
@@ -66,14 +66,15 @@ def render_model_card(reading: Reading) -> str:
     Args:
         reading: As from `read_run`.
     """
-    title = f"{_TITLES[reading.kind]} of {escape(reading.dataset)}"
+    title = f"{_TITLES.get(reading.kind, 'Run')} of {escape(reading.dataset)}"
     parts = {
         "Intended use": _intended_use(reading),
         "Training data": _training_data(reading),
         "Evaluation": _evaluation(reading),
         "Limits": _limits(reading),
-        "How to make it again": f"```sh\n{_fenced(train_command(reading))}\n```",
     }
+    if reading.kind in COMMANDS:
+        parts["How to make it again"] = f"```sh\n{_fenced(train_command(reading))}\n```"
     body = "\n\n".join([f"# {title}", *(f"## {name}\n\n{text}" for name, text in parts.items())])
     text = f"{_front_matter(reading)}\n{body}\n"
     return f"{text}\n<!-- {_MARK} {_checksum(text)} -->\n"
@@ -163,7 +164,7 @@ def _intended_use(reading: Reading) -> str:
             "Encodes pictures as a few numbers, says how probable a picture is, and draws new "
             "ones. Meant for looking into a set of pictures, and for teaching."
         )
-    return "Says which layers of a pretrained network to fine-tune; holds no model."
+    return "A study of settings; it holds no model to use."
 
 
 def _training_data(reading: Reading) -> str:
@@ -191,8 +192,9 @@ def _training_data(reading: Reading) -> str:
 def _evaluation(reading: Reading) -> str:
     if not reading.metrics:
         return "Not finished: there are no numbers."
-    if reading.kind == "transfer-sweep":
-        return escape(dig(reading.metrics, "sweep", "reading"))
+    if reading.kind not in _TASKS:
+        told = dig(reading.metrics, "sweep", "reading")
+        return escape(told) if told else "`metrics.json` has the numbers."
     nats = reading.kind == "vae"
     scores = autoencoder.scores(reading) if nats else classifier.scores(reading)
     rows = [[label, _said(found, nats=nats)] for label, found in scores.items()]

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from safelight import __version__
 from safelight.files import StrPath, write_text
-from safelight.report import autoencoder, classifier, side_by_side, sweep, words
+from safelight.report import autoencoder, classifier, other, side_by_side, sweep, words
 from safelight.report.blocks import Chapter
 from safelight.report.reading import Reading, read_run
 
@@ -90,8 +90,9 @@ def _chapters(readings: Sequence[Reading]) -> list[Chapter]:
     chapters: list[Chapter] = []
     for kind in dict.fromkeys(reading.kind for reading in readings):
         alike = [reading for reading in readings if reading.kind == kind]
-        chapters += [side_by_side.chapter(alike)] if len(alike) > 1 else []
-        chapters += [_CHAPTERS[kind](reading) for reading in alike]
+        compared = len(alike) > 1 and kind in side_by_side.KINDS
+        chapters += [side_by_side.chapter(alike)] if compared else []
+        chapters += [_CHAPTERS.get(kind, other.chapter)(reading) for reading in alike]
     return chapters
 
 

@@ -46,9 +46,7 @@ def compare(a: Reading, b: Reading) -> Paired:
         found = compare_runs(a.run, b.run)
         differences = {name: interval_or_nan(x) for name, x in found["difference"].items()}
         return Paired(differences, found["on"], found["method"])
-    if a.kind == "vae":
-        return _compare_likelihoods(a, b)
-    raise ValueError("sweeps are not compared: each compares its own cuts.")
+    return _compare_likelihoods(a, b)
 
 
 def _compare_likelihoods(a: Reading, b: Reading) -> Paired:

@@ -20,7 +20,9 @@ _CONFIGS: dict[str, type] = {
     "transfer-sweep": TransferConfig,
     "vae": VAEConfig,
 }
-_VERBS = {"transfer": "transfer train", "transfer-sweep": "transfer sweep", "vae": "vae train"}
+COMMANDS = {"transfer": "transfer train", "transfer-sweep": "transfer sweep", "vae": "vae train"}
+"""The command that makes a run of a kind."""
+
 _FRACTIONS = {"test": 0.25, "validation": 0.1}
 _LABELS = {
     "cut": "last frozen layer",
@@ -55,7 +57,7 @@ def train_command(reading: Reading, *more: str) -> str:
     output = words.printable(reading.name) + ("-2" if more else "")
     flags = [*_setting_flags(reading), *_split_flags(reading)]
     known = [each for pair in flags if not _is_replaced(pair[0], more) for each in pair]
-    verb = _VERBS[reading.kind].split()
+    verb = COMMANDS[reading.kind].split()
     name = words.printable(reading.dataset)
     return shlex.join(["safelight", *verb, name, "--output", output, *known, *more])
 

@@ -12,7 +12,6 @@ from safelight.files import StrPath
 from safelight.metrics import Interval
 from safelight.runs import Run
 
-KINDS = ("transfer", "transfer-sweep", "vae")
 _T = TypeVar("_T")
 
 
@@ -40,7 +39,7 @@ class Reading:
 
     @property
     def kind(self) -> str:
-        """The subject: one of `KINDS`, or something that a report does not know."""
+        """The subject, and what of it: "transfer", "transfer-sweep", "vae", or another."""
         return str(self.config.get("kind") or "")
 
     @property
@@ -87,17 +86,14 @@ def read_run(path: StrPath) -> Reading:
         path: The folder.
 
     Raises:
-        ValueError: There is no run, or one of a kind that a report does not know.
+        ValueError: There is no run.
     """
     run = Run.open(path)
     problems: list[str] = []
     config = run.config
-    if config.get("kind") not in KINDS:
-        raise ValueError(
-            f"{run.path}: a run of kind {config.get('kind')!r}; expected one of {', '.join(KINDS)}."
-        )
     # Of an autoencoder only newer runs keep what was said of each picture.
-    judged = config["kind"] == "transfer" or (run.path / "predictions.csv").is_file()
+    judged = config.get("kind") == "transfer" or (run.path / "predictions.csv").is_file()
+    has_epochs = config.get("kind") in ("transfer", "vae")
     metrics: dict[str, Any] = {}
     if run.finished:
         metrics = _try(lambda: run.metrics, {}, problems)
@@ -110,7 +106,7 @@ def read_run(path: StrPath) -> Reading:
         config=config,
         metrics=metrics,
         environment=_try(lambda: run.environment, {}, problems),
-        history={} if config["kind"] == "transfer-sweep" else _try(_history(run), {}, problems),
+        history=_try(_history(run), {}, problems) if has_epochs else {},
         predictions=_try(lambda: run.predictions, {}, problems) if judged and run.finished else {},
         problems=tuple(problems),
     )

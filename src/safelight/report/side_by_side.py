@@ -27,7 +27,9 @@ from safelight.report.paired import Paired, compare
 from safelight.report.provenance import train_command
 from safelight.report.reading import Reading, dig, mapping
 
-_KINDS = {"transfer": "classifiers", "transfer-sweep": "sweeps", "vae": "autoencoders"}
+KINDS = {"transfer": "classifiers", "vae": "autoencoders"}
+"""Kinds of runs that can be compared, and what several of them are called."""
+
 _NAMES = {
     "ece": "calibration error",
     "elbo": "ELBO",
@@ -49,7 +51,7 @@ def chapter(readings: Sequence[Reading]) -> Chapter:
         readings: Two or more.
     """
     first, *others = readings
-    kind = _KINDS[first.kind]
+    kind = KINDS[first.kind]
     pairs = [(other, _try_compare(first, other)) for other in others]
     data = {reading.dataset for reading in readings}
     title = Markup("{} {} side by side").format(words.count(len(readings)), kind)
@@ -162,8 +164,6 @@ def _difference_chart(first: Reading, pairs: Sequence[tuple[Reading, Paired | st
 
 def _tell_numbers(readings: Sequence[Reading]) -> Sequence[Block]:
     kind = readings[0].kind
-    if kind == "transfer-sweep":
-        return [Text("Each sweep compares its own cuts; see below.")]
     scores_of = classifier.scores if kind == "transfer" else autoencoder.scores
     say = words.percent_interval if kind == "transfer" else words.nats
     found = [scores_of(reading) for reading in readings]

@@ -1,0 +1,175 @@
+"""What each kind of run is told by: the right advice, from the right numbers."""
+
+import pytest
+
+from safelight.report import advice, autoencoder_advice
+from safelight.report.page import render
+from safelight.report.probabilities import answered_when_sure, read_answers
+from safelight.report.reading import read_run
+from safelight.runs import Run
+
+
+def with_metrics(run, **changes):
+    run.write_metrics({**run.metrics, **changes})
+    return read_run(run.path)
+
+
+def commands(steps):
+    return [step.command for step in steps if step.command]
+
+
+def words_of(steps):
+    return " ".join(str(step.words) for step in steps)
+
+
+# --- classifiers
+
+
+def test_the_number_to_beat_is_that_of_the_commonest_class(make_classifier):
+    reading = read_run(make_classifier(names=("cat", "dog")).path)
+    rows = reading.metrics["per_class"]
+    name, share = advice.baseline(reading)
+    assert share == max(row["support"] for row in rows) / 60
+    assert name in ("cat", "dog")
+
+
+def test_an_accuracy_that_may_be_guessing_is_called_so(make_classifier):
+    poor = render([read_run(make_classifier(skill=0.0).path)])
+    assert "not shown to be better than guessing" in poor
+    assert "Is that enough?" not in poor
+    assert "clearly better than guessing" in render([read_run(make_classifier(skill=4.0).path)])
+
+
+def test_few_pictures_that_judge_call_for_folds_and_splits_do_not(make_classifier):
+    run = make_classifier()
+    reading = read_run(run.path)
+    accuracy = reading.interval("accuracy")
+    assert any("--folds 5" in line for line in commands(advice.next_steps(reading, accuracy)))
+    folds = with_metrics(run, splits={"num_splits": 5, "num_folds": 5})
+    assert not any("--folds" in line for line in commands(advice.next_steps(folds, accuracy)[:3]))
+
+
+def test_the_weakest_class_is_named_only_where_it_is_not_chance(make_classifier):
+    run = make_classifier(names=("cat", "dog"))
+    rows = run.metrics["per_class"]
+    clear = [{"value": 0.5, "low": 0.4, "high": 0.6}, {"value": 0.9, "low": 0.8, "high": 0.95}]
+    vague = [{"value": 0.5, "low": 0.2, "high": 0.9}, {"value": 0.9, "low": 0.8, "high": 0.95}]
+    for recalls, named in ((clear, True), (vague, False)):
+        table = [{**row, "recall": recall} for row, recall in zip(rows, recalls, strict=True)]
+        reading = with_metrics(run, per_class=table)
+        said = words_of(advice.next_steps(reading, None))
+        assert ("Collect more pictures of <bdi>cat</bdi>" in said) is named
+
+
+def test_series_torn_apart_call_for_a_grouped_split(make_classifier):
+    run = make_classifier()
+    told = {"advice": "numbers are optimistic; train with --split grouped."}
+    reading = with_metrics(run, data={**run.metrics["data"], "neighbours": told})
+    assert any("--split grouped" in line for line in commands(advice.next_steps(reading, None)))
+
+
+def test_a_learning_curve_takes_the_place_of_the_question(make_classifier):
+    run = make_classifier()
+    whole = {name: run.metrics[name] for name in ("accuracy", "num_test", "class_names")}
+    curve = {"gains": [{"more": 100, "value": 0.02, "low": 0.01, "high": 0.04}]}
+    run.write_metrics({**whole, "learning_curve": curve})
+    steps = advice.next_steps(read_run(run.path), None)
+    assert "+2.0" in words_of(steps)
+    assert not any("learning-curve" in line for line in commands(steps))
+
+
+def test_sure_answers_are_counted_from_the_predictions(make_classifier):
+    reading = read_run(make_classifier().path)
+    answers = read_answers(reading)
+    sure = answers.probabilities.max(1)
+    right = answers.probabilities.argmax(1) == answers.labels
+    rows = answered_when_sure(reading)
+    for row in rows:
+        assert row.number == (sure >= row.threshold).sum()
+        if row.number:
+            assert row.accuracy.value == pytest.approx(right[sure >= row.threshold].mean())
+    numbers = [row.number for row in rows]
+    assert numbers == sorted(numbers, reverse=True)
+    assert numbers[0] > 0
+
+
+def test_no_more_steps_than_fit_the_first_screen(make_classifier, make_vae):
+    reading = read_run(make_classifier().path)
+    steps = advice.next_steps(reading, reading.interval("accuracy"))
+    assert 1 <= len(steps) <= advice.MAX_STEPS
+    steps = autoencoder_advice.next_steps(read_run(make_vae().path))
+    assert 1 <= len(steps) <= autoencoder_advice.MAX_STEPS
+
+
+# --- autoencoders
+
+
+def test_an_elbo_that_still_rises_calls_for_more_epochs(make_vae):
+    run = make_vae()
+    assert any(
+        "--epochs 12" in x for x in commands(autoencoder_advice.next_steps(read_run(run.path)))
+    )
+    run.write_history({"epoch": [1, 2, 3], "elbo": [-9.0] * 3, "val_elbo": [-9.0] * 3})
+    steps = autoencoder_advice.next_steps(read_run(run.path))
+    assert "Train longer" not in words_of(steps)
+
+
+def test_an_elbo_that_falls_on_held_out_pictures_is_overfitting(make_vae):
+    run = make_vae()
+    run.write_history(
+        {"epoch": [1, 2, 3], "elbo": [-99.0, -90.0, -80.0], "val_elbo": [-99.0, -95.0, -97.0]}
+    )
+    said = words_of(autoencoder_advice.next_steps(read_run(run.path)))
+    assert "by heart" in said
+    assert "17.0" in said
+
+
+def test_units_that_sleep_are_told(make_vae):
+    said = words_of(autoencoder_advice.next_steps(with_metrics(make_vae(), active_units=1)))
+    assert "Only" in said
+    assert "All" in words_of(autoencoder_advice.next_steps(read_run(make_vae().path)))
+
+
+def test_bits_per_value_follow_from_nats(make_vae):
+    """784 values and log 2 nats each are one bit each."""
+    reading = with_metrics(make_vae(), log_likelihood={"value": -543.4273895}, elbo=None)
+    assert '<data value="1.0000000' in str(autoencoder_advice.judge(reading)[0]) or (
+        '<data value="0.99999' in str(autoencoder_advice.judge(reading)[0])
+    )
+
+
+# --- sweeps
+
+
+def cut(name, accuracy, minus=None):
+    interval = {"value": accuracy, "low": accuracy - 0.02, "high": accuracy + 0.02}
+    return {
+        "name": name, "unfreeze_from": None if minus is None else name, "accuracy": interval,
+        "minus_head_alone": minus, "scores": {"accuracy": [accuracy, accuracy]},
+        "training_seconds": 2.5, "num_trained": 1000,
+    }  # fmt: skip
+
+
+def test_a_sweep_says_which_cut_to_take(tmp_path):
+    run = Run.create(tmp_path / "sweep")
+    dataset = {"name": "pets", "class_names": ["cat", "dog"]}
+    settings = {"seed": 3, "epochs": 6}
+    run.write_config(
+        {
+            "kind": "transfer-sweep",
+            "dataset": dataset,
+            "cuts": [None, "block5"],
+            "settings": settings,
+        }
+    )
+    better = {"value": 0.05, "low": 0.02, "high": 0.08}
+    sweep = {
+        "cuts": [cut("head alone", 0.8), cut("block5", 0.85, better)], "recommended": "block5",
+        "reading": "block5: the best.", "num_untouched": 30, "num_splits": 3, "method": "m",
+    }  # fmt: skip
+    run.write_metrics({"sweep": sweep})
+    page = render([read_run(run.path)])
+    assert "<strong><bdi>block5</bdi></strong>" in page
+    assert '<data value="0.05">+5.0</data>' in page
+    assert '<span class="part">--unfreeze-from</span> <span class="part">block5</span>' in page
+    assert '<span class="part">--cut</span> <span class="part">block5</span>' in page
