@@ -19,8 +19,8 @@ demo: .venv/.demo  ## train a classifier of solar cells, then a model that draws
 	.venv/bin/safelight transfer train elpv --output runs/demo-transfer --overwrite
 	.venv/bin/safelight vae train mnist --output runs/demo-vae --minutes 2 --overwrite
 	@echo
-	@echo "All pictures of the classifier: runs/demo-transfer/pictures"
-	@echo "All pictures of the digits:     runs/demo-vae/pictures"
+	.venv/bin/safelight report runs/demo-transfer runs/demo-vae --output runs/demo.html
+	@echo "Open it in a browser: runs/demo.html"
 
 test: .venv/.dev  ## all tests but those marked `network` (the quick ones alone: .venv/bin/pytest)
 	.venv/bin/safelight assets fetch vgg16-imagenet-notop elpv mnist
