@@ -185,6 +185,7 @@ def render_table(results: list[dict]) -> str:
         RATE_CLAIM: render_rates,
         TRUNK_CLAIM: render_trunk,
         vae_report.ESTIMATOR_CLAIM: vae_report.render_estimates,
+        vae_report.IWAE_CLAIM: vae_report.render_iwae,
     }
     for claim, render_one in singles.items():
         lines += [line for r in results if r["claim"] == claim for line in render_one(r)]

@@ -61,7 +61,7 @@ def pieces(gap: float) -> dict[str, list[dict]]:
 
 def test_differences_are_paired_by_split_and_shown():
     driver = module("transfer_elpv_accuracy")
-    found = driver.summarize(pieces(0.05), "published")
+    found = driver.summarize(pieces(0.05))
     assert found["test_to_train"] == pytest.approx(1 / 3)
     gap = found["methods"]["default"]["minus_reference"]["accuracy"]
     # The same gap in every split leaves no spread, however the splits differ.
@@ -72,7 +72,6 @@ def test_differences_are_paired_by_split_and_shown():
         "machine": {"cpu": "Some CPU", "cpu_family": "", "cores": 2},
         "versions": {"numpy": "2"},
         "titles": driver.TITLES,
-        "reference": "published",
         "questions": {"p > 0.5": found},
     }
     text = module("report").render_table([result])
@@ -115,3 +114,22 @@ def test_the_grid_s_table_counts_filling_the_cache():
     assert "| Safelight, cache empty at the start | 10 | 1.0 | 10.0 |" in text
     assert "| the same without a cache | 64 | 6.4 | 10.0 |" in text
     assert "| without a cache, Keras on TensorFlow | 124 | 12.4 | 5.0 |" in text
+
+
+def test_the_iwae_table_shows_the_median_seed_beside_the_published_number():
+    driver = module("vae_iwae_table")
+    runs = [
+        {"nll": nll, "standard_error": 0.9, "active": [18, 5], "epochs": 40, "seconds": 600.0}
+        for nll in (86.0, 84.0, 85.0)
+    ]
+    rows = {name: {**driver.ROWS[name], "runs": runs} for name in ("one-5", "two-1")}
+    result = {
+        "claim": driver.CLAIM,
+        "machine": {"cpu": "Some CPU", "cpu_family": "", "cores": 2},
+        "versions": {"numpy": "2"},
+        "seeds": 3,
+        "rows": rows,
+    }
+    text = module("report").render_table([result])
+    assert "| one layer, k = 5 | 85.00 ± 0.90 | 85.54 | 18 + 5 | 22 | 40 | 10 |" in text
+    assert "| two layers, k = 1 | 85.00 ± 0.90 | 85.33 | 18 + 5 | 16 + 5 | 40 | 10 |" in text

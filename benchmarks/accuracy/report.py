@@ -33,7 +33,7 @@ def render_accuracy(result: dict) -> list[str]:
                 [
                     result["titles"][method],
                     show(mean["accuracy"]),
-                    "" if method == result["reference"] else show(gap["accuracy"]),
+                    "" if method == of["reference"] else show(gap["accuracy"]),
                     show(mean["roc_auc"], scale=1, digits=3),
                     show(mean["balanced_accuracy"]),
                     f"{mean['loss']['value']:.3f}",
@@ -45,7 +45,7 @@ def render_accuracy(result: dict) -> list[str]:
             f"ELPV, {question}: means over {of['num_splits']} random 75/25 splits, with corrected "
             f"95 % intervals (Nadeau and Bengio 2003); {machine_name(result['machine'])}.",
             "",
-            *table((*COLUMNS[:2], f"minus {result['reference']}, points", *COLUMNS[2:]), rows),
+            *table((*COLUMNS[:2], f"minus {of['reference']}, points", *COLUMNS[2:]), rows),
             "",
         ]
     return [*lines, f"Measured with {versions_line([result])}.", ""]

@@ -19,6 +19,7 @@ def tensor(values) -> object:
 
 def build(image_shape, architecture: str, **options) -> tuple[keras.Model, keras.Model]:
     options = {"architecture": architecture, "hidden_units": SIZES[architecture], **options}
+    keras.utils.set_random_seed(0)  # few ReLUs may all be dead
     encoder = networks.build_encoder(image_shape, 2, **options)
     return encoder, networks.build_decoder(image_shape, 2, **options)
 
