@@ -10,16 +10,21 @@ from safelight.vae.latent_paths import (
     interpolate,
     latent_manifold,
     linear_path,
+    prior_quantiles,
     spherical_path,
     traverse,
     units_by_kl,
 )
+from safelight.vae.priors import Mixture, StandardNormal
 
 
 def identity(latent_dim: int) -> types.SimpleNamespace:
     """A model whose pictures are its latents."""
     return types.SimpleNamespace(
-        latent_dim=latent_dim, decode=lambda z, labels: z.reshape(-1, 1, latent_dim, 1)
+        latent_dim=latent_dim,
+        visible_dim=latent_dim,
+        prior=StandardNormal(),
+        decode=lambda z, labels: z.reshape(-1, 1, latent_dim, 1),
     )
 
 
@@ -106,3 +111,20 @@ def test_walks_through_a_real_model_give_its_pictures():
         *(3, 3),
         *model.image_shape,
     )
+
+
+def test_walks_follow_a_learned_prior_and_leave_out_what_the_decoder_does_not_see():
+    prior = Mixture(1)
+    prior.connect(None, 3)
+    prior.set_weights([np.array([[4.0, -1.0, 0.5]]), np.log([[0.25, 1.0, 4.0]]), np.zeros(1)])
+    model = identity(3)
+    model.prior, model.visible_dim = prior, 2
+    found = prior_quantiles(model, [0.1, 0.5, 0.9])
+    expected = stats.norm(prior.means[0], [0.5, 1.0, 2.0]).ppf(np.array([[0.1], [0.5], [0.9]]))
+    np.testing.assert_allclose(found, expected, atol=0.12)
+    rows = traverse(model, np.zeros(3), kl_per_unit=[1.0, 2.0, 9.0], num=3, reach=1)
+    assert rows.shape[:2] == (2, 3)  # the third unit has most, and nothing shows it
+    np.testing.assert_allclose(rows[0, :, 0, 1, 0], [-2, -1, 0], atol=0.1)
+    plane = latent_manifold(model, num=2, kl_per_unit=[1.0, 2.0, 9.0])[:, :, 0, :, 0]
+    np.testing.assert_allclose(plane[..., 2], 0.5, atol=0.1)
+    np.testing.assert_allclose(plane[0, :, 1], -1 + np.array([-0.674, 0.674]), atol=0.1)

@@ -6,10 +6,14 @@ Arrays in, arrays out; `safelight.plots` makes pictures of them.
 from __future__ import annotations
 
 import numpy as np
+from keras import ops
 from numpy.typing import ArrayLike
+from scipy.special import ndtr, ndtri
 
 from safelight.vae.models import VAE
+from safelight.vae.priors import StandardNormal
 
+_NUM_DRAWS = 10_000  # of a learned prior, for the quantiles of its units
 _PARALLEL = 1e-4  # radians; below it the arc is its chord, to float32's precision
 
 
@@ -106,6 +110,33 @@ def units_by_kl(kl_per_unit: ArrayLike) -> np.ndarray:
     return np.argsort(-np.asarray(kl_per_unit, "float64"), kind="stable")
 
 
+def prior_quantiles(model: VAE, shares: ArrayLike) -> np.ndarray:
+    """Where a share of the prior's draws lies below, unit by unit.
+
+    Args:
+        model: As trained.
+        shares: `(num,)` between 0 and 1.
+
+    Returns:
+        `(num, latent_dim)` float64: those of N(0, 1), or of draws from a learned prior.
+    """
+    shares = np.asarray(shares, "float64")
+    if isinstance(model.prior, StandardNormal):
+        return np.tile(ndtri(shares)[:, None], (1, model.latent_dim))
+    draws = ops.convert_to_numpy(model.prior.sample((_NUM_DRAWS, model.latent_dim), 0))
+    return np.quantile(draws.astype("float64"), shares, axis=0)
+
+
+def _shown_units(model: VAE, kl_per_unit: ArrayLike) -> np.ndarray:
+    """Units that the decoder takes, the one with most nats first."""
+    kl = np.asarray(kl_per_unit, "float64")
+    if kl.shape not in {(model.latent_dim,), (model.visible_dim,)}:
+        raise ValueError(
+            f"kl_per_unit of shape {kl.shape}: expected ({model.latent_dim},), a number per unit."
+        )
+    return units_by_kl(kl[: model.visible_dim])
+
+
 def traverse(
     model: VAE,
     start: ArrayLike,
@@ -121,11 +152,12 @@ def traverse(
     Args:
         model: As trained.
         start: `(latent_dim,)`, for instance the latent mean of an image.
-        kl_per_unit: `(latent_dim,)` nats, as in `VAEReport`; rows come in the order of
-            `units_by_kl`, so that units which do nothing come last.
-        num_units: Rows; by default all units.
+        kl_per_unit: nats of all units, or of those that the decoder takes, as in `VAEReport`; rows
+            come in the order of `units_by_kl`, so that units which do nothing come last.
+        num_units: Rows; by default all units that the decoder takes.
         num: Pictures in a row.
-        reach: Units go from -reach to +reach, in standard deviations of the prior.
+        reach: Units go from -reach to +reach, in standard deviations of the prior; where it is
+            learned, between the quantiles at which these lie in a normal distribution.
         label: For a conditional model.
 
     Returns:
@@ -135,9 +167,10 @@ def traverse(
         ValueError: Arrays that do not fit the model's latents.
     """
     start = _latents(model, start, "start")
-    order = units_by_kl(_latents(model, kl_per_unit, "kl_per_unit"))[:num_units]
+    order = _shown_units(model, kl_per_unit)[:num_units]
     z = np.tile(start, (len(order), num, 1))
-    z[np.arange(len(order)), :, order] = np.linspace(-reach, reach, num)
+    places = prior_quantiles(model, ndtr(np.linspace(-reach, reach, num)))
+    z[np.arange(len(order)), :, order] = places[:, order].T
     return _decode(model, z, label)
 
 
@@ -155,8 +188,8 @@ def latent_manifold(
     Args:
         model: As trained.
         num: Pictures in a row and in a column.
-        kl_per_unit: `(latent_dim,)` nats; with more than two units the two that hold most span the
-            plane, and the others are 0.
+        kl_per_unit: As for `traverse`; with more than two units the two that hold most span the
+            plane, and the others are at the prior's median.
         label: For a conditional model.
 
     Returns:
@@ -166,23 +199,18 @@ def latent_manifold(
     Raises:
         ValueError: More than two units and no `kl_per_unit`, or a single unit.
     """
-    from scipy.special import ndtri
-
-    if model.latent_dim < 2:
+    if model.visible_dim < 2:
         raise ValueError("the model has one latent unit: a plane needs two; use `traverse`.")
     if kl_per_unit is None and model.latent_dim > 2:
         raise ValueError(
             f"the model has {model.latent_dim} latent units: pass kl_per_unit (as in VAEReport), "
             "so that the two which hold most can span the plane."
         )
-    first, second = (
-        (0, 1)
-        if kl_per_unit is None
-        else units_by_kl(_latents(model, kl_per_unit, "kl_per_unit"))[:2]
-    )
-    quantiles = ndtri((np.arange(num) + 0.5) / num)
-    z = np.zeros((num, num, model.latent_dim))
-    z[:, :, first], z[:, :, second] = quantiles[None, :], quantiles[::-1, None]
+    first, second = (0, 1) if kl_per_unit is None else _shown_units(model, kl_per_unit)[:2]
+    quantiles = prior_quantiles(model, (np.arange(num) + 0.5) / num)
+    z = np.tile(prior_quantiles(model, [0.5]), (num, num, 1))
+    z[:, :, first] = quantiles[None, :, first]
+    z[:, :, second] = quantiles[::-1, None, second]
     return _decode(model, z, label)
 
 

@@ -67,6 +67,7 @@ class VAE(keras.Model):
     Attributes:
         image_shape: `(height, width, channels)`.
         latent_dim: Number of latent units, of both stochastic layers where there are two.
+        visible_dim: Those that the decoder takes, the first ones.
         num_classes: Number of labels, 0 if the model is unconditional.
         likelihood: The row of `LIKELIHOODS`.
         kl_weight: Variable, 1 but during warm-up; multiplies beta.
@@ -97,7 +98,7 @@ class VAE(keras.Model):
         networks.check_latents(encoder, self.prior.num_encoded(visible))
         if not self.prior.built:
             self.prior.connect(encoder, visible)
-        self.latent_dim = self.prior.num_latents(visible)
+        self.latent_dim, self.visible_dim = self.prior.num_latents(visible), visible
         self.likelihood = likelihoods.find_likelihood(likelihood)
         self.binarization = likelihoods.find_binarization(binarization, likelihood)
         self.seed = seed
