@@ -5,6 +5,8 @@ RUN := .venv/bin/python -m
 PIP_INSTALL := $(RUN) pip install -qq --disable-pip-version-check --no-input
 LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --fork-strategy fewest \
 	--prerelease disallow --generate-hashes --custom-compile-command "make lock" --extra tensorflow --extra ncnn --group build
+# A file's tests stay together, since they share what is costly to make; each process holds a gigabyte.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 # A `user = true` in somebody's pip settings would send every package past the private .venv.
 export PIP_USER := 0
 MAKEFLAGS += --no-print-directory
@@ -24,12 +26,12 @@ demo: .venv/.demo  ## train a classifier of solar cells, then a model that draws
 
 test: .venv/.dev  ## all tests but those marked `network` (the quick ones alone: .venv/bin/pytest)
 	.venv/bin/safelight assets fetch vgg16-imagenet-notop elpv mnist
-	$(RUN) pytest -m "not network"
+	$(RUN) pytest -m "not network" $(PARALLEL)
 
 # Their own environment: with three backends in one, nothing says which of them was tested.
 test-backends: .venv-backends/.made  ## the tests of vae on JAX and on PyTorch
-	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/vae
-	KERAS_BACKEND=torch .venv-backends/bin/python -m pytest tests/vae
+	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/vae $(PARALLEL)
+	KERAS_BACKEND=torch .venv-backends/bin/python -m pytest tests/vae $(PARALLEL)
 
 notebooks: .venv/.dev  ## run the notebooks from top to bottom and keep their pictures (a quarter of an hour)
 	.venv/bin/python notebooks/tools/execute.py notebooks/[0-9]*.py

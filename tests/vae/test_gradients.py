@@ -8,9 +8,9 @@ import pytest
 from keras import ops
 
 from safelight.vae import objectives
-from safelight.vae.backends import find_backend
 from safelight.vae.building import build_vae
 from safelight.vae.config import TrainConfig
+from safelight.vae.gradient_noise import draw_gradients, measure_noise
 from safelight.vae.models import VAE
 from safelight.vae.priors import Mixture
 
@@ -29,40 +29,10 @@ def build(**settings) -> VAE:
     return model
 
 
-def gradients(
-    model: VAE, num_draws: int, *, seed: int = 0, images: np.ndarray = IMAGES
-) -> list[np.ndarray]:
-    """`(num_draws, ...)` for each weight, each draw with noise of its own."""
-    rng = np.random.default_rng(seed)
-    variables = list(model.trainable_variables)
-    samples = () if model.num_samples == 1 else (model.num_samples,)
-
-    def loss(noise, weights):
-        pairs = list(zip(variables, weights, strict=True))
-        with keras.StatelessScope(state_mapping=pairs):
-            x = ops.convert_to_tensor(images.astype("float32") / 255)
-            terms = model.terms(x, num_samples=model.num_samples, noise=noise)
-            value, logs = model.objective(terms)
-        return value, logs
-
-    backend, found = find_backend(), []
-
-    def one(noise, weights):
-        return backend.gradient(lambda weights: loss(noise, weights), weights)[1]
-
-    compiled = backend.compile(one, True)
-    weights = [backend.tensor(ops.convert_to_numpy(v)) for v in variables]
-    for _ in range(num_draws):
-        noise = rng.normal(size=(*samples, len(images), model.latent_dim)).astype("float32")
-        found.append([ops.convert_to_numpy(g) for g in compiled(backend.tensor(noise), weights)])
-    return [np.stack(column).astype("float64") for column in zip(*found, strict=True)]
-
-
-def spread(columns: list[np.ndarray], model: VAE, part: str) -> float:
-    """Variance of the gradient, summed over the weights of one part of the model."""
-    owned = {id(v) for v in getattr(model, part).trainable_variables}
-    pairs = zip(columns, model.trainable_variables, strict=True)
-    return sum(column.var(0).sum() for column, v in pairs if id(v) in owned)
+def gradients(model: VAE, num_draws: int, *, seed: int = 0) -> list[np.ndarray]:
+    """`(num_draws, ...)` for each weight."""
+    drawn = list(draw_gradients(model, IMAGES, num_draws, seed=seed))
+    return [np.stack(column) for column in zip(*drawn, strict=True)]
 
 
 CASES = {
@@ -142,8 +112,7 @@ def test_at_the_true_posterior_sticking_the_landing_has_no_noise():
     spreads = {}
     for kind in ("plain", "stl"):
         model = VAE(encoder, decoder, likelihood="gaussian", gradient=kind)
-        columns = gradients(model, 40, images=x)
-        spreads[kind] = spread(columns, model, "encoder")
+        spreads[kind] = measure_noise(model, x, num_draws=40)["encoder"].variance
     assert spreads["plain"] > 0.01
     assert spreads["stl"] < 1e-5 * spreads["plain"]
 
@@ -154,11 +123,8 @@ def test_dreg_tells_the_encoder_more_above_the_noise():
     for kind in ("plain", "dreg"):
         for k in (2, 64):
             model = build(num_samples=k, gradient=kind)
-            columns = gradients(model, 400)
-            owned = {id(v) for v in model.encoder.trainable_variables}
-            pairs = zip(columns, model.trainable_variables, strict=True)
-            flat = np.concatenate([c.reshape(400, -1) for c, v in pairs if id(v) in owned], axis=1)
-            ratios[kind, k] = np.linalg.norm(flat.mean(0)) / np.sqrt(flat.var(0).sum())
+            noise = measure_noise(model, IMAGES, num_draws=400)
+            ratios[kind, k] = noise["encoder"].signal_to_noise
     assert ratios["dreg", 2] > ratios["plain", 2]
     assert ratios["dreg", 64] > 1.5 * ratios["plain", 64]
     assert ratios["plain", 64] < ratios["plain", 2]
@@ -212,3 +178,20 @@ def test_two_layers_have_no_dreg_and_free_bits_no_draws():
     model = build()
     with pytest.raises(ValueError, match="no closed form"):
         VAE(model.encoder, model.decoder, prior=Mixture(2), free_bits=0.1)
+
+
+def test_the_noise_is_the_variance_of_the_draws():
+    model = build(prior="mixture", prior_components=2)
+    noise = measure_noise(model, IMAGES, num_draws=50, seed=3)
+    columns = gradients(model, 50, seed=3)
+    assert set(noise) == {"encoder", "decoder", "prior"}
+    for part, found in noise.items():
+        owned = {id(v) for v in getattr(model, part).trainable_variables}
+        pairs = zip(columns, model.trainable_variables, strict=True)
+        own = [column for column, v in pairs if id(v) in owned]
+        variance = sum(column.var(0, ddof=1).sum() for column in own)
+        assert found.variance == pytest.approx(variance, rel=1e-6)
+        squared = sum(np.square(column.mean(0)).sum() for column in own)
+        assert found.squared_norm == pytest.approx(squared - variance / 50, rel=1e-6)
+    with pytest.raises(ValueError, match="2 or more"):
+        measure_noise(model, IMAGES, num_draws=1)
