@@ -114,6 +114,16 @@ def test_an_elbo_that_still_rises_calls_for_more_epochs(make_vae):
     assert "Train longer" not in words_of(steps)
 
 
+def test_epochs_that_were_not_judged_are_counted_all_the_same(make_vae):
+    run, nan = make_vae(), float("nan")
+    held_out = [-99.0, nan, nan, -95.0, nan, nan, nan, -92.0]
+    run.write_history({"epoch": range(1, 9), "elbo": [-90.0] * 8, "val_elbo": held_out})
+    steps = autoencoder_advice.next_steps(read_run(run.path))
+    assert '<data value="4.0">4</data> of <data value="8.0">8</data> epochs' in words_of(steps)
+    assert '<data value="3.0">3.0</data> nats' in words_of(steps)
+    assert any("--epochs 32" in line for line in commands(steps))
+
+
 def test_an_elbo_that_falls_on_held_out_pictures_is_overfitting(make_vae):
     run = make_vae()
     run.write_history(

@@ -99,15 +99,34 @@ def test_the_meter_shows_the_interval_and_the_number_to_beat():
     assert (float(reference.get("x1")) - start) / whole == pytest.approx(0.5, abs=1e-3)
 
 
-def test_curves_go_through_their_numbers_and_break_where_there_are_none():
-    lines = {"training": [4.0, 3.0, 2.0, 1.0], "held out": [5.0, math.nan, 3.5, 3.0]}
-    root = drawn(charts.curves("t", lines, [1, 2, 3, 4], Axis("nats")))
-    number = upwards(root)
+def heights(path):
+    return [float(y) for y in path.get("d").replace("M", "").replace("L", "").split()[1::2]]
+
+
+def test_curves_go_through_the_numbers_that_there_are():
+    """Held-out numbers may be missing in some epochs: the line goes on to the next."""
+    nan = math.nan
+    lines = {"training": [4.0, 3.0, 2.0, 1.0], "held out": [5.0, nan, 3.5, 3.0], "none": [nan] * 4}
+    chart = charts.curves("t", lines, [1, 2, 3, 4], Axis("nats"))
+    root, number = drawn(chart), upwards(drawn(chart))
     for style, line in (("first", lines["training"]), ("second", [5.0, 3.5, 3.0])):
         (path,) = [e for e in of_class(root, "line") if style in e.get("class")]
-        pairs = path.get("d").replace("M", "").replace("L", "").split()
-        assert [number(float(y)) for y in pairs[1::2]] == pytest.approx(line, abs=0.03)
-        assert path.get("d").count("M") == (1 if style == "first" else 2)
+        assert [number(y) for y in heights(path)] == pytest.approx(line, abs=0.03)
+        marks = [e for e in of_class(root, "mark") if style in e.get("class")]
+        assert len(marks) == len(line) + 1  # one more in the legend
+    assert [row[2] for row in chart.table.rows][1] == "–"
+    assert len(chart.table.columns) == 3
+
+
+def test_what_lies_beyond_the_frame_is_left_out_and_said():
+    line = {"training": [-900.0, 2.0, 3.0, 4.0]}
+    chart = charts.curves("t", line, [1, 2, 3, 4], Axis("nats", limits=(1.0, 5.0)))
+    root = drawn(chart)
+    number = upwards(root)
+    (path,) = of_class(root, "line")
+    assert [number(y) for y in heights(path)] == pytest.approx([2, 3, 4], abs=0.03)
+    assert "1 number lies beyond the frame" in chart.caption
+    assert "−900.0" in str(chart.table.rows[0][1])
 
 
 def test_the_heat_of_a_cell_is_its_share_of_the_row():

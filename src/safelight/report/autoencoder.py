@@ -93,12 +93,11 @@ def answer(reading: Reading) -> Answer:
     if found is None:
         told = "There are no numbers yet, so nothing can be said of how good it is."
         return Answer(_what(reading), "log p(x)", "–", "", [told], steps)
-    low, high = words.number(found.low, 1), words.number(found.high, 1)
     return Answer(
         what=_what(reading),
         label=label,
         figure=Markup("{} nats").format(words.number(found.value, 1)),
-        ends=Markup("95 % interval {} to {}; higher is better").format(low, high),
+        ends=words.join([each for each in (words.ends(found), "higher is better") if each], "; "),
         sentences=autoencoder_advice.judge(reading),
         steps=steps,
         chart=_bounds(reading),

@@ -114,29 +114,32 @@ def _no_likelihood(reading: Reading) -> Sequence[Step]:
 
 
 def _train_longer(reading: Reading) -> Sequence[Step]:
-    held_out = [x for x in reading.history.get("val_elbo", []) if math.isfinite(x)]
-    learned = [x for x in reading.history.get("elbo", []) if math.isfinite(x)]
+    held_out = _finite(reading, "val_elbo")
+    learned = _finite(reading, "elbo")
     if len(held_out) < 2 or not learned:
         return []
-    before = held_out[-1 - max(1, len(held_out) // 4)]
-    gained = held_out[-1] - before
-    if learned[-1] - held_out[-1] > _OVERFITTED and gained < 0:
+    (last, now), gap = held_out[-1], learned[-1][1] - held_out[-1][1]
+    # Not every epoch is judged: from the last that was before the last quarter.
+    early = [(epoch, value) for epoch, value in held_out[:-1] if epoch <= 0.75 * last]
+    begin, before = early[-1] if early else held_out[0]
+    gained = now - before
+    if gap > _OVERFITTED and gained < 0:
         told = Markup(
             "It has begun to learn pictures by heart: the held-out ELBO falls, {} nats below that "
             "of training. Fewer epochs or fewer hidden units help."
         )
-        return [Step(told.format(words.number(learned[-1] - held_out[-1], 1)))]
+        return [Step(told.format(words.number(gap, 1)))]
     if gained <= _STILL_RISING:
         return []
     told = Markup("Train longer: the last {} of {} epochs still won {} nats on held-out pictures.")
-    last = max(1, len(held_out) // 4)
-    epochs = str(4 * len(held_out))
-    return [
-        Step(
-            told.format(last, len(held_out), words.number(gained, 1)),
-            train_command(reading, "--epochs", epochs),
-        )
-    ]
+    said = told.format(words.count(last - begin), words.count(last), words.number(gained, 1))
+    return [Step(said, train_command(reading, "--epochs", f"{4 * last:.0f}"))]
+
+
+def _finite(reading: Reading, column: str) -> list[tuple[float, float]]:
+    """Epochs and what was seen in them, without those in which nothing was."""
+    epochs, values = reading.history.get("epoch", []), reading.history.get(column, [])
+    return [(e, v) for e, v in zip(epochs, values, strict=True) if math.isfinite(v)]
 
 
 def _size(reading: Reading) -> Sequence[Step]:

@@ -13,6 +13,7 @@ from safelight.report.svg import WIDTH, Drawing, Scale, digits_of, span, ticks
 
 _ROW = 30.0  # of a chart with a row per number
 _LABEL, _VALUE = 130.0, 94.0  # to the left and right of its axis
+_MAX_MARKS = 60
 MAX_CELLS = 16
 """Classes whose confusion matrix can still be read as a drawing."""
 
@@ -129,54 +130,75 @@ def meter(title: str, found: Interval, axis: Axis) -> Chart:
 def curves(
     title: str, lines: Mapping[str, Sequence[float]], x: Sequence[float], axis: Axis
 ) -> Chart:
-    """Lines over the epochs, at most two, each named at its end.
+    """Lines over the epochs, at most two, with a mark for each number that there is.
 
     Args:
         title: What it shows.
-        lines: A number per epoch, NaN where there is none.
+        lines: A number per epoch, NaN where there is none; the line goes on to the next.
         x: The epochs.
-        axis: Upwards.
+        axis: Upwards; what lies beyond its limits is left out, and the caption says so.
 
     Raises:
         ValueError: There is nothing to draw.
     """
-    lines = {
-        name: values for name, values in lines.items() if any(math.isfinite(v) for v in values)
+    there = {
+        name: [(e, axis.scale * v) for e, v in zip(x, line, strict=True) if math.isfinite(v)]
+        for name, line in lines.items()
     }
-    low, high = axis.limits or span([axis.scale * v for line in lines.values() for v in line])
-    last = {
-        name: next(v for v in reversed(line) if math.isfinite(v)) for name, line in lines.items()
-    }
-    said = ", ".join(f"{name} ends at {axis.scale * v:.{axis.digits}f}" for name, v in last.items())
-    drawing = Drawing(title, f"{axis.label} over {len(x)} epochs: {said}.", 250)
-    across, up = Scale(min(x), max(*x, min(x) + 1), 62, WIDTH - 22), Scale(low, high, 200, 34)
-    _grid(
-        drawing,
-        (across, up),
-        (whole_ticks(min(x), max(x)), ticks(low, high)),
-        ("epoch", axis.label),
+    there = {name: line for name, line in there.items() if line}
+    low, high = axis.limits or span([v for line in there.values() for _, v in line])
+    said = ", ".join(
+        f"{name} ends at {line[-1][1]:.{axis.digits}f}" for name, line in there.items()
     )
-    for (name, line), style in zip(lines.items(), ("first", "second"), strict=False):
-        places = [
-            (across(e), up(axis.scale * v) if math.isfinite(v) else math.nan)
-            for e, v in zip(x, line, strict=True)
-        ]
-        drawing.path(places, f"line {style}")
-        for place, e, v in zip(places, x, line, strict=True):
-            if math.isfinite(v) and len(x) <= 60:
-                tip = f"{name}, epoch {e:g}: {axis.scale * v:.{axis.digits + 1}f}"
-                _mark(drawing, place, style, tip)
-    _legend(drawing, list(lines))
-    rows = [
+    drawing = Drawing(title, f"{axis.label} over {len(x)} epochs: {said}.", 250)
+    scales = Scale(min(x), max(*x, min(x) + 1), 62, WIDTH - 22), Scale(low, high, 200, 34)
+    places = whole_ticks(min(x), max(x)), ticks(low, high)
+    _grid(drawing, scales, places, ("epoch", axis.label))
+    left_out = 0
+    for (name, line), style in zip(there.items(), ("first", "second"), strict=False):
+        inside = [(e, v) for e, v in line if low <= v <= high]
+        left_out += len(line) - len(inside)
+        _draw_curve(drawing, {name: inside}, scales, style, axis.digits + 1)
+    _legend(drawing, list(there))
+    lies = "number lies" if left_out == 1 else "numbers lie"
+    more = f"; {left_out} {lies} beyond the frame" if left_out else ""
+    return Chart(drawing.to_markup(), f"{title}{more}", _table_of_curves(title, there, x, axis))
+
+
+def _draw_curve(
+    drawing: Drawing,
+    named: Mapping[str, Sequence[tuple[float, float]]],
+    scales: tuple[Scale, Scale],
+    style: str,
+    digits: int,
+) -> None:
+    across, up = scales
+    for name, line in named.items():
+        drawing.path([(across(e), up(v)) for e, v in line], f"line {style}")
+        for e, v in line if len(line) <= _MAX_MARKS else ():
+            _mark(drawing, (across(e), up(v)), style, f"{name}, epoch {e:g}: {v:.{digits}f}")
+
+
+def _table_of_curves(
+    title: str,
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    x: Sequence[float],
+    axis: Axis,
+) -> Table:
+    values = [dict(line) for line in lines.values()]
+    rows: list[list[Words]] = [
         [
             f"{e:g}",
-            *(words.number(line[i], axis.digits + 1, scale=axis.scale) for line in lines.values()),
+            *(
+                words.number(each[e] / axis.scale, axis.digits + 1, scale=axis.scale)
+                if e in each
+                else "–"
+                for each in values
+            ),
         ]
-        for i, e in enumerate(x)
+        for e in x
     ]
-    return Chart(
-        drawing.to_markup(), title, Table(f"{title}: {axis.label}", ["epoch", *lines], rows)
-    )
+    return Table(f"{title}: {axis.label}", ["epoch", *lines], rows)
 
 
 def confusion(counts: Sequence[Sequence[int]], class_names: Sequence[str]) -> Chart:
@@ -188,51 +210,67 @@ def confusion(counts: Sequence[Sequence[int]], class_names: Sequence[str]) -> Ch
     """
     size, left = len(class_names), 116.0
     top = 48.0 if size <= 4 else 120.0
-    cell = min(110.0, (WIDTH - left - 8) / size)
-    height = min(cell, 60.0)
+    width = min(110.0, (WIDTH - left - 8) / size)
+    cell = (width, min(width, 60.0))
     right = sum(counts[i][i] for i in range(size))
-    total = sum(map(sum, counts))
-    title = "Confusion matrix"
     told = (
-        f"True classes in rows, answers in columns; {right} of {total} pictures are answered right."
+        f"True classes in rows, answers in columns; {right} of {sum(map(sum, counts))} are right."
     )
-    drawing = Drawing(title, told, top + height * size + 12)
-    drawing.text((left, 10), "answer →", "axis-name")
-    drawing.text((left - 8, top - 14), "truth ↓", "axis-name", anchor="end")
-    letters = max(3, int(cell / 8.4))
-    for number, name in enumerate(class_names):
-        middle = left + cell * (number + 0.5)
-        if size <= 4:
-            drawing.text((middle, top - 14), words.shorten(name, letters), anchor="middle")
-        else:
-            drawing.text((middle, top - 8), words.shorten(name, 13), "row-name", turned=-90)
-        row = top + height * (number + 0.5)
-        drawing.text((left - 8, row), words.shorten(name, 14), "row-name", anchor="end")
-    for i, numbers in enumerate(counts):
-        among = sum(numbers)
-        for j, found in enumerate(numbers):
-            corner = (left + cell * j, top + height * i)
-            share = found / among if among else 0.0
-            true, said = (words.printable(class_names[k]) for k in (i, j))
-            tip = f"{true} taken for {said}: {found} of {among}"
-            drawing.rectangle(corner, (cell - 2, height - 2), "cell")
-            drawing.rectangle(corner, (cell - 2, height - 2), "heat", opacity=0.8 * share, tip=tip)
-            _cell_text(
-                drawing,
-                (corner[0] + cell / 2 - 1, corner[1] + height / 2 - 1),
-                (found, share),
-                (cell, height),
-            )
-    columns: list[Words] = ["truth", *(words.name(name) for name in class_names)]
-    rows = [
-        [words.name(name), *(words.count(n) for n in numbers)]
-        for name, numbers in zip(class_names, counts, strict=True)
-    ]
+    drawing = Drawing("Confusion matrix", told, top + cell[1] * size + 12)
+    _name_cells(drawing, class_names, (left, top), cell)
+    names = [words.printable(name) for name in class_names]
+    for i, row in enumerate(counts):
+        for j, found in enumerate(row):
+            share = found / sum(row) if sum(row) else 0.0
+            corner = (left + cell[0] * j, top + cell[1] * i)
+            tip = f"{names[i]} taken for {names[j]}: {found} of {sum(row)}"
+            _draw_cell(drawing, (corner, cell), (found, share), tip)
     return Chart(
         drawing.to_markup(),
         "Pictures by class (rows) and answer (columns); colour is the share of the row",
-        Table("Confusion matrix: answers in columns", columns, rows),
+        _table_of_counts(counts, class_names),
     )
+
+
+def _name_cells(
+    drawing: Drawing,
+    class_names: Sequence[str],
+    corner: tuple[float, float],
+    cell: tuple[float, float],
+) -> None:
+    (left, top), (width, height) = corner, cell
+    drawing.text((left, 10), "answer →", "axis-name")
+    drawing.text((left - 8, top - 14), "truth ↓", "axis-name", anchor="end")
+    letters = max(3, int(width / 8.4))
+    for number, name in enumerate(class_names):
+        middle, row = left + width * (number + 0.5), top + height * (number + 0.5)
+        if len(class_names) <= 4:
+            drawing.text((middle, top - 14), words.shorten(name, letters), anchor="middle")
+        else:
+            drawing.text((middle, top - 8), words.shorten(name, 13), "row-name", turned=-90)
+        drawing.text((left - 8, row), words.shorten(name, 14), "row-name", anchor="end")
+
+
+def _draw_cell(
+    drawing: Drawing,
+    box: tuple[tuple[float, float], tuple[float, float]],
+    found: tuple[int, float],
+    tip: str,
+) -> None:
+    (x, y), (width, height) = box
+    size = (width - 2, height - 2)
+    drawing.rectangle((x, y), size, "cell")
+    drawing.rectangle((x, y), size, "heat", opacity=0.8 * found[1], tip=tip)
+    _cell_text(drawing, (x + width / 2 - 1, y + height / 2 - 1), found, (width, height))
+
+
+def _table_of_counts(counts: Sequence[Sequence[int]], class_names: Sequence[str]) -> Table:
+    columns: list[Words] = ["truth", *(words.name(name) for name in class_names)]
+    rows: list[list[Words]] = [
+        [words.name(name), *(words.count(n) for n in row)]
+        for name, row in zip(class_names, counts, strict=True)
+    ]
+    return Table("Confusion matrix: answers in columns", columns, rows)
 
 
 def reliability(bins: Sequence[tuple[float, Interval, int]]) -> Chart:

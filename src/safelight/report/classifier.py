@@ -93,7 +93,7 @@ def answer(reading: Reading) -> Answer:
         what=what,
         label=label,
         figure=Markup("{} %").format(words.number(accuracy.value, 1, scale=100)),
-        ends=_ends(accuracy),
+        ends=words.ends(accuracy, scale=100, unit=" %"),
         sentences=[each for each in said if each],
         steps=steps,
         chart=_against_guessing(reading, accuracy),
@@ -113,13 +113,6 @@ def _what(reading: Reading) -> Words:
     return Markup("Tells {} classes of pictures apart ({}), by {} and a head of its own.").format(
         words.count(len(names)), shown, words.name(backbone)
     )
-
-
-def _ends(accuracy: Interval) -> Words:
-    if math.isnan(accuracy.low):
-        return ""
-    low, high = (words.number(end, 1, scale=100) for end in (accuracy.low, accuracy.high))
-    return Markup("95 % interval {} to {} %").format(low, high)
 
 
 def _several(reading: Reading) -> tuple[Interval, Words] | None:
@@ -188,7 +181,12 @@ def _splits(reading: Reading) -> Sequence[Block]:
         f"Mean over {splits['num_splits']} {'folds' if folds else 'splits'}; a small dot for each"
     )
     chart = charts.interval_rows(title, rows, Axis("%, with 95 % intervals", scale=100))
-    texts: list[Block] = [Text(str(splits.get("method") or ""))]
+    first = "fold" if folds else "split"
+    told = (
+        f"Intervals of the means: {splits.get('method')}. Everything else on this page is about "
+        f"the first {first}, whose model the run keeps."
+    )
+    texts: list[Block] = [Text(told)]
     pooled = interval(dig(splits, "pooled", "accuracy"))
     if pooled:
         told = Markup("On all {} pictures, each judged once by the fold that had not seen it: {}.")

@@ -17,6 +17,7 @@ from safelight.report.reading import Reading
 MAX_PIXELS = 40_000_000
 """Of a picture that a page takes in; a file that unfolds to more is no chart."""
 
+_MAX_OTHERS = 12
 _EFFORT = 20  # of the packing, of 100: more takes longer and saves little
 
 
@@ -49,9 +50,12 @@ def show_others(reading: Reading, known: Set[str]) -> list[Block]:
         known: Names of pictures that are shown elsewhere.
     """
     names = [path.stem for path in reading.run.pictures if path.stem not in known]
+    shown = [(name, words.printable(name).replace("_", " ")) for name in names[:_MAX_OTHERS]]
+    more = len(names) - len(shown)
+    rest = [Text(f"{more} more are in the run's folder pictures.")] if more else []
     return [
-        show(reading, name, f"The picture {shown} of this run.", shown, missing="")
-        for name, shown in ((each, words.printable(each).replace("_", " ")) for each in names)
+        *(show(reading, name, f"The picture {said}.", said, missing="") for name, said in shown),
+        *rest,
     ]
 
 

@@ -109,11 +109,8 @@ def _answer(readings: Sequence[Reading], pairs: Sequence[tuple[Reading, Paired |
 
 def _figure(key: str, difference: Interval) -> tuple[Words, Words]:
     scale, unit = (100, "points") if key in _IN_PERCENT else (1, "nats")
-    value, low, high = (
-        words.number(x, 1, scale=scale, sign=True)
-        for x in (difference.value, difference.low, difference.high)
-    )
-    return Markup("{} {}").format(value, unit), Markup("95 % interval {} to {}").format(low, high)
+    value = words.number(difference.value, 1, scale=scale, sign=True)
+    return Markup("{} {}").format(value, unit), words.ends(difference, scale=scale, sign=True)
 
 
 def _verdict(key: str, difference: Interval, pair: tuple[Reading, Reading]) -> Words:

@@ -88,6 +88,14 @@ def interval(
     return Markup('{}{}{} <span class="ends">[{}, {}]</span>').format(value, space, unit, low, high)
 
 
+def ends(found: Interval, *, scale: float = 1, unit: str = "", sign: bool = False) -> Markup:
+    """An interval alone, in words; nothing where it is not defined."""
+    if math.isnan(found.low) or math.isnan(found.high):
+        return Markup("")
+    low, high = (number(x, 1, scale=scale, sign=sign) for x in (found.low, found.high))
+    return Markup("95 % interval {} to {}{}").format(low, high, unit)
+
+
 def percent_interval(found: Interval, digits: int = 1) -> Markup:
     """A share as `87.8 % [85.1, 90.1]`."""
     return interval(found, digits, scale=100, unit="%")
