@@ -26,6 +26,14 @@ def test_classifiers_are_compared_as_the_command_does(make_classifier):
     assert shown.count("+") + shown.count("-") >= 2
 
 
+def test_a_refusal_does_not_say_where_runs_lie(make_classifier):
+    a, b = make_classifier("a"), make_classifier("b", dataset="others")
+    b.write_config({**b.config, "dataset": {**b.config["dataset"], "fingerprint": "other"}})
+    text = render(readings(a, b))
+    assert "a is about pets, b about others with other pictures or labels" in text
+    assert str(a.path.parent) not in text
+
+
 def test_log_likelihoods_are_compared_picture_by_picture(make_vae):
     """What is hard for both falls out: a constant difference has no spread at all."""
     found = compare(*readings(make_vae("a", shift=2.5), make_vae("b")))

@@ -65,6 +65,12 @@ def test_an_autoencoders_command_gives_its_settings(make_vae, config):
     assert settings_from(train_command(read_run(run.path)), "VAE") == config
 
 
+def test_a_model_of_one_class_names_it(make_vae):
+    run = make_vae()
+    reading = rewrite(run, dataset={"only": "a cat"})
+    assert parse(train_command(reading))["only"] == "a cat"
+
+
 def test_the_command_deals_the_pictures_alike(make_classifier):
     usual = parse(train_command(read_run(make_classifier().path)))
     assert (usual["test_fraction"], usual["validation_fraction"]) == (0.25, 0.1)
@@ -92,6 +98,16 @@ def test_names_are_one_word_of_a_shell(make_classifier, hostile):
     reading = read_run(make_classifier("a; rm b", dataset=hostile[0]).path)
     found = parse(train_command(reading))
     assert (found["data"], str(found["output"])) == (hostile[0], "a; rm b")
+
+
+def test_a_name_like_an_option_is_none(make_classifier):
+    found = parse(train_command(read_run(make_classifier("-x", dataset="--help").path)))
+    assert (found["data"], str(found["output"])) == ("./--help", "-x")
+
+
+def test_what_was_stopped_is_trained_again_in_its_place(make_classifier):
+    found = parse(train_command(read_run(make_classifier().path), "--overwrite"))
+    assert (str(found["output"]), found["overwrite"]) == ("pets", True)
 
 
 def test_licences_are_named_of_what_was_fetched(make_classifier):

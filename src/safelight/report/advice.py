@@ -11,7 +11,7 @@ from safelight.metrics import Interval
 from safelight.report import words
 from safelight.report.blocks import Step, Words
 from safelight.report.probabilities import answered_when_sure
-from safelight.report.provenance import train_command
+from safelight.report.provenance import argument, train_command
 from safelight.report.reading import Reading, dig, interval, number
 
 MAX_STEPS = 5
@@ -72,12 +72,12 @@ def confusions(reading: Reading) -> list[tuple[str, str, int, int]]:
 
 def command(reading: Reading, verb: str, *more: str) -> str:
     """A command of `safelight` on this run, as it is typed where the run's folder lies."""
-    return shlex.join(["safelight", *verb.split(), words.printable(reading.name), *more])
+    return shlex.join(["safelight", *verb.split(), argument(reading.name), *more])
 
 
 def data_name(reading: Reading) -> str:
     """What stands for DATA in a command: where a folder lies is kept nowhere, its name is."""
-    return words.printable(reading.dataset)
+    return argument(reading.dataset)
 
 
 def _how_often(accuracy: Interval) -> Words:
@@ -130,7 +130,10 @@ def _unfinished(reading: Reading) -> Sequence[Step]:
         return [Step("Give the same training command again: this run did not finish.")]
     if dig(reading.metrics, "protocol", "interrupted"):
         return [
-            Step("Training was stopped early, so train again to its end.", train_command(reading))
+            Step(
+                "Training was stopped early, so train again to its end.",
+                train_command(reading, "--overwrite"),
+            )
         ]
     return []
 
@@ -235,14 +238,6 @@ def _use_with_care(reading: Reading) -> Sequence[Step]:
 def _try_more(reading: Reading) -> Sequence[Step]:
     if not reading.metrics or reading.settings.get("unfreeze_from") is not None:
         return []
-    line = shlex.join(
-        [
-            "safelight",
-            "transfer",
-            "sweep",
-            data_name(reading),
-            "--output",
-            f"{words.printable(reading.name)}-sweep",
-        ]
-    )
+    words_of_it = ["transfer", "sweep", data_name(reading), "--output"]
+    line = shlex.join(["safelight", *words_of_it, f"{argument(reading.name)}-sweep"])
     return [Step("Ask whether fine-tuning the network pays here.", line)]

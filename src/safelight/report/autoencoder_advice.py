@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from safelight.report import words
 from safelight.report.blocks import Step, Words
-from safelight.report.provenance import train_command
+from safelight.report.provenance import argument, train_command
 from safelight.report.reading import Reading, dig, interval, number
 
 MAX_STEPS = 5
@@ -178,7 +178,7 @@ def _more_samples(reading: Reading) -> Sequence[Step]:
             "safelight",
             "vae",
             "evaluate",
-            words.printable(reading.name),
+            argument(reading.name),
             "--num-importance-samples",
             str(_PUBLISHED_SAMPLES),
         ]
@@ -187,7 +187,7 @@ def _more_samples(reading: Reading) -> Sequence[Step]:
 
 
 def _use(reading: Reading) -> Sequence[Step]:
-    name = words.printable(reading.name)
+    name = argument(reading.name)
     if not reading.metrics:
         return []
     return [

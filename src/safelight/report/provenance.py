@@ -54,12 +54,19 @@ def train_command(reading: Reading, *more: str) -> str:
         A line for a shell. The data set stands in it by its name, as a run does not keep where a
         folder lies.
     """
-    output = words.printable(reading.name) + ("-2" if more else "")
+    another = more and more != ("--overwrite",)
+    output = argument(reading.name) + ("-2" if another else "")
     flags = [*_setting_flags(reading), *_split_flags(reading)]
     known = [each for pair in flags if not _is_replaced(pair[0], more) for each in pair]
     verb = COMMANDS[reading.kind].split()
-    name = words.printable(reading.dataset)
-    return shlex.join(["safelight", *verb, name, "--output", output, *known, *more])
+    data = argument(reading.dataset)
+    return shlex.join(["safelight", *verb, data, "--output", output, *known, *more])
+
+
+def argument(name: str) -> str:
+    """A name of a file or folder as an argument, which is never taken for an option."""
+    plain = words.printable(name)
+    return f"./{plain}" if plain.startswith("-") else plain
 
 
 def tell_protocol(reading: Reading) -> Sequence[Block]:
@@ -103,6 +110,8 @@ def tell_command(reading: Reading) -> Sequence[Block]:
         "gives the same numbers. A folder of pictures stands here by its name alone, as where it "
         "lies is not kept; settings that are not named have their defaults."
     )
+    if reading.dataset == "elpv" and reading.kind != "vae":
+        told += " If another --threshold than 0.5 was given, add it: a run does not keep it."
     return [Command(train_command(reading)), Text(told)]
 
 
@@ -166,10 +175,12 @@ def _flag(name: str, value: object) -> list[tuple[str, ...]]:
 def _split_flags(reading: Reading) -> list[tuple[str, ...]]:
     """How the pictures were dealt out, as far as the run tells."""
     split, metrics = mapping(reading.config.get("split")), reading.metrics
-    cuts = reading.config.get("cuts")
+    cuts, only = reading.config.get("cuts"), dig(reading.config, "dataset", "only")
     flags: list[tuple[str, ...]] = [
         ("--cut", str(cut)) for cut in (cuts if isinstance(cuts, list) else ()) if cut
     ]
+    if isinstance(only, str) and only:
+        flags.append(("--only", words.printable(only)))
     if split.get("strategy") == "grouped" and reading.kind != "vae":
         flags.append(("--split", "grouped"))
     folds, splits = dig(metrics, "splits", "num_folds"), dig(metrics, "splits", "num_splits")

@@ -78,7 +78,11 @@ def _try_compare(first: Reading, other: Reading) -> Paired | str:
             f"A file of {first.name} or {other.name} is damaged ({type(error).__name__}: {error})."
         )
     except ValueError as error:
-        return str(error)
+        # A page is sent to others, who need not know where the runs lie.
+        told = str(error)
+        for reading in (first, other):
+            told = told.replace(str(reading.run.path), reading.name)
+        return told
 
 
 def _answer(readings: Sequence[Reading], pairs: Sequence[tuple[Reading, Paired | str]]) -> Answer:

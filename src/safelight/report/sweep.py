@@ -22,7 +22,7 @@ from safelight.report.blocks import (
     sections,
 )
 from safelight.report.charts import Axis, Row
-from safelight.report.provenance import tell_command, tell_environment
+from safelight.report.provenance import argument, tell_command, tell_environment
 from safelight.report.reading import Reading, dig, interval_or_nan, mapping
 
 _NO_NUMBERS = "There are no numbers yet: give the same command again."
@@ -51,7 +51,7 @@ def answer(reading: Reading) -> Answer:
         return Answer(what, "recommended", "–", "", [_NO_NUMBERS], [])
     accuracy = interval_or_nan(chosen.get("accuracy"))
     untouched = dig(sweep, "num_untouched")
-    line = ["safelight", "transfer", "train", words.printable(reading.dataset), "--output", "tuned"]
+    line = ["safelight", "transfer", "train", argument(reading.dataset), "--output", "tuned"]
     if chosen.get("unfreeze_from"):
         line += ["--unfreeze-from", str(chosen["unfreeze_from"])]
     kept = Markup(
