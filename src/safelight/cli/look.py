@@ -1,21 +1,37 @@
-"""`safelight vae anomalies`: what a trained autoencoder finds odd."""
+"""`safelight vae anomalies|rate-distortion`, and the densities of `vae sample`."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from safelight.cli import console
-from safelight.cli.data import Strict, damage, load_pictures
-from safelight.cli.runs import Json
-from safelight.cli.trained import RunFolder, find_source, load_array, open_vae, save_picture
+from safelight.cli import console, flags
+from safelight.cli.data import NewRun, Overwrite, Strict, damage, load_pictures
+from safelight.cli.runs import Json, print_results
+from safelight.cli.trained import (
+    Data,
+    RunFolder,
+    TestFraction,
+    find_source,
+    labels_of,
+    load_array,
+    load_parts,
+    name_source,
+    open_vae,
+    save_picture,
+)
+from safelight.datasets import ImageDataset
+from safelight.runs import Run
+from safelight.vae.config import TrainConfig
 
 if TYPE_CHECKING:
-    from safelight.datasets import ImageDataset
-    from safelight.runs import Run
+    from safelight.vae.densities import Mixture
+    from safelight.vae.models import VAE
 
 app = typer.Typer()
+PARTS = ("train", "validation", "test")
 
 
 @app.command(short_help="Score pictures by how odd they are.")
@@ -72,6 +88,108 @@ def anomalies(
         console.print_json(found.to_dict())
         return
     _say_scores(found.to_dict(), opened)
+
+
+@app.command(short_help="Train with several beta: what latents hold against what is lost.")
+@flags.with_config_flags(flags.VAE_CURVE)
+def rate_distortion(
+    data: Data,
+    output: NewRun,
+    betas: Annotated[
+        str, typer.Option(metavar="NUMBERS", help="Weights of the KL divergence, comma between.")
+    ] = "0.25,0.5,1,2,4",
+    *,
+    settings: TrainConfig,
+    test_fraction: TestFraction = 0.25,
+    overwrite: Overwrite = False,
+    strict: Strict = False,
+) -> None:
+    """Train a model for each beta: its rate (KL) against its distortion, on the test part.
+
+    --epochs or --minutes are those of each training. One that was stopped goes on if the same
+    command is given again, and what was done before is kept. Leaves a run folder with
+    rate_distortion.csv and a picture.
+    """
+    weights = _parse_betas(betas)
+    Run.check(output, overwrite=overwrite, resume=True)
+    dataset = load_pictures(data, strict=strict)
+    parts = load_parts(dataset, settings, test_fraction=test_fraction)
+    console.start_keras()
+    from safelight.vae import experiment
+    from safelight.vae import rate_distortion as curves
+
+    config = experiment.resolve(settings, parts)
+    run = curves.open_curve(
+        output,
+        parts,
+        config,
+        betas=weights,
+        source=name_source(data, output),
+        overwrite=overwrite,
+    )
+    with console.progress() as report:
+        curves.run_curve(run, parts, config, betas=weights, report=report)
+    print_results(run)
+    console.say(f"{'run':<18}{console.printable(run.path)}")
+
+
+def find_density(run: Run, model: VAE, name: str) -> Mixture:
+    """A density fitted to the latents of a run's pictures: the one that is kept, or a new one.
+
+    Args:
+        run: Trained.
+        model: Its model.
+        name: `"gaussian"` or `"mixture"`.
+    """
+    from safelight.vae import densities
+
+    fitted = densities.read_density(run)
+    if fitted is None:
+        fitted = densities.fit_density(model, **_load_parts(run, model))
+        densities.keep_density(run, fitted)
+    mixture, gain = fitted.density(name), fitted.gain[name]
+    console.say(
+        f"{'density':<18}{len(mixture)} Gaussian{'s' * (len(mixture) > 1)}: latents of held-out "
+        f"pictures are {gain.value:.1f} [{gain.low:.1f}, {gain.high:.1f}] nats more probable than "
+        "under the prior"
+    )
+    return mixture
+
+
+def _load_parts(run: Run, model: VAE) -> dict[str, Any]:
+    """The pictures of the three parts of a run as the model knows them, with labels if it asks."""
+    from safelight.vae import experiment
+
+    source = load_pictures(find_source(run))
+    with damage(run.path):
+        config = experiment.settings_of(run)
+        parts = {name: experiment.find_part(run, source, name) for name in PARTS}
+    found: dict[str, Any] = {"seed": config.seed}
+    with console.progress() as report:
+        for name, part in parts.items():
+            images = load_array(model, part, report)
+            kind = experiment.learned_part if name == "train" else experiment.judged_part
+            images = kind(images, config)
+            found[name] = (images, labels_of(run, part)) if config.conditional else images
+    return found
+
+
+def _parse_betas(text: str) -> tuple[float, ...]:
+    """The numbers of `0.5,1,2`.
+
+    Raises:
+        ValueError: Something else stands there.
+    """
+    try:
+        betas = sorted(float(number) for number in text.split(","))
+    except ValueError:
+        betas = []
+    if not betas or len(set(betas)) < len(betas) or not all(0 <= b < math.inf for b in betas):
+        raise ValueError(
+            f"--betas {text}: expected numbers of 0 or more, each once, comma between, such as "
+            "0.25,0.5,1,2,4."
+        )
+    return tuple(betas)
 
 
 def _normal_class(run: Run, dataset: ImageDataset, named: str | None) -> str | None:

@@ -214,6 +214,23 @@ def print_sweep(found: dict[str, Any] | None) -> None:
     console.say(f"{'intervals':<18}95 %, {found['method']}")
 
 
+def print_rate_distortion(found: list[dict[str, Any]] | None) -> None:
+    """Rate, distortion and ELBO of the model of each beta."""
+    if not found:
+        return
+    right = ["rate", "distortion", "ELBO", "mutual inf.", "active"]
+    rows = [
+        [
+            f"{point['beta']:g}",
+            *(f"{point[name]['value']:.1f}" for name in ("rate", "distortion", "elbo")),
+            _rounded(point["mutual_information"], 1),
+            str(point["active_units"]),
+        ]
+        for point in found
+    ]
+    console.table(["beta", *right], rows, right=["beta", *right])
+
+
 def _points(metric: dict[str, Any] | None, *, sign: str = "") -> str:
     if metric is None:
         return ""
@@ -233,6 +250,7 @@ def _print_results(run: Run) -> None:
     _print_splits(metrics.get("splits"))
     print_learning_curve(metrics.get("learning_curve"))
     print_sweep(metrics.get("sweep"))
+    print_rate_distortion(metrics.get("rate_distortion"))
     _print_data(metrics.get("data"))
     protocol = metrics.get("protocol", {})
     if protocol.get("log_likelihood"):

@@ -17,7 +17,9 @@ from safelight.runs import Run
 if TYPE_CHECKING:
     import numpy as np
 
+    from safelight.vae.config import TrainConfig
     from safelight.vae.models import VAE
+    from safelight.vae.pictures import Parts
 
 Data = Annotated[
     str,
@@ -26,6 +28,9 @@ Data = Annotated[
     ),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `vae train` made.")]
+TestFraction = Annotated[
+    float, typer.Option(help="Share of the pictures that only judge; mnist brings its own.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Decides the draw.")]
 
 
@@ -82,6 +87,23 @@ def labels_of(run: Run, dataset: ImageDataset) -> np.ndarray:
             f"trained on {expected}: expected the same folders."
         )
     return dataset.labels
+
+
+def load_parts(dataset: ImageDataset, settings: TrainConfig, *, test_fraction: float) -> Parts:
+    """A data set dealt out and read; how the size of pictures was chosen is told."""
+    from safelight.vae import pictures
+
+    splits = pictures.split(dataset, test_fraction=test_fraction, seed=settings.seed)
+    with console.progress() as report:
+        parts = pictures.load_parts(
+            dataset,
+            splits,
+            settings.image_size,
+            progress=lambda done, total: report("reading", done, total, ""),
+        )
+    if parts.note:
+        console.remark(parts.note)
+    return parts
 
 
 def load_array(model: VAE, dataset: ImageDataset, report: console.Report) -> np.ndarray:

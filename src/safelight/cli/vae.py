@@ -20,16 +20,19 @@ from safelight.cli.data import (
     load_pictures,
     read_pictures,
 )
+from safelight.cli.look import find_density
 from safelight.cli.runs import Json, print_numbers, print_results
 from safelight.cli.trained import (
     Data,
     RunFolder,
     Seed,
+    TestFraction,
     check_output,
     class_names_of,
     find_source,
     labels_of,
     load_array,
+    load_parts,
     name_source,
     open_vae,
     save_picture,
@@ -60,9 +63,7 @@ def train(
     data: Data,
     output: NewRun,
     settings: TrainConfig,
-    test_fraction: Annotated[
-        float, typer.Option(help="Share of the pictures that only judge; mnist brings its own.")
-    ] = 0.25,
+    test_fraction: TestFraction = 0.25,
     only: Annotated[
         str | None,
         typer.Option(
@@ -83,16 +84,7 @@ def train(
     # In this order mistakes show soon: the folders first, Keras (seconds) after them.
     Run.check(output, overwrite=overwrite, resume=True)
     dataset = pictures.keep_class(load_pictures(data, strict=strict), only)
-    splits = pictures.split(dataset, test_fraction=test_fraction, seed=settings.seed)
-    with console.progress() as report:
-        parts = pictures.load_parts(
-            dataset,
-            splits,
-            settings.image_size,
-            progress=lambda done, total: report("reading", done, total, ""),
-        )
-    if parts.note:
-        console.remark(parts.note)
+    parts = load_parts(dataset, settings, test_fraction=test_fraction)
     console.start_keras()
     from safelight.vae import experiment
 
@@ -188,10 +180,20 @@ def sample(
         float, typer.Option(min=0, help="Below 1 pictures are more typical and less varied.")
     ] = 1.0,
     label: Label = None,
+    density: Annotated[
+        Literal["prior", "gaussian", "mixture"],
+        typer.Option(
+            help="What latents are drawn from: the prior, or one Gaussian or a mixture of them, "
+            "fitted to where the training pictures lie (once; it is kept in the run)."
+        ),
+    ] = "prior",
 ) -> None:
-    """Draw new pictures: what the decoder makes of draws from the prior."""
-    if not math.isfinite(temperature):
-        raise ValueError(f"--temperature {temperature}: expected a number of 0 or more.")
+    """Draw new pictures: what the decoder makes of draws from the prior, or of a fitted density."""
+    if not math.isfinite(temperature) or (density != "prior" and temperature != 1):
+        raise ValueError(
+            f"--temperature {temperature:g} with --density {density}: expected a number of 0 or "
+            "more, and 1 for a fitted density, which has a spread of its own."
+        )
     if output is not None:
         _check_samples_output(output)
     opened = open_vae(run)
@@ -202,23 +204,20 @@ def sample(
     from safelight.vae import album, experiment, pictures
 
     model = experiment.load_vae(opened)
+    mixture = None if density == "prior" else find_density(opened, model, density)
     labels = None if label_number is None else np.full(num, label_number)
-    path = output or opened.picture_path(f"samples-seed{seed}")
+    drawn_from = "" if density == "prior" else f"-{density}"
+    path = output or opened.picture_path(f"samples{drawn_from}-seed{seed}")
+    options: dict[str, Any] = {"seed": seed, "temperature": temperature, "mixture": mixture}
     if path.suffix.lower() == ".png":
-        figure = album.draw_samples(
-            model,
-            num,
-            labels=labels,
-            seed=seed,
-            class_names=class_names_of(opened),
-            temperature=temperature,
+        names = class_names_of(opened)
+        save_picture(
+            album.draw_samples(model, num, labels=labels, class_names=names, **options), path
         )
-        save_picture(figure, path)
         return
     if model.num_classes and labels is None:
         labels = np.arange(num) % model.num_classes
-    drawn = model.sample(num, labels=labels, seed=seed, temperature=temperature)
-    pictures.save_images(path, drawn, name="sample")
+    pictures.save_images(path, album.sample(model, num, labels=labels, **options), name="sample")
     console.say(f"{num} pictures in {console.printable(path)}")
 
 

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from safelight import plots
 from safelight.runs import Run
+from safelight.vae import priors
+from safelight.vae.aggregate import AggregatePosterior
+from safelight.vae.densities import Mixture
 from safelight.vae.evaluation import VAEReport
 from safelight.vae.latent_paths import interpolate, latent_manifold, traverse, units_by_kl
 from safelight.vae.models import VAE
@@ -16,6 +20,7 @@ from safelight.vae.training import TrainedVAE
 
 _NUM_SHOWN, _NUM_SAMPLES, _NUM_WALKS, _MAX_POINTS = 20, 64, 6, 10_000
 _NUM_STEPS, _REACH = 9, 2.5  # of a traversal, in standard deviations of the prior
+_NUM_MARGINALS, _NUM_PLACES, _NUM_DRAWN = 12, 161, 4000
 
 
 def draw(
@@ -48,7 +53,10 @@ def draw(
     _save(run, "reconstructions", plots.plot_reconstructions(chosen, decoded))
     _save(run, "samples", draw_samples(model, seed=seed, class_names=class_names))
     _draw_walks(run, model, judged, chosen, classes)
-    means = model.encode(images, told)[0]
+    means, log_variances = model.encode(images, told)
+    if model.latent_dim > 1:
+        aggregate = AggregatePosterior(means[:_MAX_POINTS], log_variances[:_MAX_POINTS])
+        _save(run, "aggregate", draw_aggregate(aggregate, model.prior, judged, seed=seed))
     _save(run, "latent_scatter", _draw_scatter(means[:_MAX_POINTS], labels, class_names))
 
 
@@ -60,6 +68,7 @@ def draw_samples(
     seed: int = 0,
     class_names: Sequence[str] = (),
     temperature: float = 1.0,
+    mixture: Mixture | None = None,
 ) -> Any:
     """A figure of new pictures; of a conditional model without `labels`, some of every class.
 
@@ -70,15 +79,101 @@ def draw_samples(
         seed: Of the draw.
         class_names: Of a conditional model.
         temperature: As for `VAE.sample`.
+        mixture: To draw from instead of the prior.
     """
+    options: dict[str, Any] = {"seed": seed, "temperature": temperature, "mixture": mixture}
+    shown: dict[str, Any] = {"temperature": temperature, "title": _describe(model, mixture)}
     if not model.num_classes or labels is not None:
-        drawn = model.sample(num, labels=labels, seed=seed, temperature=temperature)
-        return plots.plot_samples(drawn, temperature=temperature)
+        return plots.plot_samples(sample(model, num, labels=labels, **options), **shown)
     of_each = max(1, num // model.num_classes)
     classes = np.repeat(np.arange(model.num_classes), of_each)
-    drawn = model.sample(len(classes), labels=classes, seed=seed, temperature=temperature)
-    return plots.plot_samples(
-        drawn, columns=of_each, row_names=list(class_names), temperature=temperature
+    drawn = sample(model, len(classes), labels=classes, **options)
+    return plots.plot_samples(drawn, columns=of_each, row_names=list(class_names), **shown)
+
+
+def sample(
+    model: VAE,
+    num: int,
+    *,
+    labels: np.ndarray | None = None,
+    seed: int = 0,
+    temperature: float = 1.0,
+    mixture: Mixture | None = None,
+) -> np.ndarray:
+    """New pictures `(num, height, width, channels)`; arguments as for `draw_samples`."""
+    if mixture is not None:
+        return mixture.decode(model, num, labels=labels, seed=seed)
+    return model.sample(num, labels=labels, seed=seed, temperature=temperature)
+
+
+def _describe(model: VAE, mixture: Mixture | None) -> str | None:
+    """The title of samples; `None` for the standard normal, whose own it is."""
+    if mixture is None:
+        plain = isinstance(model.prior, priors.StandardNormal)
+        return None if plain else "decoded from draws of the learned prior"
+    density = f"a mixture of {len(mixture)} Gaussians" if len(mixture) > 1 else "a Gaussian"
+    return f"decoded from draws of {density}, fitted to where training pictures lie"
+
+
+def draw_aggregate(
+    aggregate: AggregatePosterior, prior: Any, judged: VAEReport, *, seed: int = 0
+) -> Any:
+    """A figure of where pictures lie against where samples come from, for the units with most KL.
+
+    Args:
+        aggregate: Of the pictures, with two latent units or more.
+        prior: The model's; of one that is not the standard normal draws are smoothed.
+        judged: The model's numbers, which name the units.
+        seed: Of these draws.
+    """
+    units = units_by_kl(judged.kl_per_unit)[:_NUM_MARGINALS].tolist()
+    drawn = _smooth_prior(prior, aggregate.latent_dim, seed)
+    places = {unit: _place(aggregate, drawn, unit) for unit in units}
+    plane = (units[0], units[1])
+    along = places[plane[0]], places[plane[1]]
+    marginals = {
+        _name_unit(judged, unit): (
+            places[unit],
+            aggregate.marginal_density(unit, places[unit]),
+            drawn.marginal_density(unit, places[unit]),
+        )
+        for unit in units
+    }
+    return plots.plot_aggregate(
+        aggregate.plane_density(plane, along),
+        drawn.plane_density(plane, along),
+        places=along,
+        unit_names=(f"latent unit {plane[0]}", f"latent unit {plane[1]}"),
+        marginals=marginals,
+    )
+
+
+def _smooth_prior(prior: Any, latent_dim: int, seed: int) -> AggregatePosterior:
+    """The prior as a mixture of Gaussians: itself, or a kernel estimate from its draws."""
+    if isinstance(prior, priors.StandardNormal):
+        return AggregatePosterior(np.zeros((1, latent_dim)), np.zeros((1, latent_dim)))
+    z = ops.convert_to_numpy(prior.sample((_NUM_DRAWN, latent_dim), seed))
+    width = z.std(0) * _NUM_DRAWN ** (-1 / 6)  # Scott's rule for two dimensions
+    return AggregatePosterior(z, np.broadcast_to(2 * np.log(width), z.shape))
+
+
+def _place(aggregate: AggregatePosterior, prior: AggregatePosterior, unit: int) -> np.ndarray:
+    """Values of a unit between which lies nearly all that pictures and samples have of it."""
+    ends = [
+        np.quantile(each.mean[:, unit] + side * 3 * np.exp(each.log_variance[:, unit] / 2), share)
+        for each in (aggregate, prior)
+        for side, share in ((-1, 0.005), (1, 0.995))
+    ]
+    return np.linspace(min(ends), max(ends), _NUM_PLACES)
+
+
+def _name_unit(judged: VAEReport, unit: int) -> str:
+    cut = judged.surgery
+    if cut is None or cut.kl_per_unit is None or cut.aggregate_kl_per_unit is None:
+        return f"unit {unit}"
+    return (
+        f"unit {unit}, KL {cut.kl_per_unit[unit]:.2f}, "
+        f"{cut.aggregate_kl_per_unit[unit]:.2f} off prior"
     )
 
 
@@ -86,7 +181,8 @@ def _draw_walks(
     run: Run, model: VAE, judged: VAEReport, chosen: np.ndarray, told: np.ndarray | None
 ) -> None:
     """Ways through the latent space, beginning at pictures of the test part."""
-    means, kl = model.encode(chosen, told)[0], judged.kl_per_unit
+    means = model.encode(chosen, told)[0]
+    kl = judged.kl_per_unit[: model.visible_dim]
     label = None if told is None else int(told[0])
     # A conditional model is told one class along the way, so both ends must be of it.
     same = np.arange(len(means)) if told is None else np.flatnonzero(told == label)
@@ -101,7 +197,7 @@ def _draw_walks(
     )
     values = np.linspace(-_REACH, _REACH, _NUM_STEPS)
     _save(run, "traversals", plots.plot_traversals(moved, kl, values=values))
-    if model.latent_dim > 1:
+    if model.visible_dim > 1:
         plane = latent_manifold(model, num=16, kl_per_unit=kl, label=label)
         first, second = (f"latent unit {unit}" for unit in units_by_kl(kl)[:2])
         figure = plots.plot_latent_manifold(plane, unit_names=(first, second))
