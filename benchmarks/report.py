@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from accuracy.report import render_accuracy, render_grid, render_unfamiliar
+from accuracy.report import render_accuracy, render_anomalies, render_grid, render_unfamiliar
 from measuring import machine_name
 from protocol import CLAIM, accuracy_interval, correct_of
 from tables import median_of, table, versions_line
@@ -33,6 +33,7 @@ RATE_CLAIM = "matrix_product_rate"
 CURVE_CLAIM = "transfer_learning_curve"
 ACCURACY_CLAIM = "transfer_elpv_accuracy"
 UNFAMILIAR_CLAIM = "transfer_unfamiliar"
+ANOMALIES_CLAIM = "vae_anomalies"
 GRID_CLAIM = "transfer_grid_speed"
 COLUMNS = (
     "variant",
@@ -180,6 +181,7 @@ def render_table(results: list[dict]) -> str:
     singles = {
         ACCURACY_CLAIM: render_accuracy,
         UNFAMILIAR_CLAIM: render_unfamiliar,
+        ANOMALIES_CLAIM: render_anomalies,
         GRID_CLAIM: render_grid,
         CURVE_CLAIM: render_learning_curve,
         RATE_CLAIM: render_rates,

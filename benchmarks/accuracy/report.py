@@ -77,6 +77,31 @@ def render_unfamiliar(result: dict) -> list[str]:
     ]  # fmt: skip
 
 
+def render_anomalies(result: dict) -> list[str]:
+    """How well each score tells defective cells from functional ones."""
+    rows = [
+        [
+            title,
+            show(result["auroc"][name], scale=1, digits=3),
+            "" if name == "vgg16" else show(result["minus_vgg16"][name], scale=1, digits=3),
+        ]
+        for name, title in result["titles"].items()
+    ]
+    return [
+        "Defective solar cells, told from functional ones by what has seen "
+        f"{result['num_learned']} functional ones alone; {result['num_anomalous']} against "
+        f"{result['num_normal']} cells, "
+        f"means over {result['num_splits']} random splits with corrected 95 % intervals; "
+        f"autoencoder at {result['image_size']} px, {result['epochs']} epochs; "
+        f"{machine_name(result['machine'])}.",
+        "",
+        *table(("score", "AUROC", "minus VGG16's"), rows),
+        "",
+        f"Measured with {versions_line([result])}.",
+        "",
+    ]
+
+
 def render_grid(result: dict) -> list[str]:
     """A whole grid of trainings with the cache and without."""
     seconds, rates = result["seconds"], result["rates"]

@@ -1,0 +1,310 @@
+"""Densities fitted to the latents of pictures: better samples from a model as it is.
+
+Where the aggregate posterior q(z) of the pictures is far from the prior p(z) (`surgery` says how
+far), draws from the prior land where the decoder has never been: good reconstructions, bad
+samples. Nothing need be trained anew: a density fitted to where pictures do lie is drawn from
+instead, here a mixture of Gaussians (Ghosh et al. 2020, arXiv 1903.12436; Dai & Wipf 2019, arXiv
+1903.05789, train a second model for it).
+
+    fitted = fit_density(model, train=images, validation=others, test=test_images)
+    pictures = fitted.mixture.decode(model, 64)
+
+It is fitted to draws from q(z|x) and not to its means, as the decoder has learned from draws. The
+means of a unit that says nothing are all at 0, its draws all over the prior; a density of means
+would be a spike there, and everywhere narrower than what the decoder has seen, the more so the
+more noise q(z|x) has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import solve_triangular
+from scipy.special import logsumexp
+
+from safelight.metrics import Interval
+from safelight.resampling import Resampling, bootstrap
+from safelight.runs import Run, atomic_path
+from safelight.vae.aggregate import AggregatePosterior
+from safelight.vae.estimates import draw_pixels
+from safelight.vae.models import VAE
+from safelight.vae.probes import choose
+from safelight.vae.surgery import log_prior
+
+NUM_COMPONENTS = (1, 2, 5, 10, 20, 50)
+_MAX_DRAWS, _MAX_HELD_OUT = 10_000, 5_000
+_DRAWS_OF_EACH = 10  # at most, where there are few pictures
+_TOLERANCE = 0.01  # nats a latent, in a step of the fit: below what another start changes
+_FILE = "density.npz"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mixture:
+    """A mixture of Gaussians over latents.
+
+    Attributes:
+        weights: `(num_components,)`, positive, of sum 1.
+        means: `(num_components, latent_dim)`.
+        factors: `(num_components, latent_dim, latent_dim)`, lower triangular; with their transposed
+            they are the covariances.
+    """
+
+    weights: NDArray[np.float64]
+    means: NDArray[np.float64]
+    factors: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    @property
+    def latent_dim(self) -> int:
+        """The number of latent units."""
+        return self.means.shape[1]
+
+    def log_density(self, z: ArrayLike) -> NDArray[np.float64]:
+        """The log density of `(num, latent_dim)` latents: `(num,)`, nats."""
+        rows = np.asarray(z, np.float64)
+        terms = [
+            np.log(weight) + _normal_log_density(rows - mean, factor)
+            for weight, mean, factor in zip(self.weights, self.means, self.factors, strict=True)
+        ]
+        return np.asarray(logsumexp(terms, axis=0))
+
+    def sample(self, num: int, *, seed: int) -> NDArray[np.float64]:
+        """Draws, `(num, latent_dim)`."""
+        rng = np.random.default_rng(seed)
+        which = rng.choice(len(self), size=num, p=self.weights / self.weights.sum())
+        noise = rng.normal(size=(num, self.latent_dim))
+        return self.means[which] + np.einsum("nij,nj->ni", self.factors[which], noise)
+
+    def decode(self, model: VAE, num: int, *, labels: Any = None, seed: int = 0) -> np.ndarray:
+        """New pictures: the expected ones at draws from the mixture.
+
+        Args:
+            model: To whose latents it was fitted.
+            num: How many.
+            labels: `(num,)` integers for a conditional model.
+            seed: Of the draws.
+
+        Returns:
+            float32 `(num, height, width, channels)` in [0, 1].
+        """
+        return model.decode(self.sample(num, seed=seed), labels)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FittedDensity:
+    """A mixture, and what it is worth.
+
+    Attributes:
+        mixture: The one whose number of components was the best on validation pictures.
+        gaussian: The one with a single component.
+        chosen_by: Mean log density of latents of validation pictures, nats, by the number of
+            components.
+        log_density: Mean log density of latents of test pictures under `"prior"`, `"gaussian"` and
+            `"mixture"`, nats. Whatever the density, the entropy of the latents is in all of them;
+            so a difference is by how much nearer one is to the aggregate posterior than another.
+        gain: Of `"gaussian"` and `"mixture"` over the prior, with its interval for other pictures.
+    """
+
+    mixture: Mixture
+    gaussian: Mixture
+    chosen_by: Mapping[int, float]
+    log_density: Mapping[str, float]
+    gain: Mapping[str, Interval]
+
+    def density(self, name: str) -> Mixture:
+        """`"mixture"` or `"gaussian"`."""
+        return {"mixture": self.mixture, "gaussian": self.gaussian}[name]
+
+    def to_bytes(self) -> bytes:
+        """As it stands in a file: an .npz archive of plain arrays."""
+        names = ("gaussian", "mixture")
+        arrays: dict[str, Any] = {
+            f"{name}_{field.name}": getattr(self.density(name), field.name)
+            for name in names
+            for field in dataclasses.fields(Mixture)
+        }
+        arrays["chosen_by"] = np.array(list(self.chosen_by.items()), np.float64)
+        arrays["log_density"] = np.array([self.log_density[n] for n in ("prior", *names)])
+        arrays["gain"] = np.array([dataclasses.astuple(self.gain[n])[:3] for n in names])
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        return buffer.getvalue()
+
+    @classmethod
+    def read(cls, path: Path) -> FittedDensity:
+        """What `to_bytes` wrote.
+
+        Raises:
+            ValueError: Something else is in the file.
+        """
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+                return cls._of(arrays)
+        except (OSError, KeyError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is damaged ({error}): delete it and sample again.") from error
+
+    @classmethod
+    def _of(cls, arrays: Any) -> FittedDensity:
+        names = ("gaussian", "mixture")
+        fields = [field.name for field in dataclasses.fields(Mixture)]
+        mixtures = {n: Mixture(*(arrays[f"{n}_{field}"] for field in fields)) for n in names}
+        values = arrays["log_density"].tolist()
+        gains = [Interval(*row) for row in arrays["gain"].tolist()]
+        return cls(
+            mixtures["mixture"],
+            mixtures["gaussian"],
+            {int(number): value for number, value in arrays["chosen_by"].tolist()},
+            dict(zip(("prior", *names), values, strict=True)),
+            dict(zip(names, gains, strict=True)),
+        )
+
+
+def fit_density(
+    model: VAE,
+    *,
+    train: np.ndarray | tuple[np.ndarray, np.ndarray],
+    validation: np.ndarray | tuple[np.ndarray, np.ndarray],
+    test: np.ndarray | tuple[np.ndarray, np.ndarray],
+    num_components: Sequence[int] = NUM_COMPONENTS,
+    seed: int = 0,
+) -> FittedDensity:
+    """Fits a mixture of Gaussians to where pictures lie in the latent space.
+
+    Args:
+        model: As trained, with any prior.
+        train: uint8 `(n, height, width, channels)` to fit to, or `(images, labels)` for a
+            conditional model; some 10,000 draws of their latents are used.
+        validation: The like, by which the number of components is chosen.
+        test: The like, on which the densities are compared.
+        num_components: Numbers to try, rising; no more are tried once two of them were no better.
+        seed: Of all draws.
+
+    Raises:
+        ValueError: No number of components, or arrays that do not fit the model.
+    """
+    if not num_components or min(num_components) < 1:
+        raise ValueError(f"num_components={tuple(num_components)}: expected numbers from 1.")
+    learned = _draw_latents(model, train, _MAX_DRAWS, seed)
+    chosen = _draw_latents(model, validation, _MAX_HELD_OUT, seed + 1)
+    judged = _draw_latents(model, test, _MAX_HELD_OUT, seed + 2)
+    rows = [each.reshape(-1, model.latent_dim) for each in (learned, chosen, judged)]
+    mixture, tried = choose_mixture(*rows[:2], num_components=num_components, seed=seed)
+    gaussian = fit_mixture(rows[0], 1, seed=seed)
+    values = {
+        "prior": log_prior(model.prior, rows[2]),
+        "gaussian": gaussian.log_density(rows[2]),
+        "mixture": mixture.log_density(rows[2]),
+    }
+    # Draws of one picture hang together: what is drawn anew for an interval is pictures.
+    values = {name: value.reshape(judged.shape[:2]).mean(0) for name, value in values.items()}
+    return FittedDensity(
+        mixture,
+        gaussian,
+        tried,
+        {name: float(value.mean()) for name, value in values.items()},
+        _gains(values, seed),
+    )
+
+
+def choose_mixture(
+    z: ArrayLike, held_out: ArrayLike, *, num_components: Sequence[int], seed: int = 0
+) -> tuple[Mixture, dict[int, float]]:
+    """Fits mixtures with more and more components, and keeps the best on other latents.
+
+    Args:
+        z: `(n, latent_dim)` to fit to.
+        held_out: `(m, latent_dim)` to choose by.
+        num_components: Numbers to try, rising; those that are more than a tenth of n are left out,
+            and no more are tried once two in a row were no better than the best.
+        seed: Of the fits.
+
+    Returns:
+        The best, and the mean log density of `held_out` by number of components, nats.
+    """
+    found: dict[int, float] = {}
+    best, since = fit_mixture(z, min(num_components), seed=seed), 0
+    for number in num_components:
+        if since == 2 or (found and number > len(np.asarray(z)) / 10):
+            break
+        mixture = fit_mixture(z, number, seed=seed)
+        found[number] = float(mixture.log_density(held_out).mean())
+        best, since = (mixture, 0) if found[number] == max(found.values()) else (best, since + 1)
+    return best, found
+
+
+def fit_mixture(z: ArrayLike, num_components: int, *, seed: int = 0) -> Mixture:
+    """One mixture with full covariances, by expectation and maximisation (scikit-learn).
+
+    Args:
+        z: `(n, latent_dim)`.
+        num_components: How many Gaussians.
+        seed: Of where they start.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    fit = GaussianMixture(num_components, tol=_TOLERANCE, max_iter=100, random_state=seed)
+    with warnings.catch_warnings():
+        # It ends after so many steps in any case, and what is held out judges what it has reached.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fit.fit(np.asarray(z, np.float64))
+    return Mixture(fit.weights_, fit.means_, np.linalg.cholesky(fit.covariances_))
+
+
+def keep_density(run: Run, fitted: FittedDensity) -> None:
+    """Writes it into the run, where `read_density` finds it."""
+    with atomic_path(run.path / _FILE) as path:
+        path.write_bytes(fitted.to_bytes())
+
+
+def read_density(run: Run) -> FittedDensity | None:
+    """What `keep_density` wrote; `None` if nothing was.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    path = run.path / _FILE
+    return FittedDensity.read(path) if path.is_file() else None
+
+
+def _draw_latents(
+    model: VAE, part: np.ndarray | tuple[np.ndarray, np.ndarray], num: int, seed: int
+) -> NDArray[np.float64]:
+    """Draws from q(z|x), `(num_draws, num_images, latent_dim)`: several where images are few."""
+    images, labels = part if isinstance(part, tuple) else (part, None)
+    some = choose(len(images), num, seed=seed)
+    drawn = draw_pixels(model, images[some], seed=seed)
+    posterior = model.encode(drawn, None if labels is None else labels[some])
+    of_each = max(1, min(_DRAWS_OF_EACH, num // len(some)))
+    return AggregatePosterior(*posterior).draw(of_each, seed=seed)
+
+
+def _normal_log_density(
+    differences: NDArray[np.float64], factor: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Of rows less their mean, for a covariance whose Cholesky factor is given."""
+    scaled = solve_triangular(factor, differences.T, lower=True, check_finite=False)
+    log_volume = np.log(np.diagonal(factor)).sum()
+    return -0.5 * (np.square(scaled).sum(0) + len(factor) * np.log(2 * np.pi)) - log_volume
+
+
+def _gains(values: Mapping[str, NDArray[np.float64]], seed: int) -> dict[str, Interval]:
+    """Over the prior, picture by picture, with BCa intervals."""
+    names = ("gaussian", "mixture")
+    columns = np.stack([values[name] - values["prior"] for name in names], axis=1)
+    plan = Resampling(len(columns), None, 1000, 0.95, seed)
+    ends = bootstrap(lambda w: w @ columns / w.sum(1, keepdims=True), plan)
+    return {
+        name: Interval(*numbers)
+        for name, numbers in zip(names, np.stack(ends, axis=1).tolist(), strict=True)
+    }

@@ -1,0 +1,226 @@
+"""Densities of latents against scikit-learn, SciPy and what is known beforehand."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import special, stats
+from sklearn.mixture import GaussianMixture
+
+from safelight import vae
+from safelight.runs import Run
+from safelight.vae.densities import (
+    FittedDensity,
+    Mixture,
+    choose_mixture,
+    fit_density,
+    fit_mixture,
+    keep_density,
+    read_density,
+)
+from safelight.vae.priors import StandardNormal
+
+RNG = np.random.default_rng(0)
+CENTRES = np.array([[-4.0, 0.0], [0.0, 4.0], [4.0, -1.0]])
+
+
+def three_clouds(num, *, seed):
+    """Draws, and the density that they are from."""
+    rng = np.random.default_rng(seed)
+    z = CENTRES[rng.integers(3, size=num)] + 0.5 * rng.normal(size=(num, 2))
+    terms = stats.norm.logpdf(z[:, None], CENTRES, 0.5).sum(-1)
+    return z, special.logsumexp(terms, axis=1) - math.log(3)
+
+
+def some_mixture():
+    factors = np.array([[[0.5, 0.0], [0.3, 0.4]], [[1.0, 0.0], [-0.8, 0.2]]])
+    return Mixture(np.array([0.3, 0.7]), np.array([[0.0, 1.0], [2.0, -1.0]]), factors)
+
+
+def test_its_density_is_that_of_its_gaussians():
+    mixture, z = some_mixture(), RNG.normal(size=(20, 2))
+    terms = [
+        math.log(weight) + stats.multivariate_normal(mean, factor @ factor.T).logpdf(z)
+        for weight, mean, factor in zip(
+            mixture.weights, mixture.means, mixture.factors, strict=True
+        )
+    ]
+    np.testing.assert_allclose(mixture.log_density(z), special.logsumexp(terms, axis=0))
+
+
+def test_its_draws_have_its_moments():
+    mixture = some_mixture()
+    z = mixture.sample(200_000, seed=1)
+    mean = mixture.weights @ mixture.means
+    covariances = mixture.factors @ mixture.factors.transpose(0, 2, 1)
+    apart = mixture.means - mean
+    spread = np.einsum("k,ki,kj->ij", mixture.weights, apart, apart)
+    wanted = np.einsum("k,kij->ij", mixture.weights, covariances) + spread
+    np.testing.assert_allclose(z.mean(0), mean, atol=0.02)
+    np.testing.assert_allclose(np.cov(z.T), wanted, atol=0.03)
+
+
+def test_a_fit_is_scikit_learn_s():
+    z, _ = three_clouds(300, seed=2)
+    reference = GaussianMixture(3, tol=0.01, random_state=4).fit(z)
+    np.testing.assert_allclose(
+        fit_mixture(z, 3, seed=4).log_density(z), reference.score_samples(z), rtol=1e-6
+    )
+
+
+def test_what_is_held_out_chooses_as_many_as_there_are():
+    z, _ = three_clouds(1500, seed=0)
+    held_out, log_density = three_clouds(1500, seed=1)
+    mixture, tried = choose_mixture(z, held_out, num_components=(1, 2, 3, 5, 8, 13, 21))
+    assert len(mixture) == 3
+    assert len(tried) == 5  # after two that were no better there were no more
+    assert mixture.log_density(held_out).mean() == pytest.approx(log_density.mean(), abs=0.02)
+    assert tried[3] == pytest.approx(mixture.log_density(held_out).mean())
+
+
+def test_few_latents_are_not_spread_over_many_gaussians():
+    z, _ = three_clouds(60, seed=0)
+    _, tried = choose_mixture(z, z, num_components=(1, 5, 6, 7))
+    assert set(tried) == {1, 5, 6}
+
+
+# --- of a model
+
+
+def small_model(**settings):
+    values = {"latent_dim": 2, "hidden_units": (8,), "precision": "float32", **settings}
+    return vae.build_vae(
+        (4, 3, 1), vae.TrainConfig(**{"likelihood": "gaussian", **values}), num_classes=2
+    )
+
+
+def some_images(num_images, *, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (num_images, 4, 3, 1), dtype=np.uint8)
+
+
+def put_posteriors(monkeypatch, model, latents, *, log_variance=-3.0):
+    """Lets the encoder say where a picture lies: its first pixel is its number."""
+
+    def encode(images, labels=None):
+        mean = latents[images[:, 0, 0, 0]].astype("float32")
+        return mean, np.full_like(mean, log_variance)
+
+    monkeypatch.setattr(type(model), "encode", lambda self, *parts: encode(*parts))
+
+
+def numbered(numbers):
+    images = np.zeros((len(numbers), 4, 3, 1), np.uint8)
+    images[:, 0, 0, 0] = numbers
+    return images
+
+
+def test_where_pictures_lie_in_three_clouds_a_mixture_gains_what_it_can(monkeypatch):
+    model = small_model()
+    latents = three_clouds(250, seed=0)[0]
+    put_posteriors(monkeypatch, model, latents)
+    parts = {
+        "train": numbered(np.arange(150)),
+        "validation": numbered(np.arange(150, 200)),
+        "test": numbered(np.arange(200, 250)),
+    }
+    fitted = fit_density(model, **parts, num_components=(1, 2, 3, 5, 8))
+    assert len(fitted.mixture) >= 3
+    assert len(fitted.gaussian) == 1
+    # An independent way to the same numbers: fresh draws around the test pictures' means.
+    rng = np.random.default_rng(9)
+    z = latents[200:].repeat(200, axis=0)
+    z = z + math.exp(-1.5) * rng.normal(size=z.shape)
+    prior = stats.norm.logpdf(z).sum(1).mean()
+    assert fitted.log_density["prior"] == pytest.approx(prior, abs=0.2)
+    wanted = fitted.mixture.log_density(z).mean() - prior
+    gain = fitted.gain["mixture"]
+    assert gain.value == pytest.approx(wanted, abs=0.3)
+    assert gain.low < gain.value < gain.high
+    assert gain.value > fitted.gain["gaussian"].high
+    # Ten draws a picture do not make it ten pictures: 50 of them, not 500, are in the interval.
+    latents_apart = stats.norm.logpdf(latents[200:]).sum(1).std() / math.sqrt(50)
+    assert (gain.high - gain.low) / 3.92 == pytest.approx(latents_apart, rel=0.4)
+    assert gain.value == pytest.approx(
+        fitted.log_density["mixture"] - fitted.log_density["prior"], abs=1e-6
+    )
+
+
+def test_a_unit_that_says_nothing_keeps_the_prior_s_spread(monkeypatch):
+    model = small_model()
+    put_posteriors(monkeypatch, model, np.zeros((60, 2)), log_variance=0.0)
+    parts = {name: numbered(np.arange(60)) for name in ("train", "validation", "test")}
+    fitted = fit_density(model, **parts, num_components=(1,))
+    # Draws of q(z|x) are those of the prior; of the means there would be a spike left.
+    covariance = fitted.gaussian.factors[0] @ fitted.gaussian.factors[0].T
+    np.testing.assert_allclose(covariance, np.eye(2), atol=0.2)
+    assert abs(fitted.gain["gaussian"].value) < 0.05
+
+
+def test_the_prior_may_be_any(monkeypatch):
+    class Shifted(StandardNormal):
+        def log_density(self, z):
+            return super().log_density(z - 2.0)
+
+        def kl_per_unit(self, mean, log_variance):
+            return None
+
+    model = small_model()
+    model.prior = Shifted()
+    put_posteriors(monkeypatch, model, np.full((60, 2), 2.0), log_variance=0.0)
+    parts = {name: numbered(np.arange(60)) for name in ("train", "validation", "test")}
+    fitted = fit_density(model, **parts, num_components=(1,))
+    assert abs(fitted.gain["gaussian"].value) < 0.05
+
+
+def test_conditional_models_take_labels():
+    model = small_model(conditional=True)
+    parts = {
+        name: (some_images(30, seed=i), np.arange(30) % 2)
+        for i, name in enumerate(("train", "validation", "test"))
+    }
+    fitted = fit_density(model, **parts, num_components=(1, 2))
+    labels = np.array([0, 1, 1])
+    drawn = fitted.mixture.decode(model, 3, labels=labels, seed=4)
+    z = fitted.mixture.sample(3, seed=4)
+    np.testing.assert_allclose(drawn, model.decode(z, labels), rtol=1e-6)
+
+
+def test_no_number_of_components_is_refused():
+    images = some_images(20)
+    with pytest.raises(ValueError, match=r"num_components=\(\)"):
+        fit_density(small_model(), train=images, validation=images, test=images, num_components=())
+
+
+# --- kept
+
+
+def test_what_is_kept_is_read_again_to_the_bit(tmp_path):
+    run, model = Run.create(tmp_path / "run"), small_model()
+    assert read_density(run) is None
+    parts = {n: some_images(40, seed=i) for i, n in enumerate(("train", "validation", "test"))}
+    fitted = fit_density(model, **parts, num_components=(1, 2))
+    keep_density(run, fitted)
+    found = read_density(run)
+    assert isinstance(found, FittedDensity)
+    assert (found.chosen_by, found.log_density, found.gain) == (
+        fitted.chosen_by, fitted.log_density, fitted.gain,
+    )  # fmt: skip
+    for name in ("gaussian", "mixture"):
+        again, before = (each.density(name).sample(5, seed=1) for each in (found, fitted))
+        np.testing.assert_array_equal(again, before)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no archive", b"x" * 100])
+def test_a_damaged_file_is_a_sentence(tmp_path, content):
+    run = Run.create(tmp_path / "run")
+    (run.path / "density.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"density\.npz is damaged .*sample again"):
+        read_density(run)
+
+
+def test_a_new_run_in_its_place_does_not_keep_it(tmp_path):
+    run = Run.create(tmp_path / "run")
+    (run.path / "density.npz").write_bytes(b"old")
+    Run.create(tmp_path / "run", overwrite=True)
+    assert read_density(run) is None
