@@ -93,6 +93,22 @@ def test_sure_answers_are_counted_from_the_predictions(make_classifier):
     assert numbers[0] > 0
 
 
+@pytest.mark.parametrize("kind", ["classifier", "vae"])
+def test_a_run_that_did_not_finish_is_only_told_to_be_trained_again(
+    kind, make_classifier, make_vae
+):
+    run = make_classifier() if kind == "classifier" else make_vae()
+    (run.path / "metrics.json").unlink()
+    reading = read_run(run.path)
+    steps = (
+        advice.next_steps(reading, None)
+        if kind == "classifier"
+        else autoencoder_advice.next_steps(reading)
+    )
+    (step,) = steps
+    assert f"--output {run.name}" in step.command
+
+
 def test_no_more_steps_than_fit_the_first_screen(make_classifier, make_vae):
     reading = read_run(make_classifier().path)
     steps = advice.next_steps(reading, reading.interval("accuracy"))

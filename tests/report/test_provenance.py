@@ -80,6 +80,13 @@ def test_the_command_deals_the_pictures_alike(make_classifier):
     assert (found["test_fraction"], found["split"]) == (0.4, "grouped")
 
 
+def test_whole_pictures_of_a_small_set_are_no_other_fraction(make_classifier):
+    """Of 16 pictures of three classes the three that validate were asked for as a tenth."""
+    parts = {"train": ["a"] * 9, "validation": ["b"] * 3, "test": ["c"] * 4}
+    reading = rewrite(make_classifier(), split={"digests": parts})
+    assert "fraction" not in train_command(reading)
+
+
 def test_folds_take_the_place_of_fractions(make_classifier):
     parts = {"train": ["a"] * 100, "validation": ["b"] * 20, "test": ["c"] * 80}
     reading = rewrite(make_classifier(), split={"digests": parts})

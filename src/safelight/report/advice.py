@@ -46,8 +46,11 @@ def judge(reading: Reading, accuracy: Interval) -> list[Words]:
 
 def next_steps(reading: Reading, accuracy: Interval | None) -> list[Step]:
     """What to do next, the most important first; at most `MAX_STEPS`."""
+    if not reading.metrics:
+        told = "Give the same training command again: this run did not finish."
+        return [Step(told, train_command(reading))]
     found = [
-        *_unfinished(reading),
+        *_interrupted(reading),
         *_data_faults(reading),
         *(_judge_on_more(reading, accuracy) if accuracy else ()),
         *_weakest_class(reading),
@@ -125,9 +128,7 @@ def _enough(reading: Reading, accuracy: Interval) -> Words:
     return text.format(told)
 
 
-def _unfinished(reading: Reading) -> Sequence[Step]:
-    if not reading.metrics:
-        return [Step("Give the same training command again: this run did not finish.")]
+def _interrupted(reading: Reading) -> Sequence[Step]:
     if dig(reading.metrics, "protocol", "interrupted"):
         return [
             Step(
@@ -236,7 +237,7 @@ def _use_with_care(reading: Reading) -> Sequence[Step]:
 
 
 def _try_more(reading: Reading) -> Sequence[Step]:
-    if not reading.metrics or reading.settings.get("unfreeze_from") is not None:
+    if reading.settings.get("unfreeze_from") is not None:
         return []
     words_of_it = ["transfer", "sweep", data_name(reading), "--output"]
     line = shlex.join(["safelight", *words_of_it, f"{argument(reading.name)}-sweep"])

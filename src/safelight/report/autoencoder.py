@@ -57,6 +57,10 @@ _ALBUM = {
         "known.",
         "Where the test pictures lie: do pictures of a class lie together?",
     ),
+    "aggregate": (
+        "Where all test pictures lie together in the latent space, beside draws from the prior.",
+        "All pictures together against the prior: samples come from where pictures are, or not",
+    ),
     "traversals": (
         "Rows of pictures; along each row one latent unit changes and the others stay.",
         "What each unit does: one changes along a row, all others stay",
@@ -261,7 +265,7 @@ _SECTIONS: Mapping[str, functools.partial[Sequence[Block]]] = {
     "Numbers": functools.partial(_tell_numbers),
     "Reconstructions": _tell_pictures("reconstructions"),
     "Samples": _tell_pictures("samples"),
-    "The latent space": _tell_pictures("latent_scatter", "latent_manifold"),
+    "The latent space": _tell_pictures("latent_scatter", "aggregate", "latent_manifold"),
     "What each unit does": _tell_pictures("traversals", "interpolation"),
     "How much each unit holds": functools.partial(_tell_units),
     "What it knows of the labels": functools.partial(_tell_labels),

@@ -30,8 +30,11 @@ def judge(reading: Reading) -> list[Words]:
 
 def next_steps(reading: Reading) -> list[Step]:
     """What to do next, the most important first; at most `MAX_STEPS`."""
+    if not reading.metrics:
+        told = "Give the same command again: training goes on where it stopped."
+        return [Step(told, train_command(reading))]
     found = [
-        *_unfinished(reading),
+        *_interrupted(reading),
         *_no_likelihood(reading),
         *_train_longer(reading),
         *_size(reading),
@@ -87,14 +90,7 @@ def _enough() -> Words:
     )
 
 
-def _unfinished(reading: Reading) -> Sequence[Step]:
-    if not reading.metrics:
-        return [
-            Step(
-                "Give the same command again: training goes on where it stopped.",
-                train_command(reading),
-            )
-        ]
+def _interrupted(reading: Reading) -> Sequence[Step]:
     if dig(reading.metrics, "protocol", "interrupted"):
         return [
             Step(

@@ -200,11 +200,13 @@ def _fraction_flags(reading: Reading) -> list[tuple[str, ...]]:
     if not total or dig(reading.config, "split", "strategy") == "given":
         return []
     wanted = ("test",) if reading.kind == "vae" else ("test", "validation")
+    # Of few pictures each class gives a whole one more or less.
+    about = max(_DEALT_ABOUT, len(reading.class_names) / total)
     shares = {name: parts.get(name, 0) / total for name in wanted}
     return [
         (f"--{name}-fraction", f"{share:.2g}")
         for name, share in shares.items()
-        if abs(share - _FRACTIONS[name]) > _DEALT_ABOUT
+        if abs(share - _FRACTIONS[name]) > about
     ]
 
 
