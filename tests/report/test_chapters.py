@@ -40,6 +40,14 @@ def test_an_accuracy_that_may_be_guessing_is_called_so(make_classifier):
     assert "clearly better than guessing" in render([read_run(make_classifier(skill=4.0).path)])
 
 
+def test_a_wide_interval_is_no_ground_for_a_verdict(make_classifier):
+    run = make_classifier(skill=4.0)
+    wide = with_metrics(run, accuracy={"value": 0.9, "low": 0.5, "high": 0.97})
+    assert "Too few pictures judged to say" in render([wide])
+    narrow = with_metrics(run, accuracy={"value": 0.9, "low": 0.85, "high": 0.94})
+    assert "If so many wrong answers do no harm, yes" in render([narrow])
+
+
 def test_few_pictures_that_judge_call_for_folds_and_splits_do_not(make_classifier):
     run = make_classifier()
     reading = read_run(run.path)

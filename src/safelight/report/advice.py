@@ -20,6 +20,8 @@ SURE = 0.9
 
 _WIDE = 0.03
 """A reach of an interval, either way, above which more pictures that judge would help."""
+_TOO_WIDE = 0.15
+"""A reach of an interval above which nobody can say whether a classifier is good enough."""
 _MAX_IMBALANCE = 3
 _MISCALIBRATED = 0.05
 
@@ -115,6 +117,10 @@ def _enough(reading: Reading, accuracy: Interval) -> Words:
     guess = baseline(reading)
     if guess and not accuracy.low > guess[1]:
         return ""
+    if not accuracy.high - accuracy.low <= 2 * _TOO_WIDE:
+        return Markup(
+            "<strong>Is that enough?</strong> Too few pictures judged to say: the interval is wide."
+        )
     text = Markup("<strong>Is that enough?</strong> If so many wrong answers do no harm, yes.{}")
     rows = [row for row in answered_when_sure(reading) if row.threshold == SURE]
     if not rows or rows[0].accuracy is None or not rows[0].accuracy.value > accuracy.value:

@@ -146,7 +146,9 @@ def curves(
         for name, line in lines.items()
     }
     there = {name: line for name, line in there.items() if line}
-    low, high = axis.limits or span([v for line in there.values() for _, v in line])
+    low, high = span([v for line in there.values() for _, v in line])
+    if axis.limits:
+        low, high = (axis.scale * end for end in axis.limits)
     said = ", ".join(
         f"{name} ends at {line[-1][1]:.{axis.digits}f}" for name, line in there.items()
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from markupsafe import Markup
@@ -37,6 +37,7 @@ from safelight.report.provenance import (
     tell_protocol,
 )
 from safelight.report.reading import Reading, dig, interval, interval_or_nan, mapping
+from safelight.report.svg import span
 
 _SCORES = {
     "accuracy": "accuracy",
@@ -237,14 +238,20 @@ def _tell_training(reading: Reading) -> Sequence[Block]:
             Text("A head alone was fitted on kept activations: there are no epochs to draw."),
             *told,
         ]
-    axes = {"loss": Axis("nats per image", digits=3), "accuracy": Axis("right, %", scale=100)}
     drawn: list[Block] = []
-    for key, axis in axes.items():
+    for key in ("loss", "accuracy"):
         lines = {"training": history.get(key, []), "held out": history.get(f"val_{key}", [])}
         lines = {name: line for name, line in lines.items() if np.isfinite(line).any()}
         if lines:
+            axis = Axis("nats per image", digits=3) if key == "loss" else _percent_axis(lines)
             drawn.append(charts.curves(f"{key.capitalize()} over the epochs", lines, epochs, axis))
     return [Beside(drawn), *told]
+
+
+def _percent_axis(lines: Mapping[str, Sequence[float]]) -> Axis:
+    """An axis that does not go on above all pictures, or below none."""
+    low, high = span([x for line in lines.values() for x in line])
+    return Axis("right, %", scale=100, limits=(max(0.0, low), min(1.0, high)))
 
 
 def _tell_others(reading: Reading) -> Sequence[Block]:
