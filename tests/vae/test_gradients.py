@@ -22,10 +22,12 @@ CONFIG = TrainConfig(
 
 
 def build(**settings) -> VAE:
+    """With the same weights on every backend."""
     model = build_vae(SHAPE, dataclasses.replace(CONFIG, **settings))
     rng = np.random.default_rng(5)
     for weight in model.trainable_weights:
-        weight.assign(ops.convert_to_numpy(weight) + 0.5 * rng.normal(size=weight.shape))
+        scale = 1 / np.sqrt(weight.shape[0]) if "kernel" in weight.path else 0.5
+        weight.assign(scale * rng.normal(size=weight.shape))
     return model
 
 
@@ -51,9 +53,9 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_gradient_is_the_plain_one_on_average(case):
-    """Of every weight, within what 800 draws of each leave open."""
+    """Of every weight, within what 400 draws of each leave open."""
     settings, gradient, kl_weight = CASES[case]
-    num_draws, means, errors = 800, [], []
+    num_draws, means, errors = 400, [], []
     for number, kind in enumerate(("plain", gradient)):
         model = build(**settings, gradient=kind)
         model.kl_weight.assign(kl_weight)
@@ -73,7 +75,7 @@ def test_the_gradient_is_the_plain_one_on_average(case):
 def test_leaving_out_what_is_zero_is_not_leaving_out_what_is_not():
     """The check above sees a bias: sticking the landing with the gradient of log q itself gone."""
     model = build(gradient="stl")
-    known = gradients(model, 800)
+    known = gradients(model, 1500)
     # Without log q's gradient through z as well, the encoder's weights get another mean.
     propose = model.prior.propose
 
@@ -82,9 +84,9 @@ def test_leaving_out_what_is_zero_is_not_leaving_out_what_is_not():
         return z, log_prior, ops.stop_gradient(log_posterior)
 
     model.prior.propose = blind
-    other = gradients(model, 800, seed=1)
+    other = gradients(model, 1500, seed=1)
     scores = [
-        (a.mean(0) - b.mean(0)) / np.sqrt((a.var(0) + b.var(0)) / 800 + 1e-18)
+        (a.mean(0) - b.mean(0)) / np.sqrt((a.var(0) + b.var(0)) / 1500 + 1e-18)
         for a, b in zip(known, other, strict=True)
     ]
     assert max(np.abs(score).max() for score in scores) > 7  # the test above allows 5
@@ -126,7 +128,7 @@ def test_dreg_tells_the_encoder_more_above_the_noise():
             noise = measure_noise(model, IMAGES, num_draws=400)
             ratios[kind, k] = noise["encoder"].signal_to_noise
     assert ratios["dreg", 2] > ratios["plain", 2]
-    assert ratios["dreg", 64] > 1.5 * ratios["plain", 64]
+    assert ratios["dreg", 64] > 1.3 * ratios["plain", 64]
     assert ratios["plain", 64] < ratios["plain", 2]
 
 

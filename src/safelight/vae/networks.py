@@ -75,7 +75,7 @@ class Sampling(layers.Layer):
     ) -> Any:
         """The noise alone, from N(0, 1), for means of that shape; the arguments are `call`'s."""
         if noise is not None:
-            return noise
+            return ops.convert_to_tensor(noise, "float32")
         shape = tuple(shape) if num_samples is None else (num_samples, *shape)
         seed = self.seed_generator if seed is None else seed
         return keras.random.normal(shape, dtype="float32", seed=seed)
