@@ -109,9 +109,10 @@ def measure(options: argparse.Namespace, seed: int) -> dict[str, Any]:
 def deal(cells: Any, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Functional cells to learn from; cells that judge, and which of them are defective."""
     from safelight import datasets
+    from safelight.vae.pictures import keep_class
 
     normal = np.flatnonzero(cells.labels == cells.class_names.index(NORMAL))
-    splits = datasets.split(cells.subset(normal), seed=seed, validation_fraction=0)
+    splits = datasets.split(keep_class(cells, NORMAL), seed=seed, validation_fraction=0)
     rest = np.setdiff1d(np.arange(len(cells)), normal)
     judged = np.concatenate([normal[splits.indices["test"]], rest])
     return normal[splits.indices["train"]], judged, np.isin(judged, rest)

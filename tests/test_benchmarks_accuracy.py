@@ -1,5 +1,6 @@
 """Accuracy on many splits: its peers, its arithmetic and its table."""
 
+import dataclasses
 import importlib
 import sys
 from pathlib import Path
@@ -94,6 +95,56 @@ def test_the_table_of_foreign_pictures_names_what_is_refused():
     text = module("report").render_table([result])
     assert result["claim"] == module("report").UNFAMILIAR_CLAIM
     assert "| digits | 1.000 [1.000, 1.000] | 5.0 [4.0, 6.0] | 5.0 [4.0, 6.0] |" in text
+
+
+def anomaly_pieces():
+    """Four splits in which the autoencoder is behind by the same amount."""
+    driver = module("vae_anomalies")
+    return [
+        {
+            "auroc": {
+                name: 0.8 + 0.01 * split - (0 if name == "vgg16" else 0.1) for name in driver.TITLES
+            },
+            "num_learned": 1062,
+            "num_normal": 354,
+            "num_anomalous": 821,
+        }
+        for split in range(4)
+    ]
+
+
+def test_scores_of_anomalies_are_compared_split_by_split():
+    driver = module("vae_anomalies")
+    found = driver.summarize(anomaly_pieces())
+    gap = found["minus_vgg16"]["elbo"]
+    assert gap["value"] == pytest.approx(-0.1)
+    assert gap["high"] - gap["low"] == pytest.approx(0, abs=1e-9)
+    result = {
+        "claim": driver.CLAIM,
+        "machine": {"cpu": "Some CPU", "cpu_family": "", "cores": 2},
+        "versions": {"numpy": "2"},
+        "image_size": 32,
+        "epochs": 200,
+        **found,
+    }
+    text = module("report").render_table([result])
+    assert module("report").ANOMALIES_CLAIM == driver.CLAIM
+    assert "821 against 354 cells, means over 4 random splits" in text
+    assert "| Autoencoder, minus the ELBO | 0.715 [" in text
+    assert "| -0.100 [-0.100, -0.100] |" in text
+
+
+def test_normal_cells_are_dealt_out_and_all_others_judge():
+    from safelight.datasets import make_shapes
+
+    cells = dataclasses.replace(
+        make_shapes(40, image_size=8, num_classes=2), class_names=("functional", "defective")
+    )
+    learned, judged, odd = module("vae_anomalies").deal(cells, seed=3)
+    assert sorted([*learned, *judged]) == list(range(40))
+    assert (cells.labels[learned] == 0).all()
+    assert (odd == (cells.labels[judged] == 1)).all()
+    assert (len(learned), odd.sum()) == (15, 20)
 
 
 def test_the_grid_s_table_counts_filling_the_cache():

@@ -208,8 +208,8 @@ def test_a_curve_has_a_point_for_each_beta_and_goes_on_where_it_stopped(
     code, _, err = call(*command, early=True)
     check_sentence(code, err)
     assert "a finished run" in err
-    code, out, _ = call("runs", "list", tmp_path)
-    assert "vae-rate-distortion" in out
+    code, out, _ = call("runs", "list", tmp_path, "--json")
+    assert [each["kind"] for each in json.loads(out)] == ["vae-rate-distortion"]
 
 
 @pytest.mark.parametrize("betas", ["", "a,b", "1,1", "-1,2", "nan", "inf"])

@@ -102,11 +102,11 @@ def some_images(num_images, *, seed=0):
 def put_posteriors(monkeypatch, model, latents, *, log_variance=-3.0):
     """Lets the encoder say where a picture lies: its first pixel is its number."""
 
-    def encode(images, labels=None):
+    def encoded(images, labels=None):
         mean = latents[images[:, 0, 0, 0]].astype("float32")
-        return mean, np.full_like(mean, log_variance)
+        return [mean, np.full_like(mean, log_variance)]
 
-    monkeypatch.setattr(type(model), "encode", lambda self, *parts: encode(*parts))
+    monkeypatch.setattr(type(model), "encoded", lambda self, *parts: encoded(*parts))
 
 
 def numbered(numbers):
@@ -184,6 +184,15 @@ def test_conditional_models_take_labels():
     drawn = fitted.mixture.decode(model, 3, labels=labels, seed=4)
     z = fitted.mixture.sample(3, seed=4)
     np.testing.assert_allclose(drawn, model.decode(z, labels), rtol=1e-6)
+
+
+@pytest.mark.parametrize("inference", ["top_down", "bottom_up"])
+def test_latents_of_two_layers_are_drawn_together(inference):
+    model = small_model(second_latent_dim=3, inference=inference)
+    parts = {n: some_images(40, seed=i) for i, n in enumerate(("train", "validation", "test"))}
+    fitted = fit_density(model, **parts, num_components=(1,))
+    assert fitted.mixture.latent_dim == 5
+    assert fitted.mixture.decode(model, 2).shape == (2, 4, 3, 1)
 
 
 def test_no_number_of_components_is_refused():

@@ -247,6 +247,17 @@ def test_a_model_s_kl_is_what_its_elbo_subtracts():
         dissect(model, np.zeros((10_001, 5, 4, 1), "uint8"))
 
 
+def test_two_layers_have_no_surgery():
+    settings = {"latent_dim": 3, "hidden_units": (8,), "precision": "float32"}
+    config = vae.TrainConfig(likelihood="gaussian", second_latent_dim=2, **settings)
+    model, images = vae.build_vae((5, 4, 1), config), np.zeros((8, 5, 4, 1), "uint8")
+    with pytest.raises(ValueError, match="two stochastic layers"):
+        dissect(model, images)
+    report = vae.evaluate(model, images, num_importance_samples=0)
+    assert report.surgery is None
+    assert "no Gaussian" in report.protocol["surgery"]
+
+
 def test_the_sentence_says_what_the_most_is():
     cut = dissect_posterior(scattered(), StandardNormal())
     assert "at most log 30 = 3.4" in cut.sentence

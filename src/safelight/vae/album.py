@@ -54,7 +54,7 @@ def draw(
     _save(run, "samples", draw_samples(model, seed=seed, class_names=class_names))
     _draw_walks(run, model, judged, chosen, classes)
     means, log_variances = model.encode(images, told)
-    if model.latent_dim > 1:
+    if model.latent_dim > 1 and model.prior.one_layer:
         aggregate = AggregatePosterior(means[:_MAX_POINTS], log_variances[:_MAX_POINTS])
         _save(run, "aggregate", draw_aggregate(aggregate, model.prior, judged, seed=seed))
     _save(run, "latent_scatter", _draw_scatter(means[:_MAX_POINTS], labels, class_names))
@@ -171,10 +171,8 @@ def _name_unit(judged: VAEReport, unit: int) -> str:
     cut = judged.surgery
     if cut is None or cut.kl_per_unit is None or cut.aggregate_kl_per_unit is None:
         return f"unit {unit}"
-    return (
-        f"unit {unit}, KL {cut.kl_per_unit[unit]:.2f}, "
-        f"{cut.aggregate_kl_per_unit[unit]:.2f} off prior"
-    )
+    gap = cut.aggregate_kl_per_unit[unit]
+    return f"unit {unit}, KL {cut.kl_per_unit[unit]:.2f}, gap {gap:.2f}"
 
 
 def _draw_walks(

@@ -30,7 +30,7 @@ from safelight.vae.estimates import draw_pixels
 from safelight.vae.evaluation import squared_errors
 from safelight.vae.models import VAE
 from safelight.vae.probes import choose
-from safelight.vae.surgery import MAX_IMAGES, log_prior
+from safelight.vae.surgery import MAX_IMAGES, check_one_layer, log_prior
 
 SCORES = {
     "elbo": "minus the ELBO (nats)",
@@ -101,7 +101,11 @@ def learn_normal(
             10,000, so many are drawn.
         labels: `(num_images,)` integers for a conditional model.
         seed: Of that draw and of that of black and white pixels.
+
+    Raises:
+        ValueError: A model with two stochastic layers.
     """
+    check_one_layer(model)
     some = choose(len(images), MAX_IMAGES, seed=seed)
     told = None if labels is None else labels[some]
     return AggregatePosterior(*model.encode(draw_pixels(model, images[some], seed=seed), told))

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from keras import ops
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
 from scipy.special import logsumexp
@@ -33,7 +34,6 @@ from scipy.special import logsumexp
 from safelight.metrics import Interval
 from safelight.resampling import Resampling, bootstrap
 from safelight.runs import Run, atomic_path
-from safelight.vae.aggregate import AggregatePosterior
 from safelight.vae.estimates import draw_pixels
 from safelight.vae.models import VAE
 from safelight.vae.probes import choose
@@ -284,9 +284,13 @@ def _draw_latents(
     images, labels = part if isinstance(part, tuple) else (part, None)
     some = choose(len(images), num, seed=seed)
     drawn = draw_pixels(model, images[some], seed=seed)
-    posterior = model.encode(drawn, None if labels is None else labels[some])
+    encoded = model.encoded(drawn, None if labels is None else labels[some])
     of_each = max(1, min(_DRAWS_OF_EACH, num // len(some)))
-    return AggregatePosterior(*posterior).draw(of_each, seed=seed)
+    shape = (of_each, len(some), model.latent_dim)
+    noise = np.random.default_rng(seed).normal(size=shape).astype("float32")
+    # The prior's own way from noise to latents, as with two layers q(z|x) is no Gaussian.
+    z = model.prior.propose(*encoded, noise)[0]
+    return ops.convert_to_numpy(z).astype(np.float64)
 
 
 def _normal_log_density(

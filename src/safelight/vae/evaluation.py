@@ -65,7 +65,8 @@ class VAEReport:
         reconstruction_error: Root mean square over images, pixels and channels between grey values
             in [0, 1] and the expected picture at the latent mean.
         probes: What latent means know of the labels; `None` where that was not asked.
-        surgery: What the KL divergence is made of, on at most 10,000 of the images.
+        surgery: What the KL divergence is made of, on at most 10,000 of the images; `None` for a
+            model with two stochastic layers.
         num_images: Images that all this was measured on.
         protocol: How each number was made, in words.
     """
@@ -161,7 +162,9 @@ def evaluate(
         protocol["probes"] = probes.protocol
     mean, log_variance = model.encode(drawn, told)
     surgery = _dissect(model, mean, log_variance, seed)
-    protocol["surgery"] = surgery.protocol
+    protocol["surgery"] = (
+        surgery.protocol if surgery else "left out: q(z|x) of two stochastic layers is no Gaussian"
+    )
     intervals = _mean_intervals(values, seed)
     return VAEReport(
         elbo=intervals["elbo"],
@@ -214,8 +217,10 @@ def squared_errors(model: VAE, images: np.ndarray, labels: np.ndarray | None) ->
     return np.concatenate(errors)
 
 
-def _dissect(model: VAE, mean: np.ndarray, log_variance: np.ndarray, seed: int) -> Surgery:
-    """The surgery of posteriors; of some, where there are very many."""
+def _dissect(model: VAE, mean: np.ndarray, log_variance: np.ndarray, seed: int) -> Surgery | None:
+    """The surgery of posteriors, of some where there are very many; `None` for two layers."""
+    if not model.prior.one_layer:
+        return None
     some = choose(len(mean), MAX_IMAGES, seed=seed)
     aggregate = AggregatePosterior(mean[some], log_variance[some])
     return dissect_posterior(aggregate, model.prior, num_draws=_NUM_DRAWS, seed=seed)

@@ -120,8 +120,10 @@ def dissect(
         seed: Of the draws.
 
     Raises:
-        ValueError: Arrays that do not fit the model, too many images, or too few draws.
+        ValueError: Arrays that do not fit the model, too many images, too few draws, or a model
+            with two stochastic layers.
     """
+    check_one_layer(model)
     if len(images) > MAX_IMAGES:
         raise ValueError(
             f"{len(images):,} images: expected at most {MAX_IMAGES:,}, as the time grows with the "
@@ -133,6 +135,19 @@ def dissect(
         num_draws=num_draws,
         seed=seed,
     )
+
+
+def check_one_layer(model: VAE) -> None:
+    """Makes sure that q(z|x) is the diagonal Gaussian that `AggregatePosterior` takes it for.
+
+    Raises:
+        ValueError: The model has two stochastic layers.
+    """
+    if not model.prior.one_layer:
+        raise ValueError(
+            "the model has two stochastic layers, where q(z|x) is no diagonal Gaussian and has no "
+            "aggregate in closed form: expected a model with one (second_latent_dim=0)."
+        )
 
 
 def dissect_posterior(
