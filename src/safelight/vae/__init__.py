@@ -15,8 +15,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from safelight.vae.anomalies import report_anomalies as report_anomalies
     from safelight.vae.building import build_vae as build_vae
     from safelight.vae.config import TrainConfig as TrainConfig
+    from safelight.vae.densities import fit_density as fit_density
+    from safelight.vae.evaluation import dissect as dissect
     from safelight.vae.evaluation import estimate_log_likelihood as estimate_log_likelihood
     from safelight.vae.evaluation import evaluate as evaluate
     from safelight.vae.evaluation import interpolate as interpolate
@@ -35,10 +38,13 @@ _HOMES = {
     "build_decoder": "networks",
     "build_encoder": "networks",
     "build_vae": "building",
+    "dissect": "evaluation",
     "estimate_log_likelihood": "evaluation",
     "evaluate": "evaluation",
+    "fit_density": "densities",
     "interpolate": "evaluation",
     "load_images": "pictures",
+    "report_anomalies": "anomalies",
     "train": "training",
     "traverse": "evaluation",
 }

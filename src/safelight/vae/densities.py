@@ -284,12 +284,13 @@ def _draw_latents(
     images, labels = part if isinstance(part, tuple) else (part, None)
     some = choose(len(images), num, seed=seed)
     drawn = draw_pixels(model, images[some], seed=seed)
-    encoded = model.encoded(drawn, None if labels is None else labels[some])
+    told = None if labels is None else labels[some]
+    mean, log_variance = model.encoded(drawn, told)
     of_each = max(1, min(_DRAWS_OF_EACH, num // len(some)))
     shape = (of_each, len(some), model.latent_dim)
     noise = np.random.default_rng(seed).normal(size=shape).astype("float32")
     # The prior's own way from noise to latents, as with two layers q(z|x) is no Gaussian.
-    z = model.prior.propose(*encoded, noise)[0]
+    z = model.prior.propose(mean, log_variance, noise)[0]
     return ops.convert_to_numpy(z).astype(np.float64)
 
 
