@@ -11,6 +11,8 @@ from threadpoolctl import threadpool_limits
 SYMMETRIES = 8
 EPOCHS = 15
 BATCH_SIZE = 128
+RATES = (1e-3, 3e-4)  # of Adam; the first is the published one
+LEARNED = 0.8  # share of the targets' variance that a training which learned at all leaves
 
 
 def judge(method: str, split: Any, *, seed: int) -> dict[str, float]:
@@ -92,8 +94,25 @@ def published_head(
 
     Weights make both classes count alike, as published; the answer is averaged over no views. The
     rate falls along a cosine and features are standardised, which the publication does not say;
-    without, Adam at 1e-3 ends in one answer for all cells.
+    without, Adam at 1e-3 ends in one answer for all cells. Where it still does (one split of ten),
+    a smaller rate has another try.
     """
+    mean, scale = seen[:, 0].mean(0), seen[:, 0].std(0) + 1e-6
+    scaled = (seen - mean) / scale
+    for rate in RATES:
+        model = _fit_published(scaled, wanted, labels, rate=rate, seed=seed)
+        answers = model.predict(scaled[:, 0], verbose=0)[:, 0]
+        if np.mean((answers - wanted[:, 1]) ** 2) < LEARNED * np.var(wanted[:, 1]):
+            break
+    p = np.clip(model.predict((new[:, 0] - mean) / scale, verbose=0)[:, 0], 0.001, 0.999)
+    p = p.astype(np.float64)
+    return np.stack([1 - p, p], axis=1)
+
+
+def _fit_published(
+    seen: np.ndarray, wanted: np.ndarray, labels: np.ndarray, *, rate: float, seed: int
+) -> Any:
+    """The head, trained."""
     import keras
 
     keras.utils.set_random_seed(seed)
@@ -105,16 +124,13 @@ def published_head(
     ]
     model = keras.Sequential(layers)
     steps = EPOCHS * (-(-len(seen) // BATCH_SIZE))
-    rate = keras.optimizers.schedules.CosineDecay(1e-3, steps)
-    model.compile(keras.optimizers.Adam(rate), loss="mse")
-    mean, scale = seen[:, 0].mean(0), seen[:, 0].std(0) + 1e-6
+    falling = keras.optimizers.schedules.CosineDecay(rate, steps)
+    model.compile(keras.optimizers.Adam(falling), loss="mse")
     rng = np.random.default_rng(seed)
     counts = np.bincount(labels, minlength=2)
     weights = (len(labels) / (2 * counts))[labels]
     for _ in range(EPOCHS):
         views = rng.integers(SYMMETRIES, size=len(seen))
-        shown = (seen[np.arange(len(seen)), views] - mean) / scale
+        shown = seen[np.arange(len(seen)), views]
         model.fit(shown, wanted[:, 1:], BATCH_SIZE, verbose=0, sample_weight=weights)
-    p = np.clip(model.predict((new[:, 0] - mean) / scale, verbose=0)[:, 0], 0.001, 0.999)
-    p = p.astype(np.float64)
-    return np.stack([1 - p, p], axis=1)
+    return model
