@@ -29,9 +29,10 @@ test: .venv/.dev  ## all tests but those marked `network` (the quick ones alone:
 	$(RUN) pytest -m "not network" $(PARALLEL)
 
 # Their own environment: with three backends in one, nothing says which of them was tested.
-test-backends: .venv-backends/.made  ## the tests of vae on JAX and on PyTorch
-	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/vae $(PARALLEL)
-	KERAS_BACKEND=torch .venv-backends/bin/python -m pytest tests/vae $(PARALLEL)
+ON_BACKENDS := tests/vae tests/transfer/test_explanations.py
+test-backends: .venv-backends/.made  ## the tests of vae and of explanations on JAX and on PyTorch
+	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest $(ON_BACKENDS) $(PARALLEL)
+	KERAS_BACKEND=torch .venv-backends/bin/python -m pytest $(ON_BACKENDS) $(PARALLEL)
 
 notebooks: .venv/.dev  ## run the notebooks from top to bottom and keep their pictures (a quarter of an hour)
 	.venv/bin/python notebooks/tools/execute.py notebooks/[0-9]*.py

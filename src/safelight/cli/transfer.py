@@ -21,6 +21,14 @@ from safelight.cli.data import (
     open_trained,
     read_pictures,
 )
+from safelight.cli.explain import (
+    Check,
+    Explain,
+    Replace,
+    name_pictures,
+    say_agreement,
+    write_explanations,
+)
 from safelight.cli.runs import Json, print_learning_curve, print_numbers, print_results
 from safelight.datasets import ImageDataset
 from safelight.runs import Run
@@ -296,17 +304,27 @@ def predict(
             "share of those learned from (0.05: one in twenty is refused wrongly).",
         ),
     ] = 0.0,
+    explain: Explain = None,
+    check: Check = False,
+    overwrite: Replace = False,
     as_json: Json = False,
 ) -> None:
     """Say what is on pictures: a line for each with its file, class and probability.
 
-    With --refuse pictures of something else are not given a class. A file that cannot be read is
-    one line on standard error, and the others are answered. Exits with 0 if all were answered,
-    with 1 if some were, with 2 if none.
+    With --refuse pictures of something else are not given a class; with --explain DIR a picture of
+    each shows where its answer comes from. A file that cannot be read is one line on standard
+    error, and the others are answered. Exits with 0 if all were answered, with 1 if some were, with
+    2 if none.
     """
     if not 0 <= refuse < 1:
         raise ValueError(f"--refuse {refuse}: expected a rate of false alarms, 0 <= RATE < 1.")
+    if explain is None and (check or overwrite):
+        raise ValueError(
+            f"{'--check' if check else '--overwrite'}: expected --explain DIR with it."
+        )
     opened, names = _open(run)
+    files = list_files(images)
+    targets = name_pictures(explain, files, overwrite=overwrite) if explain else []
     console.start_keras()
     from safelight.transfer import experiment, prediction, unfamiliar
 
@@ -318,7 +336,7 @@ def predict(
     model = experiment.load_classifier(opened)
     if model.output_shape[-1] != len(names):
         raise ValueError(f"{run}: damaged, its model does not know the {len(names)} classes.")
-    answers: list[dict[str, Any]] = [{"file": str(file)} for file in list_files(images)]
+    answers: list[dict[str, Any]] = [{"file": str(file)} for file in files]
     with console.progress() as report:
         found = prediction.answer(model, read_pictures(answers, report, "predicting"))
     answered = [answer for answer in answers if "error" not in answer]
@@ -329,10 +347,16 @@ def predict(
         for answer, p_value in zip(answered, known.p_values(found.features), strict=True):
             answer |= {"familiarity": float(p_value), "refused": bool(p_value <= refuse)}
             answer["prediction"] = None if answer["refused"] else answer["prediction"]
+    if explain is not None:
+        sound = [t for t, answer in zip(targets, answers, strict=True) if "error" not in answer]
+        with console.progress() as report:
+            write_explanations(model, answered, sound, report, check=check)
     if as_json:
         console.print_json(answers)
     else:
         _say_answers(answered)
+        if explain is not None and answered:
+            console.say(f"{'explanations':<18}{console.printable(explain)}")
     leave(answers)
 
 
@@ -397,7 +421,10 @@ def _say_answers(answers: list[dict[str, Any]]) -> None:
         if best is None:
             console.say(f"{file}  none of these  (familiarity {answer['familiarity']:.3f})")
             continue
-        console.say(f"{file}  {console.printable(best)}  {answer['probabilities'][best]:.1%}")
+        line = f"{file}  {console.printable(best)}  {answer['probabilities'][best]:.1%}"
+        if "agreement" in answer:
+            line += f"  map and covering agree: {say_agreement(answer['agreement'])}"
+        console.say(line)
 
 
 def _open(path: Path) -> tuple[Run, list[str]]:

@@ -70,7 +70,7 @@ def tell_mistakes(reading: Reading) -> Sequence[Block]:
     """The mistakes that it is most sure of."""
     answers = read_answers(reading)
     if answers is None:
-        return [_gallery(reading), Text(_NO_PREDICTIONS)]
+        return [_gallery(reading), *_explained(reading), Text(_NO_PREDICTIONS)]
     names, said = reading.class_names, answers.probabilities.argmax(1)
     shown = confident_mistakes(answers.labels, answers.probabilities, num_images=_NUM_MISTAKES)
     rows: list[list[Words]] = [
@@ -88,7 +88,7 @@ def tell_mistakes(reading: Reading) -> Sequence[Block]:
     wrong = words.plural(int((said != answers.labels).sum()), "mistake")
     columns = ["file", "truth", "answer", "probability of the answer"]
     table = Table("Mistakes that it is most sure of", columns, rows, "lllr")
-    return [_gallery(reading), table, Text(told.format(wrong))]
+    return [_gallery(reading), *_explained(reading), table, Text(told.format(wrong))]
 
 
 def tell_reliability(reading: Reading) -> Sequence[Block]:
@@ -111,6 +111,20 @@ def _gallery(reading: Reading) -> Block:
         "The mistakes it is most sure of: is the answer wrong, or the label?",
         missing="The picture mistakes.png is missing; training draws it where an answer is wrong.",
     )
+
+
+def _explained(reading: Reading) -> list[Block]:
+    if reading.picture("explanations") is None:  # as in runs of earlier versions
+        return []
+    shown = pictures.show(
+        reading,
+        "explanations",
+        "The same pictures, each beside itself in grey and coloured where it speaks for the "
+        "answer, by Grad-CAM.",
+        "Why it says so: the same mistakes, coloured where they speak for the answer",
+        missing="",
+    )
+    return [shown]
 
 
 def _tell_calibration(reading: Reading) -> list[Block]:

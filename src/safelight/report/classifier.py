@@ -55,8 +55,8 @@ _MEANINGS = {
 
 
 _SHOWN = {
-    "confusion_matrix", "history", "learning_curve", "metrics", "mistakes", "reliability",
-    "suspects",
+    "confusion_matrix", "explanations", "history", "learning_curve", "metrics", "mistakes",
+    "reliability", "suspects",
 }  # fmt: skip
 """Pictures that a section shows, or draws anew from the numbers."""
 

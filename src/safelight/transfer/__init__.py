@@ -18,17 +18,21 @@ if TYPE_CHECKING:
     from safelight.transfer.backbones import unfreeze_from as unfreeze_from
     from safelight.transfer.config import TrainConfig as TrainConfig
     from safelight.transfer.evaluation import evaluate as evaluate
+    from safelight.transfer.explanations import Explainer as Explainer
     from safelight.transfer.feature_cache import FeatureCache as FeatureCache
     from safelight.transfer.features import FeatureExtractor as FeatureExtractor
     from safelight.transfer.features import FeatureLayer as FeatureLayer
     from safelight.transfer.models import build_classifier as build_classifier
+    from safelight.transfer.occlusion import Occluder as Occluder
     from safelight.transfer.prediction import predict as predict
     from safelight.transfer.training import train as train
 
 _HOMES = {
+    "Explainer": "explanations",
     "FeatureCache": "feature_cache",
     "FeatureExtractor": "features",
     "FeatureLayer": "features",
+    "Occluder": "occlusion",
     "TrainConfig": "config",
     "ViewMaker": "augmentation",
     "build_classifier": "models",

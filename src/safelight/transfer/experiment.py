@@ -21,6 +21,7 @@ from safelight.runs import Run, atomic_path
 from safelight.transfer.config import TrainConfig
 from safelight.transfer.data_page import advise_on_neighbours, render_data_page
 from safelight.transfer.evaluation import ClassificationReport, evaluate
+from safelight.transfer.explanations import Explainer
 from safelight.transfer.feature_cache import FeatureCache
 from safelight.transfer.fine_tuning import Report
 from safelight.transfer.label_check import DOUBT, find_suspects
@@ -446,6 +447,23 @@ def _draw(
             class_names=judged.class_names,
         )
         _save(run, "mistakes", gallery)
+        _save(run, "explanations", _explain(trained.model, judged, test, mistakes))
+
+
+def _explain(
+    model: keras.Model, judged: ClassificationReport, test: ImageDataset, chosen: np.ndarray
+) -> Any:
+    """Some test pictures, each with the map of what speaks for the answer."""
+    pictures = [test.read(int(i)) for i in chosen]
+    said = judged.probabilities[chosen].argmax(1)
+    found = Explainer(model).explain(pictures, said)
+    sure = judged.probabilities[chosen].max(1)
+    names = [str(name) for name in judged.class_names]
+    titles = [
+        f"true: {names[int(judged.labels[i])]}\nsays: {names[int(answer)]}, {each:.0%} sure"
+        for i, answer, each in zip(chosen, said, sure, strict=True)
+    ]
+    return plots.plot_explanations(pictures, found.maps, titles=titles)
 
 
 def _save(run: Run, name: str, figure: Any) -> None:

@@ -26,6 +26,7 @@ from safelight.transfer.features import FeatureLayer, pool
 LOGITS = "head_logits"
 STANDARDIZE = "head_standardize"
 SIMILARITIES = "head_similarities"
+_FIRST_OF_HEAD = ("head_roots", "head_root", STANDARDIZE)
 
 
 @keras.saving.register_keras_serializable(package="safelight")
@@ -83,11 +84,17 @@ class ScaledRoots(keras.layers.Layer):
 
     def call(self, features: Any) -> Any:
         features = ops.cast(features, "float32")
-        roots = ops.sign(features) * ops.sqrt(ops.abs(features))
+        # At 0 a root is infinitely steep, and 0 times that no number: a silent channel, which no
+        # change of a picture's other channels wakes, gets the gradient 0.
+        sizes = ops.abs(features)
+        roots = ops.sign(features) * ops.sqrt(ops.where(sizes > 0, sizes, 1.0))
         ends = list(itertools.accumulate(self.widths))
         layers = [roots[:, end - n : end] for end, n in zip(ends, self.widths, strict=True)]
-        lengths = [ops.sqrt(ops.sum(layer**2, axis=1, keepdims=True)) for layer in layers]
-        scaled = [x / ops.maximum(n, 1e-12) for x, n in zip(layers, lengths, strict=True)]
+        squares = [ops.sum(layer**2, axis=1, keepdims=True) for layer in layers]
+        scaled = [
+            x / ops.sqrt(ops.maximum(square, 1e-24))
+            for x, square in zip(layers, squares, strict=True)
+        ]
         return ops.concatenate(scaled, axis=1)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
@@ -355,6 +362,17 @@ def build_pixel_model(
     return keras.Model(backbones.find_resizing(copy).output, outputs, name="network")
 
 
+def head_layers(classifier: keras.Model) -> tuple[FeatureLayer, ...]:
+    """What the head sees, in its order, as it was given to `build_classifier`."""
+    graph = backbones.parents(classifier)
+    below = graph[next(name for name in _FIRST_OF_HEAD if name in graph)][0]
+    found: list[FeatureLayer] = []
+    for name in graph[below] if below == "head_features" else [below]:
+        layer, _, pooling = name.removeprefix("head_").rpartition("_")
+        found.append(FeatureLayer(layer, "max" if pooling == "max" else "avg"))
+    return tuple(found)
+
+
 def head_widths(classifier: keras.Model) -> list[int]:
     """How many features the head sees of each layer, in its order."""
     names = {layer.name for layer in classifier.layers}
@@ -366,7 +384,7 @@ def head_widths(classifier: keras.Model) -> list[int]:
 def _head_input(model: keras.Model) -> Any:
     """What the first layer behind the pooled features reads."""
     names = {layer.name for layer in model.layers}
-    first = next(name for name in ("head_roots", "head_root", STANDARDIZE) if name in names)
+    first = next(name for name in _FIRST_OF_HEAD if name in names)
     return model.get_layer(first).input
 
 
