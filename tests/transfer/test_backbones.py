@@ -176,6 +176,8 @@ def test_a_copy_shares_nothing_and_keeps_flags(network, hash_layers):
     assert [la.trainable for la in copy.layers] == [la.trainable for la in network.layers]
     assert copy.get_layer("block1_conv").compute_dtype == "bfloat16"
     assert copy.get_layer("preprocessing").compute_dtype == "float32"
+    first = [net.get_layer("block1_conv").kernel_initializer for net in (copy, network)]
+    assert first[0].get_config() == first[1].get_config()  # not the zeros it was copied with
     copy.set_weights([w + 1 for w in copy.get_weights()])
     assert hash_layers(network) == before
 

@@ -297,6 +297,9 @@ def copy_model(
         fixed = isinstance(layer, ImageResizing | ImageNetPreprocessing | keras.layers.InputLayer)
         if not fixed and not layer.name.startswith("head_"):
             config["dtype"] = policy
+        if "kernel_initializer" in config:
+            # Drawing 15 million numbers that are overwritten at once takes half a second.
+            config["kernel_initializer"] = "zeros"
         if products and convolution.suits(layer):
             return convolution.ProductConv2D.from_config(config)
         return layer.__class__.from_config(config)
@@ -305,6 +308,8 @@ def copy_model(
     copy.set_weights(model.get_weights())
     for ours, theirs in zip(copy.layers, model.layers, strict=True):
         ours.trainable = theirs.trainable
+        if hasattr(theirs, "kernel_initializer"):
+            ours.kernel_initializer = theirs.kernel_initializer
     return copy
 
 
