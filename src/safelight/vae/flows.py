@@ -40,6 +40,7 @@ class Flow(Prior):
         self.num_couplings, self.hidden_units, self.seed = num_couplings, hidden_units, seed
 
     def connect(self, encoder: keras.Model, latent_dim: int) -> None:
+        """As `Prior.connect`."""
         if latent_dim < 2:
             raise ValueError(
                 f"latent_dim={latent_dim} with a flow as prior: a coupling needs two units; "
@@ -52,6 +53,7 @@ class Flow(Prior):
         self.built = True
 
     def log_density(self, z: Any) -> Any:
+        """As `Prior.log_density`."""
         volume: Any = 0.0
         for coupling in self.couplings:
             still, moved, shift, log_scale = _halves(coupling, z)
@@ -61,6 +63,7 @@ class Flow(Prior):
         return objectives.normal_log_density(z) + volume
 
     def sample(self, shape: tuple[int, ...], seed: Any, *, temperature: float = 1.0) -> Any:
+        """As `Prior.sample`."""
         z = temperature * keras.random.normal(shape, dtype="float32", seed=seed)
         for coupling in reversed(self.couplings):
             still, moved, shift, log_scale = _halves(coupling, ops.flip(z, axis=-1))

@@ -61,6 +61,7 @@ class TwoLayers(Prior):
         self.top = StandardNormal() if top is None else top
 
     def connect(self, encoder: keras.Model, latent_dim: int) -> None:
+        """As `Prior.connect`."""
         self.first_units = latent_dim
         self.top.connect(encoder, self.second_units)
         sizes = (self.second_units, latent_dim)
@@ -72,23 +73,29 @@ class TwoLayers(Prior):
         self.built = True
 
     def num_latents(self, visible: int) -> int:
+        """Units of both layers."""
         return visible + self.second_units
 
     def num_encoded(self, visible: int) -> int:
+        """Units of both layers, or of the first where inference goes bottom up."""
         return visible + (self.second_units if self.inference == "top_down" else 0)
 
     def visible(self, z: Any) -> Any:
+        """The first layer's."""
         return z[..., : self.first_units]
 
     def start_from(self, images: np.ndarray) -> None:
+        """Passes them on to the second layer's prior."""
         self.top.start_from(images)
 
     def log_density(self, z: Any) -> Any:
+        """As `Prior.log_density`."""
         first, second = self._split(z)
         conditional = objectives.normal_log_density(first, *apply_to_rows(self.down, second))
         return conditional + self.top.log_density(second)
 
     def sample(self, shape: tuple[int, ...], seed: Any, *, temperature: float = 1.0) -> Any:
+        """As `Prior.sample`."""
         seed = as_generator(seed)
         second = self.top.sample((*shape[:-1], self.second_units), seed, temperature=temperature)
         mean, log_variance = apply_to_rows(self.down, second)
@@ -99,6 +106,7 @@ class TwoLayers(Prior):
     def propose(
         self, mean: Any, log_variance: Any, noise: Any, *, fixed: bool = False
     ) -> tuple[Any, Any, Any]:
+        """As `Prior.propose`."""
         # E[d log q(z1|z2) / d z2] is 0 as well: with `fixed` nothing is missed by leaving it out.
         first, second, log_prior = self._draw(mean, log_variance, noise)
         log_posterior = sum(
@@ -108,6 +116,7 @@ class TwoLayers(Prior):
         return ops.concatenate([first[0], second[0]], axis=-1), log_prior, log_posterior
 
     def posterior(self, mean: Any, log_variance: Any) -> tuple[Any, Any]:
+        """As `Prior.posterior`."""
         shape = (*ops.shape(mean)[:-1], self.first_units + self.second_units)
         noise = ops.zeros(shape)
         (_, known_1, _), (_, known_2, _), _ = self._draw(mean, log_variance, noise)
@@ -115,6 +124,7 @@ class TwoLayers(Prior):
         return joined[0], joined[1]
 
     def settled(self) -> Prior:
+        """As `Prior.settled`."""
         top = self.top.settled()
         if top is self.top:
             return self

@@ -143,12 +143,15 @@ class StandardNormal(Prior):
     """Independent normal latents of mean 0 and variance 1. Final."""
 
     def log_density(self, z: Any) -> Any:
+        """As `Prior.log_density`."""
         return objectives.normal_log_density(z)
 
     def sample(self, shape: tuple[int, ...], seed: Any, *, temperature: float = 1.0) -> Any:
+        """As `Prior.sample`."""
         return temperature * keras.random.normal(shape, dtype="float32", seed=seed)
 
     def kl_per_unit(self, mean: Any, log_variance: Any) -> Any | None:
+        """As `Prior.kl_per_unit`."""
         return objectives.kl_per_unit(mean, log_variance)
 
 
@@ -169,10 +172,12 @@ class _OfComponents(Prior):
         raise NotImplementedError
 
     def log_density(self, z: Any) -> Any:
+        """As `Prior.log_density`."""
         means, log_variances, log_shares = self.components()
         return mixture_log_density(z, means, log_variances, log_shares)
 
     def sample(self, shape: tuple[int, ...], seed: Any, *, temperature: float = 1.0) -> Any:
+        """As `Prior.sample`."""
         seed = as_generator(seed)  # there are two draws
         means, log_variances, log_shares = self.components()
         num = math.prod(shape[:-1])
@@ -223,6 +228,7 @@ class Mixture(_OfComponents):
         self.seed = seed
 
     def connect(self, encoder: keras.Model, latent_dim: int) -> None:
+        """As `Prior.connect`."""
         shape = (self.num_components, latent_dim)
         scattered = keras.initializers.RandomNormal(stddev=1.0, seed=self.seed)
         self.means = self.add_weight(name="means", shape=shape, initializer=scattered)
@@ -231,6 +237,7 @@ class Mixture(_OfComponents):
         self.built = True
 
     def components(self) -> tuple[Any, Any, Any]:
+        """Its own weights."""
         limit = _LOG_VARIANCE_LIMIT
         log_variances = ops.clip(self.log_variances, -limit, limit)
         return ops.convert_to_tensor(self.means), log_variances, ops.log_softmax(self.logits)
@@ -256,6 +263,7 @@ class VampPrior(_OfComponents):
         self.seed = seed
 
     def connect(self, encoder: keras.Model, latent_dim: int) -> None:
+        """As `Prior.connect`."""
         if len(encoder.inputs) > 1:
             raise ValueError(
                 "the VampPrior of a conditional model would need labels for its pseudo-inputs: "
@@ -282,10 +290,12 @@ class VampPrior(_OfComponents):
         return ops.sigmoid(self.pixels)
 
     def components(self) -> tuple[Any, Any, Any]:
+        """The posteriors of the pseudo-inputs, with equal shares."""
         mean, log_variance = self._lent.encode(self.pseudo_inputs)
         return mean, log_variance, ops.full((self.num_components,), -math.log(self.num_components))
 
     def settled(self) -> Prior:
+        """As `Prior.settled`."""
         mean, log_variance, log_shares = self.components()
         found = Mixture(self.num_components)
         found.connect(self._lent.encoder, mean.shape[-1])
