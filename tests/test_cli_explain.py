@@ -24,9 +24,10 @@ def save_picture(path, seed=0):
 
 
 def test_every_picture_gets_a_name_of_its_own(tmp_path):
-    files = [tmp_path / "a" / "x.png", tmp_path / "b" / "x.jpg", tmp_path / ("ü" * 120 + ".png")]
+    long = "ü" * 120
+    files = [tmp_path / "a" / "x.png", tmp_path / "b" / "X.jpg", tmp_path / f"{long}.png"]
     targets = name_pictures(tmp_path / "deep" / "why", files, overwrite=False)
-    assert [target.name for target in targets[:2]] == ["x-explained.png", "x-explained-2.png"]
+    assert [target.name for target in targets[:2]] == ["x-explained.png", "X-explained-2.png"]
     assert len(set(targets)) == 3
     assert (tmp_path / "deep" / "why").is_dir()
     for target in targets:
@@ -49,7 +50,7 @@ def test_no_file_is_replaced_unless_told_to(tmp_path):
 def test_agreement_is_said_with_its_sign():
     assert say_agreement(0.714) == "+0.71 of 1"
     assert say_agreement(-0.2) == "-0.20 of 1"
-    assert say_agreement(float("nan")) == "nothing to rank"
+    assert say_agreement(None) == "nothing to rank"
 
 
 # --- pictures

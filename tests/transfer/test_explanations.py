@@ -15,6 +15,7 @@ from safelight.transfer.occlusion import Occluder, rank_agreement
 from safelight.transfer.roots import scaled_roots
 
 SIZE = 16
+NUM_PICTURES = 6
 ALL_SYMMETRIES = (0, 4, 6, 2, 1, 3, 5, 7)
 AVERAGES = [FeatureLayer("block3_add", "avg"), FeatureLayer("block4_pool", "avg")]
 BOTH = [*AVERAGES, FeatureLayer("block3_add", "max"), FeatureLayer("block4_pool", "max")]
@@ -22,7 +23,7 @@ BOTH = [*AVERAGES, FeatureLayer("block3_add", "max"), FeatureLayer("block4_pool"
 
 @pytest.fixture(scope="module")
 def pictures(shapes) -> list[np.ndarray]:
-    return [shapes.read(i, mode="RGB") for i in range(len(shapes))]
+    return [shapes.read(i) for i in range(NUM_PICTURES)]
 
 
 def features_of(classifier, pictures) -> np.ndarray:
@@ -59,7 +60,7 @@ def classifier(request, network, pictures, shapes):
     if request.param == "linear":
         return make_linear(network, BOTH, pictures)
     if request.param == "kernel":
-        return make_kernel(network, BOTH, pictures, shapes.labels)
+        return make_kernel(network, BOTH, pictures, shapes.labels[:NUM_PICTURES])
     return models.build_classifier(network, BOTH, 3, hidden_units=7, dropout=0.3)
 
 
@@ -184,7 +185,7 @@ def test_position_by_position_maxima_add_up_too(network, pictures):
 @pytest.mark.parametrize(("heads", "method"), [(AVERAGES, "grad-cam"), (BOTH, "hires-cam")])
 def test_maps_of_the_default_head_are_zero_on_average(network, pictures, shapes, heads, method):
     """Euler: the head knows only shares of each layer's channels, so it has degree 0 in them."""
-    classifier = make_kernel(network, heads, pictures, shapes.labels)
+    classifier = make_kernel(network, heads, pictures, shapes.labels[:NUM_PICTURES])
     maps = Explainer(classifier, method=method).explain(pictures).maps
     assert maps.std((1, 2)).min() > 1e-2
     assert np.abs(maps.mean((1, 2))).max() < 1e-2 * maps.std((1, 2)).min()
@@ -216,7 +217,7 @@ def test_maps_of_turned_pictures_are_turned(classifier, pictures, symmetries):
     explainer = Explainer(models.average_views(classifier, symmetries))
     classes = [1] * len(pictures)
     plain = explainer.explain(pictures, classes).maps
-    for each in symmetries:
+    for each in symmetries[1::3]:  # a mirroring, and of all eight also two with quarter turns
         turned = explainer.explain([turn(picture, each) for picture in pictures], classes).maps
         np.testing.assert_allclose(turned, turn(plain[..., None], each)[..., 0], atol=1e-3)
     assert np.abs(plain[:, :, ::-1] - plain).max() > 1e-2
@@ -252,8 +253,9 @@ def test_what_is_said_is_what_is_explained(classifier, pictures):
     said = classifier.predict_on_batch(np.stack(pictures))
     np.testing.assert_array_equal(np.asarray(said).argmax(1), found.classes)
     assert found.maps.shape == (len(pictures), SIZE, SIZE)
-    assert found.evidence.min() == 0
-    np.testing.assert_array_equal(found.evidence[found.maps > 0], found.maps[found.maps > 0])
+    speaks_for = found.maps > 0
+    np.testing.assert_array_equal(found.evidence[speaks_for], found.maps[speaks_for])
+    np.testing.assert_array_equal(found.evidence[~speaks_for], 0)
 
 
 # --- occlusion
@@ -334,10 +336,9 @@ def agreement_with_shuffled(classifier, pictures, prefix: str) -> float:
 @pytest.mark.parametrize("prefix", ["head_logits", "block4", ""])
 def test_a_map_depends_on_what_was_learned(network, pictures, shapes, prefix):
     """Adebayo et al. 2018: with shuffled weights of the head, of a block, of all, another map."""
-    classifier = make_kernel(network, BOTH, pictures, shapes.labels)
-    few = pictures[:6]
-    assert agreement_with_shuffled(classifier, few, "nothing") > 0.999
-    assert abs(agreement_with_shuffled(classifier, few, prefix)) < 0.5
+    classifier = make_kernel(network, BOTH, pictures, shapes.labels[:NUM_PICTURES])
+    assert agreement_with_shuffled(classifier, pictures, "nothing") > 0.999
+    assert abs(agreement_with_shuffled(classifier, pictures, prefix)) < 0.5
 
 
 # --- mistakes of the caller

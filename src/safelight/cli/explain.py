@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,13 +48,20 @@ def name_pictures(folder: Path, files: Sequence[Path], *, overwrite: bool) -> li
     stems: dict[str, int] = {}
     targets = []
     for file in files:
-        stem = os.fsdecode(os.fsencode(file.stem)[:_MAX_BYTES])
-        stems[stem] = stems.get(stem, 0) + 1
-        number = f"-{stems[stem]}" if stems[stem] > 1 else ""
+        stem = _short(file.stem)
+        key = stem.casefold()  # x and X are one name to some file systems
+        stems[key] = stems.get(key, 0) + 1
+        number = f"-{stems[key]}" if stems[key] > 1 else ""
         targets.append(folder / f"{stem}{_SUFFIX}{number}.png")
     _refuse_to_replace(folder, files, targets, overwrite=overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     return targets
+
+
+def _short(stem: str) -> str:
+    if len(os.fsencode(stem)) <= _MAX_BYTES:
+        return stem
+    return os.fsencode(stem)[:_MAX_BYTES].decode("utf-8", "ignore")  # no half of a letter
 
 
 def _refuse_to_replace(
@@ -107,7 +115,8 @@ def write_explanations(
         covered = None if occluder is None else occluder.cover(picture, best)
         answer["explanation"] = str(target)
         if covered is not None:
-            answer["agreement"] = rank_agreement(found[0], covered)
+            agreement = rank_agreement(found[0], covered)
+            answer["agreement"] = None if math.isnan(agreement) else agreement
         occlusions = None if covered is None else [covered.map]
         figure = plots.plot_explanations(
             [picture], found, titles=[_title(answer)], occlusions=occlusions
@@ -133,6 +142,6 @@ def _title(answer: dict[str, Any]) -> str:
     return "\n".join(console.printable(line) for line in lines)
 
 
-def say_agreement(agreement: float) -> str:
-    """A rank correlation with its sign."""
-    return "nothing to rank" if agreement != agreement else f"{agreement:+.2f} of 1"
+def say_agreement(agreement: float | None) -> str:
+    """A rank correlation with its sign; `None` where a map or the answers were flat."""
+    return "nothing to rank" if agreement is None else f"{agreement:+.2f} of 1"

@@ -99,25 +99,32 @@ class Occluder:
                 f"class_index={class_index}: expected 0 to {num_classes - 1}, a class of the model."
             )
         pixels = resize(image, self._size)
-        covered = np.repeat(pixels[None], 1 + len(self._rows) * len(self._columns), axis=0)
         patches = [(row, column) for row in self._rows for column in self._columns]
-        for picture, ((top, bottom), (left, right)) in zip(covered[1:], patches, strict=True):
-            picture[top:bottom, left:right] = pixels.mean((0, 1))
-        logits = self._logits(covered)[:, class_index]
-        drops = (logits[0] - logits[1:]).reshape(len(self._rows), len(self._columns))
-        return Occlusion(drops, self._rows, self._columns, self._size)
+        whole = self._logits(pixels[None])[0, class_index]
+        rest = [
+            self._logits(_covered(pixels, patches[start : start + _BATCH_SIZE]))[:, class_index]
+            for start in range(0, len(patches), _BATCH_SIZE)
+        ]
+        drops = whole - np.concatenate(rest)
+        shape = (len(self._rows), len(self._columns))
+        return Occlusion(drops.reshape(shape), self._rows, self._columns, self._size)
 
     def _logits(self, pixels: np.ndarray) -> np.ndarray:
         """`(n, num_classes)` float64, the mean over the views that the classifier averages."""
-        symmetries = self._entrance.symmetries
-        return np.mean([self._of_view(turn(pixels, each)) for each in symmetries], axis=0)
-
-    def _of_view(self, pixels: np.ndarray) -> np.ndarray:
         found = []
-        for start in range(0, len(pixels), _BATCH_SIZE):
-            rows = self._run(np.ascontiguousarray(pixels[start : start + _BATCH_SIZE]))
-            found.append(self._head.predict_on_batch(rows if len(rows) > 1 else rows[0]))
-        return np.concatenate(found).astype(np.float64)
+        for symmetry in self._entrance.symmetries:
+            rows = self._run(np.ascontiguousarray(turn(pixels, symmetry)))
+            logits = self._head.predict_on_batch(rows if len(rows) > 1 else rows[0])
+            found.append(np.asarray(logits, np.float64))
+        return np.mean(found, axis=0)
+
+
+def _covered(pixels: np.ndarray, patches: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """A picture with each of some patches in its mean colour, `(number, height, width, 3)`."""
+    found = np.repeat(pixels[None], len(patches), axis=0)
+    for picture, ((top, bottom), (left, right)) in zip(found, patches, strict=True):
+        picture[top:bottom, left:right] = pixels.mean((0, 1))
+    return found
 
 
 def _patches(side: int, grid: int) -> np.ndarray:
