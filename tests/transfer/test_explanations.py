@@ -187,7 +187,7 @@ def test_maps_of_the_default_head_are_zero_on_average(network, pictures, shapes,
     """Euler: the head knows only shares of each layer's channels, so it has degree 0 in them."""
     classifier = make_kernel(network, heads, pictures, shapes.labels[:NUM_PICTURES])
     maps = Explainer(classifier, method=method).explain(pictures).maps
-    assert maps.std((1, 2)).min() > 1e-2
+    assert maps.std((1, 2)).min() > 1e-3
     assert np.abs(maps.mean((1, 2))).max() < 1e-2 * maps.std((1, 2)).min()
 
 
@@ -328,8 +328,9 @@ def agreement_with_shuffled(classifier, pictures, prefix: str) -> float:
     found = []
     for seed in range(4):
         after = Explainer(shuffled(classifier, prefix, seed)).explain(pictures, classes).maps
-        pairs = zip(before, after, strict=True)
-        found += [spearmanr(a.ravel(), b.ravel()).statistic for a, b in pairs]
+        for a, b in zip(before, after, strict=True):
+            # Shuffled weights may leave nothing alive: a map without a place agrees with none.
+            found.append(spearmanr(a.ravel(), b.ravel()).statistic if np.ptp(b) else 0.0)
     return float(np.mean(found))
 
 
