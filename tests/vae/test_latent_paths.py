@@ -120,7 +120,7 @@ def test_walks_follow_a_learned_prior_and_leave_out_what_the_decoder_does_not_se
     model = identity(3)
     model.prior, model.visible_dim = prior, 2
     found = prior_quantiles(model, [0.1, 0.5, 0.9])
-    expected = stats.norm(prior.means[0], [0.5, 1.0, 2.0]).ppf(np.array([[0.1], [0.5], [0.9]]))
+    expected = stats.norm([4.0, -1.0, 0.5], [0.5, 1.0, 2.0]).ppf(np.array([[0.1], [0.5], [0.9]]))
     np.testing.assert_allclose(found, expected, atol=0.12)
     rows = traverse(model, np.zeros(3), kl_per_unit=[1.0, 2.0, 9.0], num=3, reach=1)
     assert rows.shape[:2] == (2, 3)  # the third unit has most, and nothing shows it

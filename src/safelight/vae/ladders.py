@@ -139,7 +139,7 @@ class TwoLayers(Prior):
     def _draw(self, mean: Any, log_variance: Any, noise: Any) -> tuple[Any, Any, Any]:
         """(z, (mean, log variance), noise) of each layer, and log p(z1, z2)."""
         draw = self._top_down if self.up is None else self._bottom_up
-        return draw(mean, log_variance, noise)
+        return draw(*map(ops.convert_to_tensor, (mean, log_variance, noise)))
 
     def _top_down(self, mean: Any, log_variance: Any, noise: Any) -> tuple[Any, Any, Any]:
         (seen, mean_2), (log_unsure, log_variance_2) = self._split(mean), self._split(log_variance)

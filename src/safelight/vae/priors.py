@@ -98,12 +98,10 @@ class Prior(keras.layers.Layer):
         Returns:
             z, log p(z) and log q(z|x); the last two without the last axis, nats.
         """
+        mean, log_variance, noise = map(ops.convert_to_tensor, (mean, log_variance, noise))
         z = mean + ops.exp(0.5 * log_variance) * noise
-        return (
-            z,
-            self.log_density(z),
-            posterior_log_density(z, mean, log_variance, noise, fixed=fixed),
-        )
+        log_posterior = posterior_log_density(z, mean, log_variance, noise, fixed=fixed)
+        return z, self.log_density(z), log_posterior
 
     def posterior(self, mean: Any, log_variance: Any) -> tuple[Any, Any]:
         """Mean and log variance of q(z|x), `(..., latent_dim)` each, from what the encoder gives.
