@@ -166,7 +166,7 @@ class Explainer:
 
         def score(tensors: list[Any]) -> Any:
             logits = self._head(tensors if len(tensors) > 1 else tensors[0], training=False)
-            return ops.sum(logits * chosen)
+            return ops.sum(logits * ops.convert_to_tensor(chosen))
 
         return gradients_of(score, activations)
 
