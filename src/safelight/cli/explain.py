@@ -117,7 +117,8 @@ def write_explanations(
         if covered is not None:
             agreement = rank_agreement(found[0], covered)
             answer["agreement"] = None if math.isnan(agreement) else agreement
-        occlusions = None if covered is None else [covered.map]
+        # A patch is an unusual sight wherever it lies: what counts is where it costs more.
+        occlusions = None if covered is None else [covered.map - covered.drops.mean()]
         figure = plots.plot_explanations(
             [picture], found, titles=[_title(answer)], occlusions=occlusions
         )

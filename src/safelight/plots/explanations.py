@@ -40,7 +40,8 @@ def plot_explanations(
         maps: one (height, width) for each, of any size, as `transfer.explanations.Explainer` gives
             them: positive where a place speaks for the answer; what is negative counts as 0.
         titles: a few lines for each.
-        occlusions: one (height, width) for each, drawn at the right of the maps in the same way.
+        occlusions: one (height, width) for each, drawn at the right of the maps in the same way:
+            what covering a place costs, less what it costs on average.
         columns: pictures in a row; chosen if None.
 
     Raises:
@@ -59,7 +60,9 @@ def plot_explanations(
     # One picture alone is drawn larger, also because the words below need the room.
     cell = _PANEL * (1.6 if columns == 1 else 1)
     lines = max(str(title).count("\n") + 1 for title in titles)
-    height = rows * (cell + 0.17 * lines + 0.15) + 0.75
+    # What the bar and its words need; pictures that are not square leave some of it free.
+    shape = float(np.median([np.shape(image)[0] / np.shape(image)[1] for image in images]))
+    height = rows * (cell * min(max(shape, 0.3), 3.0) + 0.15 * lines + 0.12) + 0.7
     figure = new_figure(columns * (panels * cell + 0.15), height)
     axes = figure.subplots(rows, columns, squeeze=False)
     for ax in axes.flat:
@@ -149,6 +152,6 @@ def _draw_legend(figure: Figure, axes: NDArray[np.object_], *, occluded: bool) -
     bar.set_ticks([0, 50, 100], labels=["nothing", "half", "the strongest place"])
     told = "Coloured: what speaks for the answer; white line: half of the strongest place."
     if occluded:
-        told += " Right: how much the answer loses where a patch covers the picture."
+        told += " Right: where a patch over the picture costs the answer more than elsewhere."
     wide = int(figure.get_figwidth() / 0.07)
     bar.set_label("\n".join(textwrap.wrap(told, wide)), fontsize=SMALL, color=INK)
