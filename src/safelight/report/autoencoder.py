@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -11,24 +10,10 @@ from markupsafe import Markup
 
 from safelight.metrics import Interval
 from safelight.report import autoencoder_advice, charts, pictures, words
-from safelight.report.blocks import (
-    Answer,
-    Beside,
-    Block,
-    Chapter,
-    Table,
-    Text,
-    Words,
-    answer_or_damage,
-    sections,
-)
+from safelight.report.blocks import Answer, Beside, Block, Chapter, Table, Text, Words
+from safelight.report.chapters import Teller, make_chapter
 from safelight.report.charts import Axis, Row
-from safelight.report.provenance import (
-    seconds_fact,
-    tell_command,
-    tell_environment,
-    tell_protocol,
-)
+from safelight.report.provenance import seconds_fact, tell_protocol
 from safelight.report.reading import Reading, dig, interval, mapping, number
 
 _SCORES = {
@@ -78,16 +63,8 @@ _ALBUM = {
 
 def chapter(reading: Reading) -> Chapter:
     """All about one variational autoencoder."""
-    wanted = {**_SECTIONS, **_ALWAYS} if reading.metrics else _ALWAYS
-    return Chapter(
-        title=Markup("Variational autoencoder of {}").format(words.name(reading.dataset)),
-        subtitle=Markup("Run {}").format(words.name(reading.name)),
-        answer=answer_or_damage(lambda: answer(reading)),
-        sections=sections(
-            {title: functools.partial(make, reading) for title, make in wanted.items()}
-        ),
-        problems=reading.problems,
-    )
+    title = Markup("Variational autoencoder of {}")
+    return make_chapter(reading, title=title, answer=answer, tellers=_SECTIONS)
 
 
 def answer(reading: Reading) -> Answer:
@@ -250,30 +227,23 @@ def _picture(reading: Reading, name: str) -> Block:
     return pictures.show(reading, name, alt, caption, missing=missing)
 
 
-def _tell_pictures(*names: str) -> functools.partial[Sequence[Block]]:
-    def tell(names: Sequence[str], reading: Reading) -> Sequence[Block]:
-        return [_picture(reading, name) for name in names]
-
-    return functools.partial(tell, names)
+def _tell_pictures(*names: str) -> Teller:
+    return lambda reading: [_picture(reading, name) for name in names]
 
 
 def _tell_others(reading: Reading) -> Sequence[Block]:
     return pictures.show_others(reading, {*_ALBUM, "history"})
 
 
-_SECTIONS: Mapping[str, functools.partial[Sequence[Block]]] = {
-    "Numbers": functools.partial(_tell_numbers),
+_SECTIONS: Mapping[str, Teller] = {
+    "Numbers": _tell_numbers,
     "Reconstructions": _tell_pictures("reconstructions"),
     "Samples": _tell_pictures("samples"),
     "The latent space": _tell_pictures("latent_scatter", "aggregate", "latent_manifold"),
     "What each unit does": _tell_pictures("traversals", "interpolation"),
-    "How much each unit holds": functools.partial(_tell_units),
-    "What it knows of the labels": functools.partial(_tell_labels),
-    "How it was trained": functools.partial(_tell_curves),
-    "Other pictures": functools.partial(_tell_others),
-    "Protocol": functools.partial(tell_protocol),
-}
-_ALWAYS = {
-    "Environment": functools.partial(tell_environment),
-    "Make it again": functools.partial(tell_command),
+    "How much each unit holds": _tell_units,
+    "What it knows of the labels": _tell_labels,
+    "How it was trained": _tell_curves,
+    "Other pictures": _tell_others,
+    "Protocol": tell_protocol,
 }

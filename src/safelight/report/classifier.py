@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -17,25 +16,11 @@ from safelight.report.answers import (
     tell_mistakes,
     tell_reliability,
 )
-from safelight.report.blocks import (
-    Answer,
-    Beside,
-    Block,
-    Chapter,
-    Table,
-    Text,
-    Words,
-    answer_or_damage,
-    sections,
-)
+from safelight.report.blocks import Answer, Beside, Block, Chapter, Table, Text, Words
+from safelight.report.chapters import Teller, make_chapter
 from safelight.report.charts import Axis, Row
 from safelight.report.data_problems import tell_data
-from safelight.report.provenance import (
-    seconds_fact,
-    tell_command,
-    tell_environment,
-    tell_protocol,
-)
+from safelight.report.provenance import seconds_fact, tell_protocol
 from safelight.report.reading import Reading, dig, interval, interval_or_nan, mapping
 from safelight.report.svg import span
 
@@ -63,16 +48,8 @@ _SHOWN = {
 
 def chapter(reading: Reading) -> Chapter:
     """All about one classifier."""
-    wanted = {**_SECTIONS, **_ALWAYS} if reading.metrics else _ALWAYS
-    return Chapter(
-        title=Markup("Classifier of {}").format(words.name(reading.dataset)),
-        subtitle=Markup("Run {}").format(words.name(reading.name)),
-        answer=answer_or_damage(lambda: answer(reading)),
-        sections=sections(
-            {title: functools.partial(make, reading) for title, make in wanted.items()}
-        ),
-        problems=reading.problems,
-    )
+    title = Markup("Classifier of {}")
+    return make_chapter(reading, title=title, answer=answer, tellers=_SECTIONS)
 
 
 def answer(reading: Reading) -> Answer:
@@ -258,7 +235,7 @@ def _tell_others(reading: Reading) -> Sequence[Block]:
     return pictures.show_others(reading, _SHOWN)
 
 
-_SECTIONS = {
+_SECTIONS: Mapping[str, Teller] = {
     "Numbers": _tell_numbers,
     "What it mistakes": tell_confusion,
     "Class by class": tell_classes,
@@ -270,4 +247,3 @@ _SECTIONS = {
     "Other pictures": _tell_others,
     "Protocol": tell_protocol,
 }
-_ALWAYS = {"Environment": tell_environment, "Make it again": tell_command}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,16 +9,8 @@ from typing import Any
 from markupsafe import Markup
 
 from safelight.report import pictures, words
-from safelight.report.blocks import (
-    Answer,
-    Block,
-    Chapter,
-    Table,
-    Text,
-    Words,
-    answer_or_damage,
-    sections,
-)
+from safelight.report.blocks import Answer, Block, Chapter, Table, Text, Words
+from safelight.report.chapters import Teller, make_chapter
 from safelight.report.provenance import tell_environment
 from safelight.report.reading import Reading, interval, number
 
@@ -28,16 +19,8 @@ _MAX_ROWS = 60
 
 def chapter(reading: Reading) -> Chapter:
     """All that such a run holds."""
-    wanted = {**_SECTIONS, "Environment": tell_environment}
-    return Chapter(
-        title=Markup("A run on {}").format(words.name(reading.dataset)),
-        subtitle=Markup("Run {}").format(words.name(reading.name)),
-        answer=answer_or_damage(lambda: answer(reading)),
-        sections=sections(
-            {title: functools.partial(make, reading) for title, make in wanted.items()}
-        ),
-        problems=reading.problems,
-    )
+    title = Markup("A run on {}")
+    return make_chapter(reading, title=title, answer=answer, tellers={}, always=_SECTIONS)
 
 
 def answer(reading: Reading) -> Answer:
@@ -99,4 +82,8 @@ def _tell_pictures(reading: Reading) -> Sequence[Block]:
     return pictures.show_others(reading, set())
 
 
-_SECTIONS = {"Numbers": _tell_numbers, "Pictures": _tell_pictures}
+_SECTIONS: Mapping[str, Teller] = {
+    "Numbers": _tell_numbers,
+    "Pictures": _tell_pictures,
+    "Environment": tell_environment,
+}

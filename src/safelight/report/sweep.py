@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,19 +9,10 @@ from typing import Any
 from markupsafe import Markup
 
 from safelight.report import charts, pictures, words
-from safelight.report.blocks import (
-    Answer,
-    Block,
-    Chapter,
-    Step,
-    Table,
-    Text,
-    Words,
-    answer_or_damage,
-    sections,
-)
+from safelight.report.blocks import Answer, Block, Chapter, Step, Table, Text, Words
+from safelight.report.chapters import Teller, make_chapter
 from safelight.report.charts import Axis, Row
-from safelight.report.provenance import argument, tell_command, tell_environment
+from safelight.report.provenance import argument
 from safelight.report.reading import Reading, dig, interval_or_nan, mapping
 
 _NO_NUMBERS = "There are no numbers yet: give the same command again."
@@ -30,15 +20,12 @@ _NO_NUMBERS = "There are no numbers yet: give the same command again."
 
 def chapter(reading: Reading) -> Chapter:
     """All about one sweep."""
-    wanted = {**_SECTIONS, **_ALWAYS} if reading.metrics else _ALWAYS
-    return Chapter(
-        title=Markup("Which layers to unfreeze for {}").format(words.name(reading.dataset)),
-        subtitle=Markup("Sweep {}").format(words.name(reading.name)),
-        answer=answer_or_damage(lambda: answer(reading)),
-        sections=sections(
-            {title: functools.partial(make, reading) for title, make in wanted.items()}
-        ),
-        problems=reading.problems,
+    return make_chapter(
+        reading,
+        title=Markup("Which layers to unfreeze for {}"),
+        subtitle=Markup("Sweep {}"),
+        answer=answer,
+        tellers=_SECTIONS,
     )
 
 
@@ -121,5 +108,4 @@ def _tell_picture(reading: Reading) -> Sequence[Block]:
     ]
 
 
-_SECTIONS = {"Cuts": _tell_cuts, "Accuracy and time": _tell_picture}
-_ALWAYS = {"Environment": tell_environment, "Make it again": tell_command}
+_SECTIONS: Mapping[str, Teller] = {"Cuts": _tell_cuts, "Accuracy and time": _tell_picture}
