@@ -292,6 +292,17 @@ def folder_table(tmp_path: Path, source: dict[str, object], files: dict[str, byt
 FILES = {"labels.csv": b"a,0\nb,1\n", "images/a.png": b"\x89PNG a", "images/b.png": b"\x89PNG b"}
 
 
+def test_of_a_package_only_the_members_that_are_named_are_kept(tmp_path):
+    members = {"pack/a.js": b"a", "pack/a.js.map": b"m", "pack/b/c.js": b"c", "a.js": b"out"}
+    path = zipped(tmp_path / "a.zip", members)
+    source = local(path, unpack="zip", prefix="pack/", members=["a.js", "b/c.js"])
+    content = folder_content({"a.js": b"a", "b/c.js": b"c"})
+    row = {"kind": "folder", "file": "toy", "content": content}
+    folder = assets.fetch("toy", table=load_table(table(tmp_path, source, **row)))
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert found == {"a.js", "b/c.js"}
+
+
 def test_a_folder_holds_what_lies_below_the_prefix(tmp_path):
     members = {f"pack/data/{name}": data for name, data in FILES.items()} | {"pack/x.py": b"1"}
     source = local(zipped(tmp_path / "a.zip", members), unpack="zip", prefix="pack/data/")

@@ -65,6 +65,7 @@ class Source:
         version: exact version in the registry.
         unpack: "zip", "tar", "gzip" or "none".
         prefix: members of the archive below this name are taken, without it.
+        members: names below the prefix that are taken; empty for all.
         initialisers: names of "kernel" and "bias" in an ONNX file, with {layer} to fill in.
         client: pip requirement (with hashes) that brings npm where the machine has none.
     """
@@ -75,6 +76,7 @@ class Source:
     version: str = ""
     unpack: str = "none"
     prefix: str = ""
+    members: tuple[str, ...] = ()
     initialisers: dict[str, str] = field(default_factory=dict)
     client: str = ""
 
@@ -368,12 +370,14 @@ def extract(source: Source, files: list[Path], folder: Path, *, max_bytes: int) 
 
     Raises:
         SourceError: if a member would land outside the folder, is a link, is broken, if all
-            together are too large, or nothing lies below the prefix.
+            together are too large, or nothing that is wanted lies below the prefix.
     """
     written: list[Path] = []
     room = max_bytes
     try:
         for name, stream in _members(source, files):
+            if source.members and name not in source.members:
+                continue
             target = folder.joinpath(*_safe_parts(name))
             target.parent.mkdir(parents=True, exist_ok=True)
             room -= _write(stream, target, room)

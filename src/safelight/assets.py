@@ -167,6 +167,7 @@ def _asset_row(name: str, row: Mapping[str, Any], client: str) -> Asset:
 def _source_row(row: Mapping[str, Any], client: str) -> Source:
     values = dict(row)
     files = tuple(RemoteFile(**file) for file in values.pop("files"))
+    values["members"] = tuple(values.get("members", ()))
     return Source(files=files, client=client if values["kind"] == "npm" else "", **values)
 
 
