@@ -55,7 +55,8 @@ def toml(values: dict[str, object]) -> str:
     inner = dict.fromkeys(values, "")
     for key, value in values.items():
         if isinstance(value, list):
-            inner[key] = "[" + ", ".join(toml(item) for item in value) + "]"
+            items = (toml(item) if isinstance(item, dict) else json.dumps(item) for item in value)
+            inner[key] = "[" + ", ".join(items) + "]"
         else:
             inner[key] = toml(value) if isinstance(value, dict) else json.dumps(value)
     return "{" + ", ".join(f"{json.dumps(key)} = {text}" for key, text in inner.items()) + "}"
@@ -293,14 +294,13 @@ FILES = {"labels.csv": b"a,0\nb,1\n", "images/a.png": b"\x89PNG a", "images/b.pn
 
 
 def test_of_a_package_only_the_members_that_are_named_are_kept(tmp_path):
-    members = {"pack/a.js": b"a", "pack/a.js.map": b"m", "pack/b/c.js": b"c", "a.js": b"out"}
+    others = {"pack/images/a.png.map": b"1", "pack/x.js": b"2", "labels.csv": b"3"}
+    members = {f"pack/{name}": data for name, data in FILES.items()} | others
     path = zipped(tmp_path / "a.zip", members)
-    source = local(path, unpack="zip", prefix="pack/", members=["a.js", "b/c.js"])
-    content = folder_content({"a.js": b"a", "b/c.js": b"c"})
-    row = {"kind": "folder", "file": "toy", "content": content}
-    folder = assets.fetch("toy", table=load_table(table(tmp_path, source, **row)))
-    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-    assert found == {"a.js", "b/c.js"}
+    source = local(path, unpack="zip", prefix="pack/", members=list(FILES))
+    folder = fetch("toy", table=load_table(folder_table(tmp_path, source, FILES)))
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*.*")}
+    assert found == set(FILES)
 
 
 def test_a_folder_holds_what_lies_below_the_prefix(tmp_path):
