@@ -62,6 +62,16 @@ def test_the_decoder_mirrors_the_encoder():
 
 
 @pytest.mark.parametrize("architecture", SIZES)
+def test_hidden_layers_have_the_activation_that_is_asked_for(architecture):
+    for network in build((8, 8, 1), architecture, activation="silu"):
+        hidden = [la for la in network.layers if la.name.startswith(("hidden", "conv"))]
+        assert hidden
+        x = tensor([-1.0, 0.5])
+        for layer in hidden:
+            np.testing.assert_allclose(layer.activation(x), x / (1 + np.exp(-x)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", SIZES)
 def test_labels_are_heard_by_both_networks(architecture):
     encoder, decoder = build((7, 5, 1), architecture, num_classes=3)
     x, z = tensor(np.full((2, 7, 5, 1), 0.3)), tensor(np.zeros((2, 2)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
@@ -31,14 +31,17 @@ class Flags:
         choices: The values of a field that takes one of a few; None is said `none`.
         metavars: What --help calls the value of a field, where its type says too little.
         parsers: From what was typed to the value of the field.
+        presets: Names of settings that go together, as `config.preset` knows them, and what
+            --help says of each; what is typed beside --preset overrides theirs.
     """
 
-    config: type
+    config: Any
     help: Mapping[str, str]
     num_first: int
     choices: Mapping[str, tuple[str | None, ...]]
     metavars: Mapping[str, str]
     parsers: Mapping[str, Callable[[Any], Any]]
+    presets: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def options(self) -> list[inspect.Parameter]:
         """A parameter for typer per field."""
@@ -57,14 +60,39 @@ class Flags:
             for name, text in self.help.items()
         ]
 
-    def settings(self, values: Mapping[str, Any]) -> Any:
+    def preset_option(self) -> list[inspect.Parameter]:
+        """The parameter for typer that names a preset, where there are any."""
+        if not self.presets:
+            return []
+        said = "; ".join(f"`{name}` {words}" for name, words in self.presets.items())
+        text = f"Settings that go together: {said}. What is said beside it counts."
+        option = typer.Option(help=text, show_default=False)
+        return [
+            inspect.Parameter(
+                "preset",
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[Literal[tuple(self.presets)] | None, option],
+            )
+        ]
+
+    def settings(
+        self, values: Mapping[str, Any], *, preset: str | None = None, typed: Collection[str] = ()
+    ) -> Any:
         """The dataclass made of what was typed.
+
+        Args:
+            values: Of each field, typed or the default.
+            preset: The name of one.
+            typed: Fields whose value overrides the preset's.
 
         Raises:
             ValueError: A value that is out of range, or does not go with another.
         """
         parsed = {name: self._parse(name, value) for name, value in values.items()}
-        return self.config(**parsed)
+        if preset is None:
+            return self.config(**parsed)
+        return self.config.preset(preset, **{name: parsed[name] for name in typed})
 
     def _shown(self, name: str, default: Any) -> Any:
         if isinstance(default, tuple):
@@ -176,6 +204,7 @@ VAE = Flags(
         "hidden_units": "Width of a hidden layer of the encoder (conv: filters of a convolution), "
         "mirrored in the decoder; repeat it for each layer. By default what suits the "
         "architecture.",
+        "activation": "Of the hidden layers; `auto` is tanh for dense ones and relu for conv.",
         "binarization": "`dynamic` draws black and white pixels anew in every epoch, `static` "
         "once, `none` keeps grey values; `auto` suits the likelihood.",
         "num_samples": "k of the importance-weighted bound; 1 gives the ELBO.",
@@ -200,6 +229,7 @@ VAE = Flags(
     # The five names of likelihoods side by side would be wider than a terminal.
     metavars={"likelihood": "NAME", "image_size": "PIXELS"},
     parsers={"image_size": parse_size},
+    presets={"quick": "ten minutes on two cores"},
 )
 
 
@@ -208,7 +238,14 @@ VAE_CURVE = dataclasses.replace(
     VAE,
     help={name: text for name, text in VAE.help.items() if name != "beta"},
     num_first=VAE.num_first - 1,
+    presets={},
 )
+
+
+def _typed(context: typer.Context, names: Iterable[str]) -> set[str]:
+    """Those options that stand on the command line, whatever their value."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return {name for name, source in sources.items() if source and source.name != "DEFAULT"}
 
 
 def with_config_flags(flags: Flags) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -219,16 +256,20 @@ def with_config_flags(flags: Flags) -> Callable[[Callable[..., None]], Callable[
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        parameters: list[inspect.Parameter] = []
-        options = flags.options()
+        kind = inspect.Parameter.KEYWORD_ONLY
+        parameters = [inspect.Parameter("context", kind, annotation=typer.Context)]
+        options = [*flags.preset_option(), *flags.options()]
+        num_first = flags.num_first + len(options) - len(flags.help)
         for parameter in inspect.signature(command, eval_str=True).parameters.values():
-            own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
-            parameters += options[: flags.num_first] if parameter.name == "settings" else own
-        parameters += options[flags.num_first :]
+            own = [parameter.replace(kind=kind)]
+            parameters += options[:num_first] if parameter.name == "settings" else own
+        parameters += options[num_first:]
 
-        def wrapped(**values: Any) -> None:
-            typed = {name: values.pop(name) for name in flags.help}
-            command(settings=flags.settings(typed), **values)
+        def wrapped(context: typer.Context, **values: Any) -> None:
+            given = {name: values.pop(name) for name in flags.help}
+            preset = values.pop("preset", None) if flags.presets else None
+            settings = flags.settings(given, preset=preset, typed=_typed(context, given))
+            command(settings=settings, **values)
 
         wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
         wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

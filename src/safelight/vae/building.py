@@ -56,6 +56,7 @@ def build_vae(
     options: dict[str, Any] = {
         "architecture": config.architecture,
         "hidden_units": config.hidden_units,
+        "activation": config.activation,
         "num_classes": num_classes if config.conditional else 0,
         "dtype": {"auto": None, "bfloat16": "mixed_bfloat16"}.get(config.precision, "float32"),
     }

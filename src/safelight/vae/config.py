@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 _COUNTS = ("latent_dim", "num_samples", "batch_size", "prior_components")
 
@@ -20,6 +22,8 @@ class TrainConfig:
         architecture: `"dense"` (fast on small pictures) or `"conv"`.
         hidden_units: Widths of the encoder's hidden layers, mirrored in the decoder; for `"conv"`
             the filters of its strided convolutions. Empty takes what suits the architecture.
+        activation: Of the hidden layers: `"tanh"`, `"relu"` or `"silu"`; `"auto"` is tanh for dense
+            networks and relu for convolutional ones.
         likelihood: p(x|z), a row of `vae.likelihoods.LIKELIHOODS`; `"auto"` takes Bernoulli for
             digits and the discretised logistic for other pictures.
         binarization: `"dynamic"` draws each pixel anew, with its grey value as probability, every
@@ -52,6 +56,7 @@ class TrainConfig:
     latent_dim: int = 40
     architecture: str = "dense"
     hidden_units: tuple[int, ...] = ()
+    activation: str = "auto"
     likelihood: str = "auto"
     binarization: str = "auto"
     beta: float = 1.0
@@ -95,6 +100,21 @@ class TrainConfig:
                 raise ValueError(f"{name}={getattr(self, name)}: expected numbers of at least 1.")
         self._check_together()
 
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> TrainConfig:
+        """The settings of a row of `PRESETS`.
+
+        Args:
+            name: Of the row.
+            **changes: Settings that take the place of the row's; `epochs` takes that of `minutes`.
+
+        Raises:
+            ValueError: There is no such row, or a setting is out of range.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"preset {name!r}: expected one of {', '.join(PRESETS)}.")
+        return cls(**overridden(PRESETS[name], changes))
+
     def _given(self, name: str) -> tuple[str, ...]:
         return () if getattr(self, name) is None else (name,)
 
@@ -135,6 +155,7 @@ class TrainConfig:
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "architecture": ("dense", "conv"),
+    "activation": ("auto", "tanh", "relu", "silu"),
     "likelihood": (
         "auto",
         "bernoulli",
@@ -149,6 +170,24 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "gradient": ("plain", "stl", "dreg"),
     "precision": ("auto", "float32", "bfloat16"),
 }
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "quick": {
+        "prior": "flow",
+        "gradient": "stl",
+        "batch_size": 250,
+        "learning_rate": 2e-3,
+        "minutes": 10.0,
+    },
+}
+
+
+def overridden(preset: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A preset's settings with changes; who says when to stop is not asked for its minutes."""
+    ends = {"epochs", "minutes"}
+    kept = {k: v for k, v in preset.items() if k not in ends or not ends & {*changes}}
+    return {**kept, **changes}
 
 
 def check_objective(beta: float, num_samples: int, free_bits: float, gradient: str) -> None:

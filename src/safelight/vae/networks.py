@@ -7,9 +7,10 @@ computed from is always float32.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import keras
 import numpy as np
@@ -105,26 +106,37 @@ class PictureBias(layers.Layer):
         return input_shape
 
 
+class Design(TypedDict, total=False):
+    """What encoder and decoder have in common.
+
+    Attributes:
+        architecture: `"dense"` (the default), or `"conv"`: convolutions, and between them and the
+            latents one dense layer of 256 units.
+        hidden_units: Widths of the encoder's dense layers, or filters of its convolutions, each of
+            which halves the size; the decoder takes them in reverse order. Empty for (300, 300) or
+            (32, 64).
+        num_classes: If positive, a second input takes labels, one-hot.
+        activation: Of the hidden layers; `"auto"` is tanh for `"dense"` and relu for `"conv"`.
+        dtype: Policy of the hidden layers, such as `"mixed_bfloat16"`; `None` for Keras' global
+            one.
+    """
+
+    architecture: str
+    hidden_units: Sequence[int]
+    num_classes: int
+    activation: str
+    dtype: Any
+
+
 def build_encoder(
-    image_shape: Sequence[int],
-    latent_dim: int,
-    *,
-    architecture: str = "dense",
-    hidden_units: Sequence[int] = (),
-    num_classes: int = 0,
-    dtype: Any = None,
+    image_shape: Sequence[int], latent_dim: int, **design: Unpack[Design]
 ) -> keras.Model:
     """A network from pictures to the parameters of q(z|x).
 
     Args:
         image_shape: `(height, width, channels)`, any size.
         latent_dim: Number of latent units.
-        architecture: `"dense"`, or `"conv"`: convolutions, then one dense layer of 256 units.
-        hidden_units: Widths of the dense layers, or filters of the convolutions, each of which
-            halves the size; empty for (300, 300) or (32, 64).
-        num_classes: If positive, a second input takes labels, one-hot.
-        dtype: Policy of the hidden layers, such as `"mixed_bfloat16"`; `None` for Keras' global
-            one.
+        **design: As in `Design`.
 
     Returns:
         A model from float images in [0, 1] `(batch, height, width, channels)`, or from `[images,
@@ -134,20 +146,18 @@ def build_encoder(
     Raises:
         ValueError: An unknown architecture or an impossible size.
     """
-    _check(image_shape, latent_dim, architecture, num_classes)
-    hidden_units = tuple(hidden_units) or HIDDEN_UNITS[architecture]
-    activation = ACTIVATIONS[architecture]
+    plan = _Plan.of(image_shape, latent_dim, design)
+    units, dtype = plan.hidden_units, plan.dtype
     images = keras.Input(tuple(image_shape), name="images")
     x = images
-    if architecture == "conv":
-        for i, filters in enumerate(hidden_units):
-            convolution = _strided(layers.Conv2D, filters, activation, f"conv_{i}", dtype)
-            x = convolution(x)
-        hidden_units = (CONV_DENSE_UNITS,)
+    if plan.architecture == "conv":
+        for i, filters in enumerate(units):
+            x = _strided(layers.Conv2D, filters, plan.activation, f"conv_{i}", dtype)(x)
+        units = (CONV_DENSE_UNITS,)
     x = layers.Flatten(data_format="channels_last", name="flatten", dtype=dtype)(x)
-    x, inputs = _with_labels(x, images, num_classes, dtype)
-    for i, units in enumerate(hidden_units):
-        x = layers.Dense(units, activation, name=f"hidden_{i}", dtype=dtype)(x)
+    x, inputs = _with_labels(x, images, plan.num_classes, dtype)
+    for i, width in enumerate(units):
+        x = layers.Dense(width, plan.activation, name=f"hidden_{i}", dtype=dtype)(x)
     # Narrow, so float32 costs next to nothing here.
     heads = [
         layers.Dense(latent_dim, name=name, dtype="float32")(x) for name in ("mean", "log_variance")
@@ -159,11 +169,8 @@ def build_decoder(
     image_shape: Sequence[int],
     latent_dim: int,
     *,
-    architecture: str = "dense",
-    hidden_units: Sequence[int] = (),
-    num_classes: int = 0,
     initial_location: np.ndarray | None = None,
-    dtype: Any = None,
+    **design: Unpack[Design],
 ) -> keras.Model:
     """A network from latents to the location of p(x|z), the encoder's mirror image.
 
@@ -171,12 +178,9 @@ def build_decoder(
         image_shape: `(height, width, channels)`, any size; strided convolutions make at least that
             many pixels, and the surplus is cropped.
         latent_dim: Number of latent units.
-        architecture: As in `build_encoder`.
-        hidden_units: The encoder's: they are taken in reverse order.
-        num_classes: If positive, a second input takes labels, one-hot.
         initial_location: Bias of the output, `image_shape`; as from
             `Likelihood.initial_location(mean_picture)`.
-        dtype: As in `build_encoder`; the bias is added in float32.
+        **design: As in `Design`, the encoder's; the bias is added in float32.
 
     Returns:
         A model from z `(batch, latent_dim)`, or from `[z, labels (batch, num_classes)]`, to float32
@@ -186,12 +190,11 @@ def build_decoder(
         ValueError: An unknown architecture, an impossible size, or an initial location of another
             shape.
     """
-    _check(image_shape, latent_dim, architecture, num_classes)
-    hidden_units = tuple(reversed(tuple(hidden_units) or HIDDEN_UNITS[architecture]))
+    plan = _Plan.of(image_shape, latent_dim, design)
     z = keras.Input((latent_dim,), name="z")
-    x, inputs = _with_labels(z, z, num_classes, dtype)
-    grow = _grow_convolutional if architecture == "conv" else _grow_dense
-    x = grow(x, tuple(image_shape), hidden_units, dtype)
+    x, inputs = _with_labels(z, z, plan.num_classes, plan.dtype)
+    grow = _grow_convolutional if plan.architecture == "conv" else _grow_dense
+    x = grow(x, tuple(image_shape), plan)
     bias = PictureBias(name="location")
     outputs = bias(x)
     if initial_location is not None:
@@ -204,16 +207,40 @@ def build_decoder(
     return keras.Model(inputs, outputs, name="decoder")
 
 
-def _grow_dense(x: Any, image_shape: tuple, hidden_units: tuple[int, ...], dtype: Any) -> Any:
-    for i, units in enumerate(hidden_units):
-        x = layers.Dense(units, ACTIVATIONS["dense"], name=f"hidden_{i}", dtype=dtype)(x)
-    x = layers.Dense(math.prod(image_shape), use_bias=False, name="pixels", dtype=dtype)(x)
-    return layers.Reshape(image_shape, name="picture", dtype=dtype)(x)
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """A `Design` that is complete."""
+
+    architecture: str = "dense"
+    hidden_units: Sequence[int] = ()
+    num_classes: int = 0
+    activation: str = "auto"
+    dtype: Any = None
+
+    @classmethod
+    def of(cls, image_shape: Sequence[int], latent_dim: int, design: Design) -> _Plan:
+        """With what suits the architecture where nothing is said.
+
+        Raises:
+            ValueError: An unknown architecture or an impossible size.
+        """
+        plan = cls(**design)
+        _check(image_shape, latent_dim, plan.architecture, plan.num_classes)
+        units = tuple(plan.hidden_units) or HIDDEN_UNITS[plan.architecture]
+        own = ACTIVATIONS[plan.architecture] if plan.activation == "auto" else plan.activation
+        return dataclasses.replace(plan, hidden_units=units, activation=own)
 
 
-def _grow_convolutional(x: Any, image_shape: tuple, filters: tuple[int, ...], dtype: Any) -> Any:
+def _grow_dense(x: Any, image_shape: tuple[int, ...], plan: _Plan) -> Any:
+    for i, units in enumerate(reversed(plan.hidden_units)):
+        x = layers.Dense(units, plan.activation, name=f"hidden_{i}", dtype=plan.dtype)(x)
+    pixels = layers.Dense(math.prod(image_shape), use_bias=False, name="pixels", dtype=plan.dtype)
+    return layers.Reshape(image_shape, name="picture", dtype=plan.dtype)(pixels(x))
+
+
+def _grow_convolutional(x: Any, image_shape: tuple[int, ...], plan: _Plan) -> Any:
     height, width, channels = image_shape
-    activation = ACTIVATIONS["conv"]
+    filters, activation, dtype = [*reversed(plan.hidden_units)], plan.activation, plan.dtype
     factor = _STRIDE ** len(filters)
     rows, columns = math.ceil(height / factor), math.ceil(width / factor)
     x = layers.Dense(CONV_DENSE_UNITS, activation, name="hidden_0", dtype=dtype)(x)
