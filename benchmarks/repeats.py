@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import logging
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from measuring import machine, machine_name, write_json
@@ -17,18 +17,23 @@ from transfer_cached_vs_end_to_end import HERE, ROOT
 PACKAGES = ("keras", "numpy", "scikit-learn", "tensorflow-cpu", "ncnn")
 
 
-def parse_options(doc: str, *, only: Sequence[str] = (), **numbers: int) -> argparse.Namespace:
+def parse_options(
+    doc: str, *, only: Sequence[str] = (), texts: Mapping[str, str] | None = None, **numbers: int
+) -> argparse.Namespace:
     """Read the flags that all of them have, and some whole numbers with their defaults.
 
     Args:
         doc: What the benchmark says of itself.
         only: Parts that can be asked for by `--only`, comma between; all by default.
+        texts: Flags that take a text, with their defaults.
         numbers: Whole numbers with their defaults.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     for name, default in numbers.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
+    for name, text in (texts or {}).items():
+        parser.add_argument(f"--{name}", default=text)
     if only:
         parser.add_argument("--only", default=",".join(only), help="parts, comma between")
     parser.add_argument("--force", action="store_true", help="measure again what has a result")
