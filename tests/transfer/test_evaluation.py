@@ -8,7 +8,7 @@ from safelight.transfer import models
 from safelight.transfer.config import TrainConfig
 from safelight.transfer.evaluation import evaluate, report_on
 from safelight.transfer.features import FeatureLayer
-from safelight.transfer.prediction import predict, predict_probabilities
+from safelight.transfer.prediction import Predictor, answer, predict, predict_probabilities
 
 CONFIG = TrainConfig(image_size=16, unfreeze_from="block3", precision="float32")
 HEAD = [FeatureLayer("block3_add", "avg"), FeatureLayer("block4_pool", "max")]
@@ -89,6 +89,15 @@ def test_answers_do_not_depend_on_where_it_was_cut(eager, classifier, shapes, ca
     np.testing.assert_allclose(found, classifier(np.stack(images)), atol=1e-4)
     np.testing.assert_allclose(found, predict(classifier, images), atol=1e-4)
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-12)
+
+
+def test_one_picture_after_the_other_is_answered_as_all_together(classifier, shapes):
+    images = [shapes.read(i) for i in range(3)]
+    together, predictor = answer(classifier, images), Predictor(classifier)
+    for row, image in enumerate(images):
+        alone = predictor.answer(image)
+        np.testing.assert_allclose(alone.logits[0], together.logits[row], atol=1e-4)
+        np.testing.assert_allclose(alone.features[0], together.features[row], atol=1e-5)
 
 
 def test_evaluating_is_reporting_on_the_answers(eager, classifier, shapes, cache):

@@ -118,3 +118,19 @@ def test_too_few_pictures_and_other_features_are_refused():
         fit_familiarity(draw(10, 0)).distances(draw(3, 0, width=11))
     with pytest.raises(ValueError, match=r"expected \(..., 9\)"):
         fit_familiarity(draw(10, 0), widths=(4, 5))
+
+
+def test_the_nearest_are_those_that_the_distance_is_the_mean_of():
+    known = fit_familiarity(draw(40, 0), widths=(4, 8))
+    for row in draw(5, 1):
+        rows, distances = known.nearest(row, NUM_NEIGHBORS)
+        assert len(set(rows.tolist())) == NUM_NEIGHBORS
+        np.testing.assert_allclose(distances.mean(), known.distances([row])[0], rtol=1e-3)
+        assert (np.diff(distances) >= 0).all()
+
+
+def test_a_picture_learned_from_is_nearest_to_itself():
+    learned = draw(40, 0)
+    known = fit_familiarity(learned)
+    assert [known.nearest(row, 1)[0][0] for row in learned] == list(range(40))
+    assert len(known.nearest(learned[0], 99)[0]) == 40

@@ -65,6 +65,26 @@ class Familiarity:
         """
         return nearest_distances(scaled_roots(features, self.widths.tolist()), self.references)
 
+    def nearest(
+        self, features: ArrayLike, number: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The pictures learned from that one picture is nearest to.
+
+        Args:
+            features: `(num_features,)` as the head sees it.
+            number: How many are wanted; there may be fewer.
+
+        Returns:
+            `(m,)` rows of `references`, the nearest first, and their distances `(m,)`.
+
+        Raises:
+            ValueError: Another number of features.
+        """
+        row = scaled_roots(np.asarray(features)[None], self.widths.tolist())[0]
+        distances = np.linalg.norm(self.references.astype(np.float32) - row, axis=1)
+        rows = np.argsort(distances, kind="stable")[:number]
+        return rows, distances[rows].astype(np.float64)
+
     def p_values(self, features: ArrayLike) -> NDArray[np.float64]:
         """The share of familiar pictures that lie at least as far: `(n,)`, above 0, at most 1."""
         return self.rank(self.distances(features))

@@ -170,15 +170,36 @@ def _from_pixels(
     classifier: keras.Model, images: Iterable[np.ndarray]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Logits, float64, and what the head sees, of one batch after the other."""
-    entrance = backbones.find_resizing(classifier)
-    whole = models.build_pixel_model(classifier, with_features=True)
-    # One batch at a time, so that a folder of large pictures never lies in memory as a whole.
-    resized = (resize(image, (entrance.height, entrance.width)) for image in images)
-    while batch := list(itertools.islice(resized, BATCH_SIZE)):
-        pixels = np.stack(batch)
-        by_view = [
-            whole.predict_on_batch(np.ascontiguousarray(turn(pixels, symmetry)))
-            for symmetry in entrance.symmetries
-        ]
-        logits = np.mean([np.asarray(each[0], np.float64) for each in by_view], axis=0)
-        yield logits, by_view[0][1]
+    return Predictor(classifier).look(images)
+
+
+class Predictor:
+    """A classifier that was made ready once and answers again and again: for a program that stays.
+
+    It compiles when it answers first, and anew for each new size of a batch.
+
+    Args:
+        classifier: From uint8 images to probabilities; it is copied.
+    """
+
+    def __init__(self, classifier: keras.Model) -> None:
+        self._entrance = backbones.find_resizing(classifier)
+        self._whole = models.build_pixel_model(classifier, with_features=True)
+
+    def answer(self, image: np.ndarray) -> Answers:
+        """What the classifier says of one picture `(height, width, 3)` uint8, as `answer` does."""
+        return Answers(*next(self.look([image])))
+
+    def look(self, images: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Logits, float64, and what the head sees, float32, of one batch after the other."""
+        size = (self._entrance.height, self._entrance.width)
+        # One batch at a time, so that a folder of large pictures never lies in memory as a whole.
+        resized = (resize(image, size) for image in images)
+        while batch := list(itertools.islice(resized, BATCH_SIZE)):
+            pixels = np.stack(batch)
+            by_view = [
+                self._whole.predict_on_batch(np.ascontiguousarray(turn(pixels, symmetry)))
+                for symmetry in self._entrance.symmetries
+            ]
+            logits = np.mean([np.asarray(each[0], np.float64) for each in by_view], axis=0)
+            yield logits, by_view[0][1]
