@@ -1,3 +1,5 @@
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -5,7 +7,7 @@ from keras import ops
 
 from safelight.vae import networks
 
-SIZES = {"dense": (6,), "conv": (3, 4)}
+SIZES = {"dense": (6,), "residual": (6, 6), "conv": (3, 4)}
 SHAPES = [(28, 28, 1), (31, 17, 3), (1, 5, 1)]
 
 
@@ -46,8 +48,9 @@ def test_defaults_are_those_of_the_architecture(architecture):
     encoder = networks.build_encoder((8, 8, 1), 2, architecture=architecture)
     decoder = networks.build_decoder((8, 8, 1), 2, architecture=architecture)
     widths = {layer.name: layer.output.shape[-1] for layer in encoder.layers}
-    if architecture == "dense":
-        assert (widths["hidden_0"], widths["hidden_1"]) == (300, 300)
+    if architecture != "conv":
+        hidden = [width for name, width in widths.items() if name.startswith("hidden")]
+        assert hidden == [300] * (2 if architecture == "dense" else 5)  # layers, and two sums
     else:
         assert (widths["conv_0"], widths["conv_1"], widths["hidden_0"]) == (32, 64, 256)
         assert encoder.get_layer("conv_1").output.shape[1:3] == (2, 2)
@@ -64,11 +67,23 @@ def test_the_decoder_mirrors_the_encoder():
 @pytest.mark.parametrize("architecture", SIZES)
 def test_hidden_layers_have_the_activation_that_is_asked_for(architecture):
     for network in build((8, 8, 1), architecture, activation="silu"):
-        hidden = [la for la in network.layers if la.name.startswith(("hidden", "conv"))]
+        hidden = [la for la in network.layers if re.fullmatch(r"(hidden|conv)_\d", la.name)]
         assert hidden
         x = tensor([-1.0, 0.5])
         for layer in hidden:
             np.testing.assert_allclose(layer.activation(x), x / (1 + np.exp(-x)), rtol=1e-5)
+
+
+def test_a_residual_layer_adds_its_input_where_both_are_equally_wide():
+    encoder, _ = build((4, 4, 1), "residual", hidden_units=(7, 7, 5))
+    x = np.random.default_rng(0).uniform(size=(3, 4, 4, 1)).astype("float32")
+    hidden = x.reshape(3, -1)
+    for i, added in enumerate([False, True, False]):
+        kernel, bias = encoder.get_layer(f"hidden_{i}").get_weights()
+        made = np.tanh(hidden @ kernel + bias)
+        hidden = hidden + made if added else made
+    kernel, bias = encoder.get_layer("mean").get_weights()
+    np.testing.assert_allclose(numpy(encoder(x)[0]), hidden @ kernel + bias, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", SIZES)
@@ -113,7 +128,7 @@ def test_every_pixel_depends_on_the_latents(architecture):
         ({"image_shape": (28, 28)}, "expected \\(height, width, channels\\)"),
         ({"image_shape": (28, 0, 1)}, "at least 1"),
         ({"latent_dim": 0}, "latent_dim=0: expected at least 1"),
-        ({"architecture": "vit"}, "'vit': expected one of dense, conv"),
+        ({"architecture": "vit"}, "'vit': expected one of dense, residual, conv"),
         ({"num_classes": -1}, "num_classes=-1"),
     ],
 )

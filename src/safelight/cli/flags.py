@@ -191,7 +191,8 @@ VAE = Flags(
     config=vae_config.TrainConfig,
     help={
         "latent_dim": "Number of latent units.",
-        "architecture": "`dense` is fast on small pictures; `conv` suits larger ones.",
+        "architecture": "`dense` is fast on small pictures, `residual` (deeper) learns more in "
+        "half an hour; `conv` suits larger ones.",
         "likelihood": "p(x|z): bernoulli, continuous_bernoulli, gaussian, learned_gaussian or "
         "discretized_logistic. `auto` takes bernoulli for mnist and discretized_logistic for "
         "other pictures.",
@@ -204,7 +205,7 @@ VAE = Flags(
         "hidden_units": "Width of a hidden layer of the encoder (conv: filters of a convolution), "
         "mirrored in the decoder; repeat it for each layer. By default what suits the "
         "architecture.",
-        "activation": "Of the hidden layers; `auto` is tanh for dense ones and relu for conv.",
+        "activation": "Of the hidden layers; `auto` is relu for conv and tanh for others.",
         "binarization": "`dynamic` draws black and white pixels anew in every epoch, `static` "
         "once, `none` keeps grey values; `auto` suits the likelihood.",
         "num_samples": "k of the importance-weighted bound; 1 gives the ELBO.",

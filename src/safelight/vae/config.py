@@ -19,11 +19,12 @@ class TrainConfig:
 
     Attributes:
         latent_dim: Number of latent units.
-        architecture: `"dense"` (fast on small pictures) or `"conv"`.
+        architecture: `"dense"` (fast on small pictures), `"residual"` (dense, and deeper, since
+            layers add to what passes by) or `"conv"`.
         hidden_units: Widths of the encoder's hidden layers, mirrored in the decoder; for `"conv"`
             the filters of its strided convolutions. Empty takes what suits the architecture.
-        activation: Of the hidden layers: `"tanh"`, `"relu"` or `"silu"`; `"auto"` is tanh for dense
-            networks and relu for convolutional ones.
+        activation: Of the hidden layers: `"tanh"`, `"relu"` or `"silu"`; `"auto"` is relu for
+            convolutional networks and tanh for others.
         likelihood: p(x|z), a row of `vae.likelihoods.LIKELIHOODS`; `"auto"` takes Bernoulli for
             digits and the discretised logistic for other pictures.
         binarization: `"dynamic"` draws each pixel anew, with its grey value as probability, every
@@ -154,7 +155,7 @@ class TrainConfig:
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "architecture": ("dense", "conv"),
+    "architecture": ("dense", "residual", "conv"),
     "activation": ("auto", "tanh", "relu", "silu"),
     "likelihood": (
         "auto",

@@ -18,8 +18,8 @@ from keras import layers, ops
 
 # tanh: the networks of Burda et al. 2016, smooth and without dead units. ReLU: cheaper, and usual
 # in convolutional networks.
-ACTIVATIONS = {"dense": "tanh", "conv": "relu"}
-HIDDEN_UNITS = {"dense": (300, 300), "conv": (32, 64)}
+ACTIVATIONS = {"dense": "tanh", "residual": "tanh", "conv": "relu"}
+HIDDEN_UNITS = {"dense": (300, 300), "residual": (300, 300, 300), "conv": (32, 64)}
 # Between the convolutions and the latents stands one dense layer.
 CONV_DENSE_UNITS = 256
 # A multiple of the stride: each output pixel of the decoder then gets equally many contributions,
@@ -110,13 +110,14 @@ class Design(TypedDict, total=False):
     """What encoder and decoder have in common.
 
     Attributes:
-        architecture: `"dense"` (the default), or `"conv"`: convolutions, and between them and the
-            latents one dense layer of 256 units.
+        architecture: `"dense"` (the default); `"residual"`: dense, and each hidden layer adds its
+            input to its output where both are equally wide (He et al. 2016, arXiv 1512.03385);
+            `"conv"`: convolutions, and between them and the latents one dense layer of 256 units.
         hidden_units: Widths of the encoder's dense layers, or filters of its convolutions, each of
-            which halves the size; the decoder takes them in reverse order. Empty for (300, 300) or
-            (32, 64).
+            which halves the size; the decoder takes them in reverse order. Empty for (300, 300),
+            (300, 300, 300) or (32, 64).
         num_classes: If positive, a second input takes labels, one-hot.
-        activation: Of the hidden layers; `"auto"` is tanh for `"dense"` and relu for `"conv"`.
+        activation: Of the hidden layers; `"auto"` is relu for `"conv"` and tanh for the others.
         dtype: Policy of the hidden layers, such as `"mixed_bfloat16"`; `None` for Keras' global
             one.
     """
@@ -157,7 +158,7 @@ def build_encoder(
     x = layers.Flatten(data_format="channels_last", name="flatten", dtype=dtype)(x)
     x, inputs = _with_labels(x, images, plan.num_classes, dtype)
     for i, width in enumerate(units):
-        x = layers.Dense(width, plan.activation, name=f"hidden_{i}", dtype=dtype)(x)
+        x = _hidden(x, width, f"hidden_{i}", plan)
     # Narrow, so float32 costs next to nothing here.
     heads = [
         layers.Dense(latent_dim, name=name, dtype="float32")(x) for name in ("mean", "log_variance")
@@ -231,9 +232,17 @@ class _Plan:
         return dataclasses.replace(plan, hidden_units=units, activation=own)
 
 
+def _hidden(x: Any, units: int, name: str, plan: _Plan) -> Any:
+    """A dense layer, beside which its input passes by where the architecture says so."""
+    made = layers.Dense(units, plan.activation, name=name, dtype=plan.dtype)(x)
+    if plan.architecture != "residual" or x.shape[-1] != units:
+        return made
+    return layers.Add(name=f"{name}_sum", dtype=plan.dtype)([x, made])
+
+
 def _grow_dense(x: Any, image_shape: tuple[int, ...], plan: _Plan) -> Any:
     for i, units in enumerate(reversed(plan.hidden_units)):
-        x = layers.Dense(units, plan.activation, name=f"hidden_{i}", dtype=plan.dtype)(x)
+        x = _hidden(x, units, f"hidden_{i}", plan)
     pixels = layers.Dense(math.prod(image_shape), use_bias=False, name="pixels", dtype=plan.dtype)
     return layers.Reshape(image_shape, name="picture", dtype=plan.dtype)(pixels(x))
 
