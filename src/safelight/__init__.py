@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     # For editors and type checkers alone, which do not run __getattr__.
     import safelight.assets as assets
     import safelight.datasets as datasets
+    import safelight.explorer as explorer
     import safelight.folds as folds
     import safelight.images as images
     import safelight.metrics as metrics
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 __all__ = [
     "assets",
     "datasets",
+    "explorer",
     "folds",
     "images",
     "metrics",

@@ -1,0 +1,47 @@
+"""The page in a cell of a notebook."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from safelight.explorer.folders import ENTRY, check_export, inline
+from safelight.files import StrPath, write_text
+
+WHOLE = "notebook.html"
+
+
+def show(folder: StrPath, *, height: int = 900) -> Any:
+    """An exported page as the result of a cell.
+
+        explorer.export_web("runs/digits", "digits_page")
+        explorer.show("digits_page")
+
+    Jupyter shows a page in a frame that may load no other file, so the page with all its scripts
+    is written into one, `notebook.html` beside `index.html`, when this is first called.
+
+    Args:
+        folder: As `export_web` made it, below the notebook's own folder.
+        height: Of the frame, in pixels.
+
+    Returns:
+        An `IPython.display.IFrame`.
+
+    Raises:
+        ValueError: The folder is no export, or lies elsewhere, where Jupyter could not serve it.
+    """
+    from IPython.display import IFrame
+
+    folder = Path(folder)
+    check_export(folder)
+    place = Path(os.path.relpath(folder))
+    if ".." in place.parts or place.is_absolute():
+        raise ValueError(
+            f"{folder} is not below {Path.cwd()}: Jupyter shows only what lies beside or below the "
+            "notebook; export into a folder there."
+        )
+    whole = folder / WHOLE
+    if not whole.is_file() or whole.stat().st_mtime < (folder / ENTRY).stat().st_mtime:
+        write_text(whole, inline(folder))
+    return IFrame((place / WHOLE).as_posix(), "100%", height)
