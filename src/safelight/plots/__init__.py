@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from safelight.plots.classification import plot_mistakes as plot_mistakes
     from safelight.plots.classification import plot_reliability as plot_reliability
     from safelight.plots.classification import plot_sweep as plot_sweep
+    from safelight.plots.curves import plot_curves as plot_curves
     from safelight.plots.explanations import plot_explanations as plot_explanations
     from safelight.plots.generation import plot_interpolation as plot_interpolation
     from safelight.plots.generation import plot_latent_manifold as plot_latent_manifold
@@ -55,6 +56,7 @@ _HOMES = {
     "plot_bounds": "latents",
     "plot_comparison": "classification",
     "plot_confusion_matrix": "classification",
+    "plot_curves": "curves",
     "plot_elbo_history": "history",
     "plot_explanations": "explanations",
     "plot_filters": "networks",
