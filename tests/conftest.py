@@ -1,6 +1,10 @@
-"""What every test runs under: no network and a cache of its own, unless it is marked otherwise."""
+"""What every test runs under: no network and a cache of its own, unless it is marked otherwise.
+
+And the program itself, run inside this process: Keras takes seconds to load, and is loaded once.
+"""
 
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,3 +44,35 @@ def _own_cache(
     if not any(request.node.get_closest_marker(mark) for mark in marks):
         monkeypatch.setenv("SAFELIGHT_HOME", str(tmp_path / "safelight-home"))
         monkeypatch.delenv("SAFELIGHT_OFFLINE", raising=False)
+
+
+def _leave(*arguments: object, early: bool = False) -> int:
+    """Run the program and return its exit code; `early` forbids it to load Keras."""
+    from safelight import cli
+    from safelight.cli import console
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["safelight", *map(str, arguments)])
+        patch.setattr(cli, "set_up_streams", lambda: None)
+        if early:
+            patch.setattr(console, "start_keras", lambda: pytest.fail("loads Keras too early"))
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+    return left.value.code or 0
+
+
+@pytest.fixture(scope="session")
+def leave() -> Callable[..., int]:
+    """Run the program for its exit code, in fixtures that live longer than a test's `capsys`."""
+    return _leave
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the program for its exit code and what it says on both streams."""
+
+    def run(*arguments: object, early: bool = False) -> tuple[int, str, str]:
+        code = _leave(*arguments, early=early)
+        return code, *capsys.readouterr()
+
+    return run

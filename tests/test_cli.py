@@ -1,6 +1,7 @@
 """The command line as a newcomer meets it: mistakes are one sentence, bad files are named."""
 
 import dataclasses
+import functools
 import json
 import os
 import pty
@@ -17,7 +18,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from safelight import cli
 from safelight.cli import console, flags
 from safelight.runs import Run
 
@@ -38,19 +38,9 @@ def safelight(*arguments, home=None, cwd=None, **environment):
 
 
 @pytest.fixture
-def call(capsys, monkeypatch):
+def call(call):
     """Run the program inside this process, for mistakes that show before Keras is loaded."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["safelight", *map(str, arguments)])
-        monkeypatch.setattr(cli, "set_up_streams", lambda: None)
-        monkeypatch.setattr(console, "start_keras", lambda: pytest.fail("loads Keras too early"))
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        text = capsys.readouterr()
-        return left.value.code or 0, text.out, text.err
-
-    return run
+    return functools.partial(call, early=True)
 
 
 # --- a folder as it comes
@@ -193,6 +183,25 @@ def test_every_setting_has_a_flag_with_its_default(subject):
     assert set(subject.help) == {field.name for field in dataclasses.fields(subject.config)}
     options = {option.name: option.default for option in subject.options()}
     assert subject.settings(options) == subject.config()
+
+
+@pytest.mark.parametrize("subject", [flags.TRANSFER, flags.VAE])
+def test_a_preset_is_what_the_config_knows_under_that_name(subject):
+    for name in subject.presets:
+        options = {option.name: option.default for option in subject.options()}
+        assert subject.settings(options, preset=name) == subject.config.preset(name)
+
+
+def test_what_is_typed_beside_a_preset_counts():
+    values = {option.name: option.default for option in flags.VAE.options()}
+    typed = {**values, "learning_rate": 5e-4, "prior": "normal", "epochs": 3}
+    settings = flags.VAE.settings(typed, preset="quick", typed={"learning_rate", "prior", "epochs"})
+    preset = flags.VAE.config.preset("quick")
+    assert preset.prior != "normal"  # so typing the default's own value is a change
+    assert (settings.learning_rate, settings.prior) == (5e-4, "normal")
+    assert (settings.epochs, settings.minutes) == (3, None)
+    same = {"learning_rate": 5e-4, "prior": "normal", "epochs": 3, "minutes": None}
+    assert settings == dataclasses.replace(preset, **same)
 
 
 @pytest.mark.slow

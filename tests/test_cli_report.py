@@ -1,29 +1,18 @@
 """`safelight report`: a page and a card from a run, and a sentence for every mistake."""
 
+import functools
 import subprocess
 import sys
 
 import pytest
 
-from safelight import cli
-from safelight.cli import console
 from safelight.runs import Run
 
 
 @pytest.fixture
-def call(capsys, monkeypatch):
+def call(call):
     """Run the program inside this process; it loads no Keras."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["safelight", *map(str, arguments)])
-        monkeypatch.setattr(cli, "set_up_streams", lambda: None)
-        monkeypatch.setattr(console, "start_keras", lambda: pytest.fail("loads Keras"))
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        text = capsys.readouterr()
-        return left.value.code or 0, text.out, text.err
-
-    return run
+    return functools.partial(call, early=True)
 
 
 @pytest.fixture

@@ -13,31 +13,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from safelight import cli
 from safelight.cli import console
 from safelight.cli.flags import parse_size
 from safelight.cli.trained import name_source
 from safelight.runs import Run
 
 SMALL = ("--epochs", 1, "--latent-dim", 3, "--hidden-units", 8, "--batch-size", 16)
-
-
-@pytest.fixture
-def call(capsys, monkeypatch):
-    """Run the program inside this process: Keras takes seconds to load, and is loaded once."""
-
-    def run(*arguments, early=False):
-        if early:
-            stop = pytest.fail
-            monkeypatch.setattr(console, "start_keras", lambda: stop("loads Keras too early"))
-        monkeypatch.setattr(sys, "argv", ["safelight", *map(str, arguments)])
-        monkeypatch.setattr(cli, "set_up_streams", lambda: None)
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        text = capsys.readouterr()
-        return left.value.code or 0, text.out, text.err
-
-    return run
 
 
 def draw(size, seed):
@@ -70,16 +51,10 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(photos, tmp_path_factory):
+def trained(photos, leave, tmp_path_factory):
     """A run on the photographs."""
     run = tmp_path_factory.mktemp("runs") / "photos"
-    arguments = ["safelight", "vae", "train", photos, "--output", run, *SMALL]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [*map(str, arguments)])
-        patch.setattr(cli, "set_up_streams", lambda: None)
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-    assert not left.value.code
+    assert leave("vae", "train", photos, "--output", run, *SMALL) == 0
     return run
 
 

@@ -3,42 +3,15 @@
 import csv
 import json
 import shutil
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from safelight import cli
-from safelight.cli import console
 from safelight.runs import Run
 
 SMALL = ("--epochs", 1, "--latent-dim", 3, "--hidden-units", 8, "--batch-size", 16)
 SIZE = (8, 10)
-
-
-def safelight(capsys, *arguments):
-    """The exit code, and what stands on both streams."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["safelight", *map(str, arguments)])
-        patch.setattr(cli, "set_up_streams", lambda: None)
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-    text = capsys.readouterr()
-    return left.value.code or 0, text.out, text.err
-
-
-@pytest.fixture
-def call(capsys, monkeypatch):
-    """Run the program inside this process: Keras takes seconds to load, and is loaded once."""
-
-    def run(*arguments, early=False):
-        if early:
-            stop = pytest.fail
-            monkeypatch.setattr(console, "start_keras", lambda: stop("loads Keras too early"))
-        return safelight(capsys, *arguments)
-
-    return run
 
 
 def check_sentence(code, err):
@@ -62,16 +35,10 @@ def cells(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(cells, tmp_path_factory):
+def trained(cells, leave, tmp_path_factory):
     """A run that has learned from the smooth ones alone."""
     run = tmp_path_factory.mktemp("runs") / "smooth"
-    arguments = ["safelight", "vae", "train", cells, "--output", run, "--only", "smooth", *SMALL]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [*map(str, arguments)])
-        patch.setattr(cli, "set_up_streams", lambda: None)
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-    assert not left.value.code
+    assert leave("vae", "train", cells, "--output", run, "--only", "smooth", *SMALL) == 0
     return run
 
 
@@ -208,7 +175,7 @@ def test_a_curve_has_a_point_for_each_beta_and_goes_on_where_it_stopped(
     code, _, err = call(*command, early=True)
     check_sentence(code, err)
     assert "a finished run" in err
-    code, out, _ = call("runs", "list", tmp_path, "--json")
+    code, out, _ = call("runs", "list", tmp_path, "--json", early=True)
     assert [each["kind"] for each in json.loads(out)] == ["vae-rate-distortion"]
 
 

@@ -1,12 +1,10 @@
 """Two runs side by side: the right pairs, and nothing else is paired."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 
-from safelight import cli
 from safelight.comparison import paired_over_splits
 from safelight.metrics import paired_difference
 from safelight.runs import Run
@@ -138,32 +136,21 @@ def test_several_splits_and_one_share_their_first(tmp_path):
     assert "test pictures of one split" in compare_runs(a, make_run(tmp_path / "b"))["on"]
 
 
-def said(capsys, monkeypatch, *arguments):
-    monkeypatch.setattr(cli, "set_up_streams", lambda: None)
-    monkeypatch.setattr(sys, "argv", ["safelight", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    out, err = capsys.readouterr()
-    return stop.value.code or 0, out, err
-
-
-def test_the_command_says_the_difference_and_whether_chance_explains_it(
-    tmp_path, capsys, monkeypatch
-):
+def test_the_command_says_the_difference_and_whether_chance_explains_it(tmp_path, call):
     first, second = [0.9, 0.85, 0.88], [0.8, 0.75, 0.78]
     a = make_run(tmp_path / "a", splits=splits(first))
     b = make_run(tmp_path / "b", splits=splits(second))
 
-    code, out, _ = said(capsys, monkeypatch, "transfer", "compare", a.path, b.path)
+    code, out, _ = call("transfer", "compare", a.path, b.path)
     assert code == 0
     assert "accuracy          +0.1000 [+0.1000, +0.1000]  (not by chance)" in out
     assert "3 stratified splits" in out
-    code, out, _ = said(capsys, monkeypatch, "transfer", "compare", a.path, b.path, "--json")
+    code, out, _ = call("transfer", "compare", a.path, b.path, "--json")
     assert json.loads(out)["difference"]["accuracy"]["value"] == pytest.approx(0.1)
-    code, _, err = said(capsys, monkeypatch, "transfer", "compare", a.path, tmp_path)
+    code, _, err = call("transfer", "compare", a.path, tmp_path)
     assert code == 2
     assert "Traceback" not in err
     (a.path / "config.json").write_text('{"safelight_run": 1, "kind": "transfer"}')
-    code, _, err = said(capsys, monkeypatch, "transfer", "compare", a.path, b.path)
+    code, _, err = call("transfer", "compare", a.path, b.path)
     assert code == 2
     assert "damaged ('dataset')" in err
