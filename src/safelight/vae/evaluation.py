@@ -11,11 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 from safelight.metrics import INTERVAL_METHOD, Interval
 from safelight.resampling import Resampling, bootstrap
-from safelight.vae import objectives
 from safelight.vae.aggregate import AggregatePosterior
 from safelight.vae.estimates import (
     LogLikelihood,
@@ -27,8 +25,9 @@ from safelight.vae.estimates import (
 from safelight.vae.latent_paths import interpolate, latent_manifold, traverse
 from safelight.vae.loops import ACTIVE_VARIANCE
 from safelight.vae.models import VAE
+from safelight.vae.priors import StandardNormal
 from safelight.vae.probes import ProbeReport, choose, probe
-from safelight.vae.surgery import MAX_IMAGES, Surgery, dissect, dissect_posterior
+from safelight.vae.surgery import MAX_IMAGES, Surgery, dissect, dissect_posterior, kl_per_unit
 
 # What is done with a trained model stands together here for those who use it.
 __all__ = [
@@ -227,11 +226,9 @@ def _dissect(model: VAE, mean: np.ndarray, log_variance: np.ndarray, seed: int) 
 
 
 def _kl_per_unit(model: VAE, mean: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
-    """Averaged over images, `(latent_dim,)` float64."""
-    posterior = ops.convert_to_tensor(mean), ops.convert_to_tensor(log_variance)
-    found = model.prior.kl_per_unit(*posterior)
-    found = objectives.kl_per_unit(*posterior) if found is None else found
-    return ops.convert_to_numpy(found).mean(0, dtype=np.float64)
+    """`(latent_dim,)`, from the prior, or from the standard normal if that has no closed form."""
+    known = (kl_per_unit(mean, log_variance, each) for each in (model.prior, StandardNormal()))
+    return next(found for found in known if found is not None)
 
 
 def _mean_intervals(values: Mapping[str, np.ndarray], seed: int) -> dict[str, Interval]:

@@ -170,7 +170,7 @@ def dissect_posterior(
     own, others = aggregate.own_log_density(z), aggregate.log_sums_of_others(z)
     # Their own terms added like this, no draw tells more than log N.
     information = own - np.logaddexp(own, others) + math.log(len(aggregate))
-    closed = kl_per_unit(aggregate, prior)
+    closed = kl_per_unit(aggregate.mean, aggregate.log_variance, prior)
     kl = float((own - log_prior(prior, z)).mean() if closed is None else closed.sum())
     num_others = len(aggregate) - 1
     to_others = float((own - others).mean()) + math.log(num_others) if num_others else math.nan
@@ -188,12 +188,23 @@ def dissect_posterior(
     )
 
 
-def kl_per_unit(aggregate: AggregatePosterior, prior: Any) -> NDArray[np.float64] | None:
-    """Mean KL divergence from the prior of each unit `(latent_dim,)`; `None`: no closed form."""
-    unit = ops.zeros((1, aggregate.latent_dim))
+def kl_per_unit(
+    mean: np.ndarray, log_variance: np.ndarray, prior: Any
+) -> NDArray[np.float64] | None:
+    """Mean KL divergence of posteriors from the prior, of each unit.
+
+    Args:
+        mean: `(num_images, latent_dim)`, of q(z|x).
+        log_variance: The same shape.
+        prior: A layer as in `safelight.vae.priors`.
+
+    Returns:
+        `(latent_dim,)` nats; `None` where the prior has it not in closed form.
+    """
+    unit = ops.zeros((1, mean.shape[1]))
     if prior.kl_per_unit(unit, unit) is None:
         return None
-    return _in_batches(prior.kl_per_unit, aggregate.mean, aggregate.log_variance).mean(0)
+    return _in_batches(prior.kl_per_unit, mean, log_variance).mean(0)
 
 
 def log_prior(prior: Any, z: NDArray[np.float64]) -> NDArray[np.float64]:
