@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import time
 
@@ -15,12 +16,13 @@ from safelight.metrics import (
     confident_mistakes,
     expected_calibration_error,
     format_percent,
+    mean_intervals,
     paired_difference,
     per_class_table,
 )
-from safelight.metrics import _roc_auc as area_under_curve
 from safelight.metrics import _summary_statistic as summary_statistic
 from safelight.resampling import Resampling, bootstrap, proportion
+from safelight.weighted_scores import roc_auc as area_under_curve
 
 
 def some_answers(num_images=656, num_classes=2, *, skill=2.0, seed=0, digits=None):
@@ -108,6 +110,27 @@ def test_bca_agrees_with_scipys():
     # Ours is wider by Student's quantile (1.972 against 1.960 here); the rest is chance.
     width = ends.high - ends.low
     assert [low[0], high[0]] == pytest.approx([ends.low, ends.high], abs=0.04 * width)
+
+
+def test_means_are_those_of_one_bootstrap_each_and_know_scale_and_shift():
+    rng = np.random.default_rng(0)
+    values, other = rng.exponential(size=(2, 300))
+    columns = {"values": values, "other": other, "nats": 3 * values.astype("float32") - 100}
+    found = mean_intervals(columns, num_resamples=500, seed=7)
+    assert list(found) == list(columns)
+    plan = Resampling(300, None, 500, 0.95, 7)
+    alone = bootstrap(lambda w: (w @ other / w.sum(axis=1))[:, None], plan)
+    assert dataclasses.astuple(found["other"])[:3] == pytest.approx([x[0] for x in alone])
+    assert found["values"].value == pytest.approx(values.mean())
+    for end in ("value", "low", "high"):
+        shifted = 3 * getattr(found["values"], end) - 100
+        assert getattr(found["nats"], end) == pytest.approx(shifted, abs=1e-4)
+
+
+@pytest.mark.parametrize("columns", [{}, {"a": []}, {"a": [1.0], "b": [1.0, 2]}, {"a": [[1.0]]}])
+def test_what_has_no_mean_is_said(columns):
+    with pytest.raises(ValueError, match=r"one number per image: \(n,\) with n >= 1"):
+        mean_intervals(columns)
 
 
 def test_jackknife_in_blocks_gives_the_same_ends_as_one_by_one(monkeypatch):

@@ -26,13 +26,14 @@ Zou and Donner 2008, doi:10.1002/sim.3095.
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from safelight.resampling import Resampling, Statistic, bootstrap, proportion
+from safelight.weighted_scores import counts, divide, f1_by_class, mean_of_defined, means, roc_auc
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +191,7 @@ def per_class_table(
         )
     plan = Resampling(len(labels), groups, num_resamples, confidence, seed)
     predictions = probabilities.argmax(axis=1)
-    f1_values = bootstrap(_f1_statistic(labels, predictions, len(class_names)), plan)
+    f1_values = bootstrap(f1_by_class(labels, predictions, len(class_names)), plan)
     rows = []
     for index, (name, value, low, high) in enumerate(zip(class_names, *f1_values, strict=True)):
         true, predicted = labels == index, predictions == index
@@ -208,6 +209,38 @@ def per_class_table(
             )
         )
     return rows
+
+
+def mean_intervals(
+    columns: Mapping[str, ArrayLike],
+    *,
+    num_resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Average numbers that images have, each mean with its BCa interval for other such images.
+
+    Args:
+        columns: name to (n,) numbers, one per image; differences, where two are compared in pairs.
+        num_resamples: bootstrap resamples, the same ones for all columns.
+        confidence: coverage of the intervals.
+        seed: seed of the resampling.
+
+    Returns:
+        A mean by each name; NaN where a number is.
+
+    Raises:
+        ValueError: if there is no column or no image, or the columns do not fit each other.
+    """
+    rows = [np.asarray(column, np.float64) for column in columns.values()]
+    shapes = {name: row.shape for name, row in zip(columns, rows, strict=True)}
+    if len(set(shapes.values())) != 1 or rows[0].ndim != 1 or not len(rows[0]):
+        raise ValueError(
+            f"columns have the shapes {shapes}; pass one number per image: (n,) with n >= 1."
+        )
+    plan = Resampling(len(rows[0]), None, num_resamples, confidence, seed)
+    ends = np.stack(bootstrap(means(np.stack(rows, axis=1)), plan), axis=1)
+    return {name: Interval(*row) for name, row in zip(columns, ends.tolist(), strict=True)}
 
 
 def paired_difference(
@@ -244,9 +277,7 @@ def paired_difference(
     _, second = _check(labels, probabilities_b)
     plan = Resampling(len(true), groups, num_resamples, confidence, seed)
     difference = (first.argmax(1) == true).astype(float) - (second.argmax(1) == true)
-    (value,), (low,), (high,) = bootstrap(
-        lambda weights: (weights @ difference / weights.sum(axis=1))[:, None], plan
-    )
+    (value,), (low,), (high,) = bootstrap(means(difference[:, None]), plan)
     if not difference.any():
         low, high = -plan.unseen_rate, plan.unseen_rate
     return _interval(value, low, high)
@@ -418,79 +449,24 @@ def _open_ends(value: float, low: float, high: float, unseen: float) -> tuple[fl
     return low, high
 
 
-def _counts(
-    labels: NDArray[np.int64], predictions: NDArray[np.int64], num_classes: int
-) -> Statistic:
-    """Weights -> (rows, 3, num_classes): true positives, images, predictions of each class."""
-    eye = np.eye(num_classes)
-    columns = np.concatenate(
-        [eye[labels] * (labels == predictions)[:, None], eye[labels], eye[predictions]], axis=1
-    )
-    return lambda weights: (weights @ columns).reshape(len(weights), 3, num_classes)
-
-
-def _f1_statistic(
-    labels: NDArray[np.int64], predictions: NDArray[np.int64], num_classes: int
-) -> Statistic:
-    counts = _counts(labels, predictions, num_classes)
-
-    def f1(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        hits, images, predicted = np.moveaxis(counts(weights), 1, 0)
-        return _divide(2 * hits, images + predicted)
-
-    return f1
-
-
 def _summary_statistic(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> Statistic:
     """Weights -> (rows, 4): loss, balanced accuracy, macro F1, ROC AUC."""
     num_classes = probabilities.shape[1]
     picked = probabilities[np.arange(len(labels)), labels]
     loss = -np.log(np.clip(picked, PROBABILITY_FLOOR, 1))
-    counts = _counts(labels, probabilities.argmax(axis=1), num_classes)
+    count = counts(labels, probabilities.argmax(axis=1), num_classes)
     # With two classes the areas of both are the same, so one is enough.
     positives = [1] if num_classes == 2 else range(num_classes)
-    areas = [_roc_auc(labels == c, probabilities[:, c]) for c in positives]
+    areas = [roc_auc(labels == c, probabilities[:, c]) for c in positives]
 
     def summary(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        hits, images, predicted = np.moveaxis(counts(weights), 1, 0)
+        hits, images, predicted = np.moveaxis(count(weights), 1, 0)
         columns = [
             weights @ loss / weights.sum(axis=1),
-            _mean_of_defined(_divide(hits, images)),
-            _mean_of_defined(_divide(2 * hits, images + predicted)),
+            mean_of_defined(divide(hits, images)),
+            mean_of_defined(divide(2 * hits, images + predicted)),
             np.mean([area(weights) for area in areas], axis=0),
         ]
         return np.stack(columns, axis=1)
 
     return summary
-
-
-def _roc_auc(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> Statistic:
-    """Weights -> (rows,) probability that a positive outranks a negative, ties counting half."""
-    positives, negatives = np.flatnonzero(positive), np.flatnonzero(~positive)
-    negatives = negatives[np.argsort(scores[negatives])]
-    below = np.searchsorted(scores[negatives], scores[positives], side="left")
-    not_above = np.searchsorted(scores[negatives], scores[positives], side="right")
-    tied = bool((below != not_above).any())
-
-    def area(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        passed = np.zeros((len(weights), len(negatives) + 1))
-        np.cumsum(np.take(weights, negatives, axis=1), axis=1, out=passed[:, 1:])
-        outranked = np.take(passed, below, axis=1)
-        if tied:
-            outranked = (outranked + np.take(passed, not_above, axis=1)) / 2
-        drawn = np.take(weights, positives, axis=1)
-        won = np.einsum("bi,bi->b", drawn, outranked)
-        return _divide(won, drawn.sum(axis=1) * passed[:, -1])
-
-    return area
-
-
-def _divide(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Top / bottom, NaN where bottom is 0, without a warning."""
-    return np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom > 0)
-
-
-def _mean_of_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean of each row over what is not NaN."""
-    defined = ~np.isnan(values)
-    return _divide(np.where(defined, values, 0).sum(axis=1), defined.sum(axis=1).astype(float))

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from safelight.metrics import Interval
+from safelight.metrics import Interval, mean_intervals
 from safelight.report.reading import Reading, dig, interval_or_nan
-from safelight.resampling import Resampling, bootstrap
 from safelight.transfer.run_comparison import compare_runs
 
-_NUM_RESAMPLES, _CONFIDENCE = 2000, 0.95
+_NUM_RESAMPLES = 2000
 _MUST_AGREE = ("likelihood", "binarization", "conditional", "image_size")
 
 
@@ -59,15 +58,9 @@ def _compare_likelihoods(a: Reading, b: Reading) -> Paired:
             "log p(x) was estimated for different test pictures: expected both with the same "
             "--seed and --test-fraction."
         )
-    difference = np.array([columns[0][file] - columns[1][file] for file in files])
-    plan = Resampling(len(files), None, _NUM_RESAMPLES, _CONFIDENCE, 0)
-    (value,), (low,), (high,) = bootstrap(
-        lambda weights: (weights @ difference / weights.sum(axis=1))[:, None], plan
-    )
-    found = Interval(float(value), float(low), float(high))
-    return Paired(
-        {"log_likelihood": found}, f"{len(files):,} test pictures", "BCa bootstrap over pictures"
-    )
+    difference = [columns[0][file] - columns[1][file] for file in files]
+    found = mean_intervals({"log_likelihood": difference}, num_resamples=_NUM_RESAMPLES)
+    return Paired(found, f"{len(files):,} test pictures", "BCa bootstrap over pictures")
 
 
 def _refuse_others(a: Reading, b: Reading) -> None:

@@ -31,8 +31,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
 from scipy.special import logsumexp
 
-from safelight.metrics import Interval
-from safelight.resampling import Resampling, bootstrap
+from safelight.metrics import Interval, mean_intervals
 from safelight.runs import Run, atomic_path
 from safelight.vae.estimates import draw_pixels
 from safelight.vae.models import VAE
@@ -42,6 +41,7 @@ from safelight.vae.surgery import log_prior
 NUM_COMPONENTS = (1, 2, 5, 10, 20, 50)
 _MAX_DRAWS, _MAX_HELD_OUT = 10_000, 5_000
 _DRAWS_OF_EACH = 10  # at most, where there are few pictures
+_NUM_RESAMPLES = 1000
 _TOLERANCE = 0.01  # nats a latent, in a step of the fit: below what another start changes
 _FILE = "density.npz"
 
@@ -304,12 +304,6 @@ def _normal_log_density(
 
 
 def _gains(values: Mapping[str, NDArray[np.float64]], seed: int) -> dict[str, Interval]:
-    """Over the prior, picture by picture, with BCa intervals."""
-    names = ("gaussian", "mixture")
-    columns = np.stack([values[name] - values["prior"] for name in names], axis=1)
-    plan = Resampling(len(columns), None, 1000, 0.95, seed)
-    ends = bootstrap(lambda w: w @ columns / w.sum(1, keepdims=True), plan)
-    return {
-        name: Interval(*numbers)
-        for name, numbers in zip(names, np.stack(ends, axis=1).tolist(), strict=True)
-    }
+    """Over the prior, picture by picture."""
+    columns = {name: values[name] - values["prior"] for name in ("gaussian", "mixture")}
+    return mean_intervals(columns, num_resamples=_NUM_RESAMPLES, seed=seed)

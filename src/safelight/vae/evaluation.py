@@ -7,13 +7,11 @@ report.log_likelihood, report.active_units, report.protocol
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from safelight.metrics import INTERVAL_METHOD, Interval
-from safelight.resampling import Resampling, bootstrap
+from safelight.metrics import INTERVAL_METHOD, Interval, mean_intervals
 from safelight.vae.aggregate import AggregatePosterior
 from safelight.vae.estimates import (
     LogLikelihood,
@@ -44,7 +42,6 @@ __all__ = [
     "traverse",
 ]
 _NUM_RESAMPLES = 1000
-_CONFIDENCE = 0.95
 _NUM_DRAWS = 2  # of z, for the surgery: many images make up for few draws of each
 
 
@@ -164,7 +161,7 @@ def evaluate(
     protocol["surgery"] = (
         surgery.protocol if surgery else "left out: q(z|x) of two stochastic layers is no Gaussian"
     )
-    intervals = _mean_intervals(values, seed)
+    intervals = mean_intervals(values, num_resamples=_NUM_RESAMPLES, seed=seed)
     return VAEReport(
         elbo=intervals["elbo"],
         reconstruction=intervals["reconstruction"],
@@ -173,7 +170,7 @@ def evaluate(
         estimate=estimate,
         kl_per_unit=_kl_per_unit(model, mean, log_variance),
         active_units=int(active_units(mean).sum()),
-        reconstruction_error=intervals["reconstruction_error"],
+        reconstruction_error=_root(intervals["reconstruction_error"]),
         probes=probes,
         num_images=len(grey),
         protocol=protocol,
@@ -231,14 +228,9 @@ def _kl_per_unit(model: VAE, mean: np.ndarray, log_variance: np.ndarray) -> np.n
     return next(found for found in known if found is not None)
 
 
-def _mean_intervals(values: Mapping[str, np.ndarray], seed: int) -> dict[str, Interval]:
-    """The mean of each column over images; of squared errors, its root."""
-    columns = np.stack([np.asarray(column, np.float64) for column in values.values()], axis=1)
-    plan = Resampling(len(columns), None, _NUM_RESAMPLES, _CONFIDENCE, seed)
-    ends = bootstrap(lambda w: w @ columns / w.sum(1, keepdims=True), plan)
-    intervals = dict(zip(values, np.stack(ends, axis=1), strict=True))
-    intervals["reconstruction_error"] = np.sqrt(intervals["reconstruction_error"])
-    return {name: Interval(*numbers.tolist()) for name, numbers in intervals.items()}
+def _root(square: Interval) -> Interval:
+    """Of a mean of squares: the root mean square."""
+    return Interval(*np.sqrt([square.value, square.low, square.high]).tolist())
 
 
 def _protocol(pixels: str, num_images: int, total: int, seed: int) -> dict[str, Any]:
