@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from safelight import datasets, explorer
-from safelight.explorer import folders, packing, points
+from safelight.explorer import folders, notebook, packing, points
 from safelight.vae import experiment
 
 KINDS = {
@@ -98,7 +98,7 @@ def test_nats_are_those_of_the_run_where_it_was_judged(make_run, runtime, tmp_pa
 def test_no_name_ends_a_script(run, runtime, tmp_path):
     folder = explorer.export_web(run.path, tmp_path / "page").parent
     assert packing.script({"a": "</script><!--"}).count("</script") == 0
-    whole = folders.inline(folder)
+    whole = notebook.inline(folder)
     assert whole.count("</script>") == 3
     assert "src=" not in whole
     assert 'href="explorer.css"' not in whole

@@ -1,4 +1,4 @@
-"""Exported folders: which may be made, how they come to be whole, and one of them as one file.
+"""Exported folders: which may be made or replaced, and how they come to be whole.
 
 Loads no Keras, so that mistakes show soon.
 """
@@ -6,7 +6,6 @@ Loads no Keras, so that mistakes show soon.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -74,22 +73,3 @@ def with_folder(folder: Path, fill: Callable[[Path], None]) -> None:
         os.replace(new, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def inline(folder: Path) -> str:
-    """The page of an export with its style and scripts inside.
-
-    Args:
-        folder: The export.
-    """
-    text = (folder / ENTRY).read_text("utf-8")
-    style = (folder / "explorer.css").read_text("utf-8")
-    text = text.replace('<link rel="stylesheet" href="explorer.css">', f"<style>\n{style}</style>")
-    # The rule that nothing but files beside the page may run would forbid them.
-    text = text.replace("script-src 'self'", "script-src 'unsafe-inline'")
-    text = text.replace("style-src 'self'", "style-src 'unsafe-inline'")
-
-    def whole(match: re.Match[str]) -> str:
-        return f"<script>\n{(folder / match[1]).read_text('utf-8')}</script>"
-
-    return re.sub(r'<script src="([a-z]+\.js)"></script>', whole, text)

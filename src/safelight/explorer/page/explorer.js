@@ -280,7 +280,8 @@ function moveTo([x, y]) {
   go(z);
 }
 
-// Petroff's ten colours, for any colour vision; shapes as well, and other ones in each further ten.
+// Petroff's ten colours, for any colour vision. Each has a shape, near colours different ones; in each
+// further ten all have others.
 const COLOURS = ["#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70",
   "#717581", "#92dadd"];
 const SHAPES = [
@@ -290,6 +291,8 @@ const SHAPES = [
   (c, x, y, r) => polygon(c, x, y, 1.2 * r, 4, -0.25),
   (c, x, y, r) => polygon(c, x, y, 1.2 * r, 3, 0.25),
 ];
+
+const FORMS = [0, 1, 2, 3, 4, 0, 3, 2, 1, 4]; // by colour
 
 function polygon(context, x, y, radius, corners, turn) {
   for (let i = 0; i < corners; i++) {
@@ -301,8 +304,9 @@ function polygon(context, x, y, radius, corners, turn) {
 
 function mark(context, label, x, y, radius) {
   context.beginPath();
-  SHAPES[(label + Math.floor(label / COLOURS.length)) % SHAPES.length](context, x, y, radius);
-  context.fillStyle = COLOURS[label % COLOURS.length];
+  const ten = Math.floor(label / COLOURS.length), colour = label % COLOURS.length;
+  SHAPES[(FORMS[colour] + ten) % SHAPES.length](context, x, y, radius);
+  context.fillStyle = COLOURS[colour];
   context.fill();
 }
 
