@@ -148,7 +148,7 @@ function paintThumbnail(canvas, i) {
 
 // ---- going somewhere
 
-let due = false, last = null;
+let due = false, last = null, slidersAt = 0, later = 0;
 
 function go(z, { chosen = -1, label = state.label } = {}) {
   state.z = Float32Array.from(z);
@@ -163,18 +163,17 @@ function refresh() {
 }
 
 async function draw() {
+  const { z, label } = state;
   try {
-    last = await decode([state.z]);
+    drawOver();
+    last = await decode([z], label);
     paint(byId("picture"), last);
+    showPlace();
   } catch (error) {
     complain(error);
   }
-  due = false; // what came meanwhile is in what is drawn next
-  if (draw.z !== state.z || draw.label !== state.label) {
-    draw.z = state.z;
-    draw.label = state.label;
-    showPlace();
-  }
+  due = false;
+  if (z !== state.z || label !== state.label) refresh(); // it went on meanwhile
 }
 
 function showPlace() {
@@ -184,11 +183,18 @@ function showPlace() {
     paintThumbnail(byId("original"), state.chosen);
     byId("chosen-words").textContent = `Training picture${nameOf(state.chosen, ", ")}`;
   }
+  // Laying out all sliders takes longer than decoding: ten times a second are enough for them.
+  clearTimeout(later);
+  if (performance.now() - slidersAt > 100) showUnits();
+  else later = setTimeout(showUnits, 100);
+}
+
+function showUnits() {
+  slidersAt = performance.now();
   for (const { input, output, unit } of sliders) {
-    input.value = state.z[unit];
+    if (Number(input.value) !== state.z[unit]) input.value = state.z[unit];
     output.value = signed(state.z[unit]);
   }
-  drawOver();
 }
 
 const signed = (x) => (Math.abs(x) < 0.005 ? 0 : x).toFixed(2).replace("-", "−");
@@ -310,15 +316,21 @@ function mark(context, label, x, y, radius) {
   context.fill();
 }
 
+const colours = new Map(); // of the style sheet; asked for once, since asking lays the page out
+
 function colourOf(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  if (!colours.has(name)) {
+    colours.set(name, getComputedStyle(document.documentElement).getPropertyValue(name).trim());
+  }
+  return colours.get(name);
 }
 
 function prepare(canvas) {
-  const scale = devicePixelRatio || 1;
-  canvas.width = canvas.height = Math.round(plane.size * scale);
+  const scale = devicePixelRatio || 1, size = Math.round(plane.size * scale);
+  if (canvas.width !== size) canvas.width = canvas.height = size;
   const context = canvas.getContext("2d");
   context.setTransform(scale, 0, 0, scale, 0, 0);
+  context.clearRect(0, 0, plane.size, plane.size);
   return context;
 }
 
@@ -672,7 +684,11 @@ async function begin() {
   await drawSamples();
   await showWay();
   new ResizeObserver(() => { drawMap(); drawOver(); }).observe(byId("map-frame"));
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { drawMap(); drawOver(); });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    colours.clear();
+    drawMap();
+    drawOver();
+  });
   say("");
   // For a console, and for tests.
   self.explorer = { state, known, points, plane, decode, go, way, get picture() { return last; } };
