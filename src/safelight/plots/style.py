@@ -4,9 +4,7 @@ No pyplot and no global style is touched, so all of it works in threads and leav
 figures alone. The colours are Okabe and Ito's, which people with any colour vision can tell apart.
 """
 
-import os
 import unicodedata
-import uuid
 from collections.abc import Iterable
 from functools import cache
 from io import BytesIO
@@ -19,6 +17,8 @@ from matplotlib.font_manager import fontManager
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
+
+from safelight.files import StrPath, atomic_path
 
 BLUE, VERMILION, ORANGE = "#0072B2", "#D55E00", "#E69F00"
 INK, PALE = "#333333", "#BBBBBB"
@@ -38,7 +38,7 @@ class Picture(Figure):
         return buffer.getvalue()
 
 
-def save_figure(figure: Figure | Axes, path: str | os.PathLike[str], *, dpi: int = 150) -> Path:
+def save_figure(figure: Figure | Axes, path: StrPath, *, dpi: int = 150) -> Path:
     """Write a figure to a file that has its name only when it is whole.
 
     Args:
@@ -56,12 +56,8 @@ def save_figure(figure: Figure | Axes, path: str | os.PathLike[str], *, dpi: int
     figure = figure if isinstance(figure, Figure) else figure_of(figure)
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ValueError(f"{path.name}: pass a file name that ends in .png, .svg or .pdf.")
-    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.partial{path.suffix}")
-    try:
+    with atomic_path(path) as partial:
         figure.savefig(partial, format=path.suffix[1:].lower(), dpi=dpi)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import time
@@ -15,7 +14,8 @@ import keras
 import numpy as np
 
 from safelight.datasets import ImageDataset
-from safelight.runs import Run, atomic_path, to_json
+from safelight.files import atomic_path, write_csv
+from safelight.runs import Run, to_json
 from safelight.vae import album, pictures
 from safelight.vae.building import build_vae
 from safelight.vae.config import TrainConfig
@@ -274,23 +274,19 @@ def write_latents(
     """
     names = dataset.class_names or ("",)
     labels = [names[label] for label in dataset.labels]
-    with atomic_path(path) as partial:
-        if path.suffix.lower() == ".npz":
-            # Through an open file, because NumPy adds an ending of its own to other names.
-            with partial.open("wb") as file:
-                np.savez(
-                    file,
-                    mean=mean,
-                    log_variance=log_variance,
-                    files=np.array(dataset.files),
-                    labels=np.array(labels),
-                )
-            return
-        with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as text:
-            writer = csv.writer(text, lineterminator="\n")
-            writer.writerow(["file", "label", *(f"mean_{i}" for i in range(mean.shape[1]))])
-            for row in zip(dataset.files, labels, mean.tolist(), strict=True):
-                writer.writerow([row[0], row[1], *(f"{x:.6g}" for x in row[2])])
+    if path.suffix.lower() != ".npz":
+        means = {f"mean_{i}": [f"{x:.6g}" for x in unit] for i, unit in enumerate(mean.T.tolist())}
+        write_csv(path, {"file": dataset.files, "label": labels, **means})
+        return
+    # Through an open file, because NumPy adds an ending of its own to other names.
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        np.savez(
+            file,
+            mean=mean,
+            log_variance=log_variance,
+            files=np.array(dataset.files),
+            labels=np.array(labels),
+        )
 
 
 def build(parts: Parts, config: TrainConfig) -> VAE:
