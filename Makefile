@@ -12,7 +12,7 @@ export PIP_USER := 0
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-backends notebooks lint benchmarks docs lock clean
+.PHONY: help demo test test-backends test-app notebooks lint benchmarks docs lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,10 @@ ON_BACKENDS := tests/vae tests/transfer/test_explanations.py
 test-backends: .venv-backends/.made  ## the tests of vae and of explanations on JAX and on PyTorch
 	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest $(ON_BACKENDS) $(PARALLEL)
 	KERAS_BACKEND=torch .venv-backends/bin/python -m pytest $(ON_BACKENDS) $(PARALLEL)
+
+# Its own environment: Gradio wants an older Pillow than the one that all else is tested with.
+test-app: .venv-app/.made  ## the tests of app, in Chromium too where there is one (SAFELIGHT_CHROMIUM, or on the PATH)
+	.venv-app/bin/python -m pytest -m "not network" tests/app tests/test_cli_serve.py
 
 notebooks: .venv/.dev  ## run the notebooks from top to bottom and keep their pictures (a quarter of an hour)
 	.venv/bin/python notebooks/tools/execute.py notebooks/[0-9]*.py
@@ -55,9 +59,11 @@ lock: .venv/.dev  ## choose the newest versions again, within the ranges of pypr
 	$(PIP_INSTALL) uv
 	.venv/bin/$(LOCK) --upgrade --group dev --output-file requirements/dev.txt
 	.venv/bin/$(LOCK) --constraint requirements/dev.txt --output-file requirements/demo.txt
+	cp requirements/dev.txt requirements/app.txt  # its versions are kept where they can be
+	.venv/bin/$(LOCK) --extra app --group dev --group browser --output-file requirements/app.txt
 
 clean:  ## remove .venv* and everything made from the sources; runs/ and fetched assets stay
-	rm -rf .venv .venv-torch .venv-backends build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-torch .venv-backends .venv-app build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find src tests benchmarks notebooks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 .venv/.demo: requirements/demo.txt pyproject.toml
@@ -85,4 +91,15 @@ clean:  ## remove .venv* and everything made from the sources; runs/ and fetched
 	@.venv/bin/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
 	  > "$$(.venv-backends/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/locked.pth"
 	.venv-backends/bin/python -m pip install -qq --disable-pip-version-check --no-input --requirement $<
+	@touch $@
+
+# As .venv-backends: only what is in other versions, or not in .venv at all, is installed.
+.venv-app/.made: requirements/app.txt .venv/.dev
+	@echo "Installing Gradio and Playwright into .venv-app (once; 130 MB to download)"
+	@rm -rf .venv-app
+	@.venv/bin/python -m venv .venv-app
+	@.venv/bin/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	  > "$$(.venv-app/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/locked.pth"
+	.venv-app/bin/python -m pip install -qq --disable-pip-version-check --no-input \
+	  --no-deps --require-hashes --only-binary :all: --requirement $<
 	@touch $@

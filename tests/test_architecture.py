@@ -176,6 +176,11 @@ USED = [
     *PROJECT["project"]["optional-dependencies"]["tensorflow"],
 ]
 WITH_TOOLS = [*USED, *PROJECT["dependency-groups"]["build"], *PROJECT["dependency-groups"]["dev"]]
+WITH_PAGES = [
+    *WITH_TOOLS,
+    *PROJECT["project"]["optional-dependencies"]["app"],
+    *PROJECT["dependency-groups"]["browser"],
+]
 
 
 def pins(name: str) -> dict[str, str]:
@@ -184,7 +189,9 @@ def pins(name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("file", "declared"), [("demo.txt", USED), ("dev.txt", WITH_TOOLS)], ids=["demo", "dev"]
+    ("file", "declared"),
+    [("demo.txt", USED), ("dev.txt", WITH_TOOLS), ("app.txt", WITH_PAGES)],
+    ids=["demo", "dev", "app"],
 )
 def test_every_declared_dependency_is_locked_within_its_range(file, declared):
     locked = pins(file)
@@ -196,7 +203,7 @@ def test_every_declared_dependency_is_locked_within_its_range(file, declared):
     assert wrong == [], "run `make lock`"
 
 
-@pytest.mark.parametrize("file", ["demo.txt", "dev.txt"])
+@pytest.mark.parametrize("file", ["demo.txt", "dev.txt", "app.txt"])
 def test_every_locked_version_has_hashes_and_names_no_place(file):
     text = (ROOT / "requirements" / file).read_text(encoding="utf-8")
     entries = re.split(r"^(?=[\w.-]+==)", text, flags=re.MULTILINE)[1:]
@@ -208,5 +215,11 @@ def test_the_demo_installs_what_the_tests_ran_with():
     assert pins("demo.txt").items() <= pins("dev.txt").items()
 
 
+def test_pages_are_tested_with_the_same_versions_but_for_what_gradio_wants_older():
+    known, paged = pins("dev.txt"), pins("app.txt")
+    assert known.keys() <= paged.keys()
+    assert {name for name in known if known[name] != paged[name]} <= {"pillow", "tomlkit"}
+
+
 def test_nothing_locked_brings_a_second_backend():
-    assert pins("dev.txt").keys().isdisjoint({"torch", "jax", "jaxlib"})
+    assert pins("app.txt").keys().isdisjoint({"torch", "jax", "jaxlib"})

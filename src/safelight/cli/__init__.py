@@ -7,6 +7,7 @@
     safelight runs show runs/cells
     safelight report runs/cells
     safelight export runs/digits --web digits_page
+    safelight serve runs/cells
 
 A user's mistake is one sentence on standard error and exit code 2, never a traceback.
 """
@@ -20,7 +21,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from safelight.cli import assets, cache, export, look, report, runs, transfer, vae
+from safelight.cli import assets, cache, export, look, report, runs, serve, transfer, vae
 from safelight.cli.console import fail, set_up_streams
 
 
@@ -52,6 +53,7 @@ app.add_typer(vae.app, name="vae")
 app.add_typer(runs.app, name="runs")
 app.command(short_help="Write a page about a run: how good, what it mistakes.")(report.report)
 app.command(short_help="Write a page to walk a latent space in, without a server.")(export.export)
+app.command(short_help="Serve a run as a page in the browser.")(serve.serve)
 app.add_typer(assets.app, name="assets")
 app.add_typer(cache.app, name="cache")
 
