@@ -10,6 +10,7 @@ import typer
 from safelight.cli import console
 from safelight.cli.data import Strict, load_pictures
 from safelight.cli.trained import RunFolder, find_source, open_vae
+from safelight.runs import Run
 
 
 def export(
@@ -40,7 +41,7 @@ def export(
 
     opened = open_vae(run)
     check_target(web, overwrite=overwrite)
-    dataset = load_pictures(find_source(opened), strict=strict) if num_pictures else None
+    dataset = load_pictures(_source(opened), strict=strict) if num_pictures else None
     console.fetch("onnxruntime-web")
     console.start_keras()
     from safelight.explorer import export_web
@@ -57,3 +58,14 @@ def export(
     size = console.megabytes(sum(file.stat().st_size for file in web.iterdir()))
     console.say(f"{'page':<18}{console.printable(page)}  ({size})")
     console.say(f"{'to look at it':<18}python -m http.server --directory {console.printable(web)}")
+
+
+def _source(run: Run) -> str:
+    """Where the run's pictures are; if they are gone, the way without them is told."""
+    try:
+        return find_source(run)
+    except ValueError as error:
+        raise ValueError(
+            f"the pictures that {run.path} was trained on are not where they were: put them back, "
+            "or leave them out with --num-pictures 0."
+        ) from error

@@ -45,7 +45,10 @@ def check_target(folder: StrPath, *, overwrite: bool = False) -> None:
             f"{folder}: holds {foreign[0]}, which no export wrote; choose another folder."
         )
     if names and not overwrite:
-        raise ValueError(f"{folder}: holds an export; overwrite it, or choose another folder.")
+        raise ValueError(
+            f"{folder}: holds an export; replace it with --overwrite (overwrite=True), or choose "
+            "another folder."
+        )
 
 
 def check_export(folder: Path) -> None:
