@@ -35,8 +35,9 @@ test-backends: .venv-backends/.made  ## the tests of vae and of explanations on 
 	KERAS_BACKEND=torch .venv-backends/bin/python -m pytest $(ON_BACKENDS) $(PARALLEL)
 
 # Its own environment: Gradio wants an older Pillow than the one that all else is tested with.
-test-app: .venv-app/.made  ## the tests of app, in Chromium too where there is one (SAFELIGHT_CHROMIUM, or on the PATH)
-	.venv-app/bin/python -m pytest -m "not network" tests/app tests/test_cli_serve.py
+test-app: .venv-app/.made  ## the tests of app and explorer, in Chromium too where there is one (SAFELIGHT_CHROMIUM, or on the PATH)
+	.venv/bin/safelight assets fetch onnxruntime-web
+	.venv-app/bin/python -m pytest -m "not network" tests/app tests/test_cli_serve.py tests/explorer/test_browser.py
 
 notebooks: .venv/.dev  ## run the notebooks from top to bottom and keep their pictures (a quarter of an hour)
 	.venv/bin/python notebooks/tools/execute.py notebooks/[0-9]*.py
