@@ -167,7 +167,10 @@ def _serving(page, **where):
 def serving():
     for name in ("fastapi", "uvicorn"):
         pytest.importorskip(name, reason="the extra `app` is not installed (make test-app)")
-    return _serving
+    yield _serving
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()  # pages are circles of objects; Gradio leaves event loops open in them
 
 
 @pytest.fixture(scope="session")
