@@ -132,11 +132,11 @@ def describe(run: Run, model: VAE, shown: Points | None) -> dict[str, Any]:
         "points": None,
     }
     if shown is not None:
-        found["points"] = _pack_points(shown)
+        found["points"] = _pack_points(shown, conditional=bool(model.num_classes))
     return found
 
 
-def _pack_points(shown: Points) -> dict[str, Any]:
+def _pack_points(shown: Points, *, conditional: bool) -> dict[str, Any]:
     return {
         "means": packing.pack_array(shown.means),
         "labels": None if shown.labels is None else packing.pack_array(shown.labels),
@@ -147,7 +147,7 @@ def _pack_points(shown: Points) -> dict[str, Any]:
                 "axis": packing.pack_array(direction.axis),
                 "middle": packing.pack_array(direction.middle),
             }
-            for direction in points.find_directions(shown)
+            for direction in points.find_directions(shown, conditional=conditional)
         ],
     }
 

@@ -108,7 +108,7 @@ def class_names(run: Run) -> list[str]:
     return names if len(names) > 1 else []
 
 
-def find_directions(shown: Points) -> list[Direction]:
+def find_directions(shown: Points, *, conditional: bool = False) -> list[Direction]:
     """Planes on which more is to be seen than on two units: at most four axes.
 
     The first two principal axes of the classes' mean latents, where there are three classes or
@@ -116,12 +116,14 @@ def find_directions(shown: Points) -> list[Direction]:
 
     Args:
         shown: At least three pictures.
+        conditional: Whether the model is told the class, which its latents need not know then:
+            there are no axes between classes.
     """
     means, labels = shown.means.astype("float64"), shown.labels
     if means.shape[1] < 3 or len(means) < 3:
         return []
     found = []
-    if labels is not None and len(np.unique(labels)) > 2:
+    if labels is not None and len(np.unique(labels)) > 2 and not conditional:
         classes = np.stack([means[labels == label].mean(axis=0) for label in np.unique(labels)])
         found = _principal(classes, "class axis")
     return found + _principal(means, "principal axis")

@@ -350,7 +350,8 @@ function drawMap() {
 }
 
 function drawTicks(context) {
-  Object.assign(context, { fillStyle: colourOf("--soft"), strokeStyle: colourOf("--line"), font: "11px system-ui" });
+  Object.assign(context, { fillStyle: colourOf("--soft"), strokeStyle: colourOf("--line"), lineWidth: 1,
+    font: "11px system-ui" });
   for (const side of [0, 1]) {
     const span = plane.high[side] - plane.low[side], step = span > 6 ? 2 : span > 3 ? 1 : span / 4;
     for (let k = Math.ceil(plane.low[side] / step); k * step < plane.high[side]; k++) {
@@ -373,11 +374,14 @@ function nameClasses(context) {
   }
   Object.assign(context, { font: "600 15px system-ui", textAlign: "center", textBaseline: "middle",
     lineWidth: 5, lineJoin: "round", strokeStyle: colourOf("--card"), fillStyle: colourOf("--ink") });
+  const taken = [];
   middles.forEach(([x, y, number], label) => {
-    if (!number) return;
-    const name = known.class_names[label].slice(0, 18);
-    context.strokeText(name, x / number, y / number);
-    context.fillText(name, x / number, y / number);
+    const at = [x / number, y / number], name = known.class_names[label].slice(0, 18);
+    const far = context.measureText(name).width;
+    if (!number || taken.some((t) => Math.abs(t[0] - at[0]) < far && Math.abs(t[1] - at[1]) < 15)) return;
+    taken.push(at); // names on top of each other could not be read; the legend has them all
+    context.strokeText(name, ...at);
+    context.fillText(name, ...at);
   });
   Object.assign(context, { textAlign: "start", textBaseline: "alphabetic" });
 }
