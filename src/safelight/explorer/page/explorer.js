@@ -346,7 +346,8 @@ function drawMap() {
   context.globalAlpha = 0.8;
   for (const i of shownPoints()) mark(context, points.labels?.[i] ?? 0, ...toPixels(plane.places[i]), radius);
   context.globalAlpha = 1;
-  if (points?.labels && known.class_names.length <= 20) nameClasses(context);
+  // A model that is told the class spreads all of them alike: their middles would say nothing.
+  if (points?.labels && !known.conditional && known.class_names.length <= 20) nameClasses(context);
 }
 
 function drawTicks(context) {
