@@ -58,7 +58,9 @@ def test_a_run_is_finished_when_its_metrics_are_there(tmp_path):
     assert run.finished
 
 
-@pytest.mark.parametrize("leave", ["metrics.json", "model.keras", "checkpoint.npz"])
+@pytest.mark.parametrize(
+    "leave", ["metrics.json", "model.keras", "checkpoint.npz", "rate_distortion.csv"]
+)
 def test_nothing_that_cost_work_is_replaced_unasked(tmp_path, leave):
     run = Run.create(tmp_path / "run")
     (run.path / leave).write_text("{}")
@@ -69,11 +71,15 @@ def test_nothing_that_cost_work_is_replaced_unasked(tmp_path, leave):
     assert not Run.create(run.path, overwrite=True).finished
 
 
-def test_a_checkpoint_lets_an_unfinished_run_pass_for_who_resumes_it(tmp_path):
+@pytest.mark.parametrize("kept", ["checkpoint.npz", "rate_distortion.csv"])
+def test_what_it_keeps_lets_an_unfinished_run_pass_for_who_resumes_it(tmp_path, kept):
     run = Run.create(tmp_path / "run")
-    run.path.joinpath("checkpoint.npz").touch()
+    assert not run.begun
+    run.path.joinpath(kept).touch()
+    assert run.begun
     Run.check(run.path, resume=True)
     run.write_metrics(METRICS)
+    assert not run.begun
     with pytest.raises(ValueError, match="holds a finished run"):
         Run.check(run.path, resume=True)
 

@@ -49,6 +49,7 @@ _FILES = (
     "checkpoint.npz", "density.npz", "anomalies.csv", "rate_distortion.csv", "history_kl.npy",
     "history.csv", "data.md", "report.html", "environment.json", "config.json",
 )  # fmt: skip
+_KEPT = ("checkpoint.npz", "rate_distortion.csv")  # what an unfinished run can be continued from
 _MAX_DEPTH = 3
 
 
@@ -66,7 +67,7 @@ class Run:
 
         Args:
             path: a folder that does not exist, is empty, or holds an older run.
-            overwrite: replace a run even if it finished, or has a model or a checkpoint.
+            overwrite: replace a run even if it finished, has a model, or was `begun`.
 
         Raises:
             ValueError: if the folder holds a run and `overwrite` is false, holds anything that is
@@ -89,7 +90,7 @@ class Run:
         Args:
             path: as for `create`.
             overwrite: as for `create`.
-            resume: let an unfinished run with a checkpoint pass, for a caller who continues it.
+            resume: let a run that was `begun` pass, for a caller who continues it.
 
         Raises:
             ValueError: if no run may be made there.
@@ -134,6 +135,11 @@ class Run:
     def finished(self) -> bool:
         """Whether the run came to its end: metrics.json is written last."""
         return (self.path / "metrics.json").is_file()
+
+    @property
+    def begun(self) -> bool:
+        """Whether it did not finish, and holds what the same command can continue it from."""
+        return not self.finished and any((self.path / name).is_file() for name in _KEPT)
 
     @property
     def model_path(self) -> Path:
@@ -433,10 +439,9 @@ def _refuse_foreign(folder: Path) -> None:
 
 def _refuse_finished(folder: Path, overwrite: bool, resume: bool) -> None:
     run = Run(folder)
-    begun = (folder / "checkpoint.npz").exists()
-    if overwrite or not _is_run(folder) or (resume and begun and not run.finished):
+    if overwrite or not _is_run(folder) or (resume and run.begun):
         return
-    if run.finished or begun or run.model_path.exists():
+    if run.finished or run.begun or run.model_path.exists():
         state = "a finished run" if run.finished else "an unfinished run that cost work"
         raise ValueError(
             f"{folder}: holds {state}; choose another --output, or replace it with --overwrite."

@@ -87,7 +87,7 @@ def open_run(
 
 def open_described(path: Path, description: Mapping[str, Any], *, overwrite: bool = False) -> Run:
     """The same for what is described already, with its `kind`."""
-    if not overwrite and _was_begun(path):
+    if not overwrite and (path / "config.json").is_file() and Run(path).begun:
         _refuse_other(Run.open(path), description)
         return Run.open(path)
     run = Run.create(path, overwrite=overwrite)
@@ -389,11 +389,6 @@ def describe(parts: Parts, config: TrainConfig, source: str = "", only: str = ""
         "image_shape": parts.image_shape,
         "settings": dataclasses.asdict(config),
     }
-
-
-def _was_begun(path: Path) -> bool:
-    kept = any((path / name).is_file() for name in ("checkpoint.npz", "rate_distortion.csv"))
-    return kept and (path / "config.json").is_file() and not (path / "metrics.json").exists()
 
 
 def _refuse_other(run: Run, description: Mapping[str, Any]) -> None:
