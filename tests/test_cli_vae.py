@@ -89,6 +89,16 @@ def test_help_loads_no_keras(command):
     assert result.returncode == 0, result.stderr
 
 
+def test_a_preset_is_trained_with_and_what_is_typed_beside_it_counts(call, photos, tmp_path):
+    arguments = ("--output", tmp_path / "run", "--preset", "quick", *SMALL)
+    code, _, err = call("vae", "train", photos, *arguments)
+    assert code == 0, err
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
+    assert settings["prior"] == "flow"  # the preset's
+    assert settings["hidden_units"] == [8]  # typed
+    assert (settings["epochs"], settings["minutes"]) == (1, None)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"), [("64", (64, 64)), ("48x64", (48, 64)), (" 48X64", (48, 64))]
 )

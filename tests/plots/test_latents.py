@@ -108,7 +108,7 @@ def test_kl_per_unit_is_sorted_by_its_last_epoch():
     assert ax.get_title() == "1 of 4 units active (KL above 1 nats)"
 
 
-@pytest.mark.parametrize("history", [[1.0, 2.0], np.zeros((0, 3)), [[-1.0]]])
+@pytest.mark.parametrize("history", [[1.0, 2.0], np.zeros((0, 3)), [[-1.0]], [[np.nan] * 3]])
 def test_what_is_no_history_of_units_is_refused(history):
     with pytest.raises(ValueError, match="epochs, units"):
         plots.plot_kl_per_unit(history)

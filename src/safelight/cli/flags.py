@@ -65,7 +65,7 @@ class Flags:
         if not self.presets:
             return []
         said = "; ".join(f"`{name}` {words}" for name, words in self.presets.items())
-        text = f"Settings that go together: {said}. What is said beside it counts."
+        text = f"Settings that go together: {said}. What is said beside it overrides them."
         option = typer.Option(help=text, show_default=False)
         return [
             inspect.Parameter(
@@ -230,7 +230,7 @@ VAE = Flags(
     # The five names of likelihoods side by side would be wider than a terminal.
     metavars={"likelihood": "NAME", "image_size": "PIXELS"},
     parsers={"image_size": parse_size},
-    presets={"quick": "ten minutes on two cores"},
+    presets={"quick": "10 minutes", "good": "half an hour", "best": "an hour"},
 )
 
 

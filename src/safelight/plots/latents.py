@@ -90,12 +90,14 @@ def plot_kl_per_unit(
         ax: where to draw; a new figure if None.
 
     Raises:
-        ValueError: if the array has another shape, or a divergence is negative.
+        ValueError: if the array has another shape, a divergence is negative, or none is known.
     """
     values = np.asarray(history_kl, dtype=float)
-    if values.ndim != 2 or values.size == 0 or np.nanmin(values, initial=0) < -1e-3:
+    known = np.isfinite(values).any()
+    if values.ndim != 2 or not known or np.nanmin(values, initial=0) < -1e-3:
         raise ValueError(
-            f"history_kl of shape {values.shape}; pass (epochs, units) of nats, none below zero."
+            f"history_kl of shape {values.shape}; pass (epochs, units) of nats, none below zero "
+            "and not all of them unknown."
         )
     last = np.nan_to_num(values[-1])
     order = np.argsort(-last, kind="stable")

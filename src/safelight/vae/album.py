@@ -46,7 +46,8 @@ def draw(
     told = labels if model.num_classes else None
     if trained.epochs:  # Ctrl-C may have come within the first
         _save(run, "history", plots.plot_elbo_history(trained.history))
-        _save(run, "kl_per_unit", plots.plot_kl_per_unit(trained.history_kl))
+        if np.isfinite(trained.history_kl).any():  # not where the prior has no closed form
+            _save(run, "kl_per_unit", plots.plot_kl_per_unit(trained.history_kl))
     few = np.sort(np.random.default_rng(seed).permutation(len(images))[:_NUM_SHOWN])
     chosen, classes = images[few], None if told is None else told[few]
     decoded = model.reconstruct(chosen, classes)
