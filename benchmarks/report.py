@@ -22,6 +22,7 @@ from protocol import CLAIM, accuracy_interval, correct_of
 from tables import median_of, table, versions_line
 from trunk.protocol import CLAIM as TRUNK_CLAIM
 from trunk.report import render_trunk
+from vae import generative_report
 from vae import report as vae_report
 from vae.protocol import CLAIM as VAE_CLAIM
 
@@ -188,6 +189,9 @@ def render_table(results: list[dict]) -> str:
         TRUNK_CLAIM: render_trunk,
         vae_report.ESTIMATOR_CLAIM: vae_report.render_estimates,
         vae_report.IWAE_CLAIM: vae_report.render_iwae,
+        generative_report.MINUTES_CLAIM: generative_report.render_minutes,
+        generative_report.SAMPLES_CLAIM: generative_report.render_samples,
+        generative_report.NOISE_CLAIM: generative_report.render_noise,
     }
     for claim, render_one in singles.items():
         lines += [line for r in results if r["claim"] == claim for line in render_one(r)]
