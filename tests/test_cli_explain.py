@@ -13,9 +13,11 @@ from safelight.cli.explain import name_pictures, say_agreement, write_explanatio
 from safelight.runs import Run
 
 
-def save_picture(path, seed=0):
+def save_picture(path, seed=0, *, tint=(0, 0, 0)):
+    """Noise, with more of some colours."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (20, 24, 3), np.uint8)
+    noise = np.random.default_rng(seed).integers(0, 256, (20, 24, 3), np.uint8)
+    pixels = np.minimum(noise + np.array(tint), 255).astype(np.uint8)
     Image.fromarray(pixels).save(path)
     return path
 
@@ -103,8 +105,9 @@ def test_predict_explains(model, tmp_path):
     names = {"name": "d", "class_names": ["other", "red"]}
     run.write_config({"kind": "transfer", "dataset": names, "settings": settings})
     model.save(run.model_path)
-    save_picture(tmp_path / "in" / "a.png")
+    save_picture(tmp_path / "in" / "a.png", tint=(100, 0, 0))
     (tmp_path / "in" / "b.png").write_text("no picture")
+    save_picture(tmp_path / "in" / "c.png", tint=(0, 100, 0))
 
     def predict(*arguments):
         command = [sys.executable, "-m", "safelight", "transfer", "predict", run.path]
@@ -118,11 +121,12 @@ def test_predict_explains(model, tmp_path):
         assert result.returncode == 2
         assert "expected --explain DIR" in result.stderr
     result = predict("--explain", tmp_path / "why", "--check", "--json")
-    assert result.returncode == 1, result.stderr  # one of two cannot be read
-    good, bad = json.loads(result.stdout)
-    assert good["explanation"] == str(tmp_path / "why" / "a-explained.png")
-    agreement = good["agreement"]
-    assert agreement is None or -1 <= agreement <= 1  # a map without a place has none
+    assert result.returncode == 1, result.stderr  # one of three cannot be read
+    red, bad, green = json.loads(result.stdout)
+    assert (red["prediction"], green["prediction"]) == ("red", "other")
+    assert red["explanation"] == str(tmp_path / "why" / "a-explained.png")
+    assert red["agreement"] == pytest.approx(1, abs=0.02)  # a sum over pixels, as above
+    assert green["agreement"] is None  # nothing in the picture changes the logit of the other class
     assert "error" in bad
     assert "explanation" not in bad
     again = predict("--explain", tmp_path / "why")

@@ -54,6 +54,18 @@ def make_kernel(network, heads, pictures, labels) -> keras.Model:
     return classifier
 
 
+def widen(classifier) -> keras.Model:
+    """Let the default head see far; the others stay as they are.
+
+    Fitted on six pictures that are much alike, its kernel is so narrow that float32 knows no
+    likeness of other features to any of them: no slope, and flat maps, which say nothing.
+    """
+    for layer in classifier.layers:
+        if isinstance(layer, models.Similarities):
+            layer.gamma.assign(layer.gamma / 100)
+    return classifier
+
+
 @pytest.fixture(params=["linear", "dense", "kernel"])
 def classifier(request, network, pictures, shapes):
     """One of each head, on averages and maxima of two layers."""
@@ -96,11 +108,15 @@ def test_gradients_of_a_formula():
 
 
 def test_gradients_agree_with_finite_differences(classifier):
-    """Of the logit by the activations, along random directions that keep silent units silent."""
-    rng = np.random.default_rng(0)
-    # Noise, as on flat ground many places share a maximum, which then has a kink.
+    """Of the logit by the activations, along random directions that keep silent units silent.
+
+    On the way a maximum may change places, or a unit of the head fall silent: a kink, on one side
+    of where the gradient is taken. The other side has no part in it, and must agree.
+    """
+    rng, step = np.random.default_rng(0), 1e-3
+    # Noise, as on flat ground many places share a maximum, which then has a kink right there.
     noise = rng.uniform(0, 255, (3, SIZE, SIZE, 3)).astype("float32")
-    explainer = Explainer(classifier)
+    explainer = Explainer(widen(classifier))
     seen, logits = explainer._look(noise, 0)
     classes = logits.argmax(1)
 
@@ -109,15 +125,16 @@ def test_gradients_agree_with_finite_differences(classifier):
         there = [(each + step * way).astype("float32") for each, way in pairs]
         return np.asarray(explainer._head.predict_on_batch(there))[np.arange(3), classes]
 
-    slopes, near = explainer._gradients(seen, classes), []
+    slopes = explainer._gradients(seen, classes)
+    rounding = 2 * np.finfo("float32").eps * np.abs(logits).max() / step
     for _ in range(4):
         ways = [rng.normal(size=each.shape) * np.abs(each) for each in seen]
         pairs = zip(slopes, ways, strict=True)
         expected = sum((slope * way).sum((1, 2, 3)) for slope, way in pairs)
-        measured = (moved(ways, 1e-3) - moved(ways, -1e-3)) / 2e-3
-        near += list(np.abs(measured - expected) < 0.02 * np.abs(expected).max() + 1e-3)
-    # Here and there a maximum changes places on the way, which is a kink.
-    assert np.mean(near) > 0.75
+        here = moved(ways, 0)
+        sides = [(moved(ways, side * step) - here) / (side * step) for side in (1, -1)]
+        error = np.abs(np.array(sides) - expected).min(0)
+        assert (error < 0.02 * np.abs(expected).max() + rounding).all()
 
 
 def test_a_silent_channel_has_no_gradient_and_spoils_none():
@@ -191,8 +208,10 @@ def test_maps_of_the_default_head_are_zero_on_average(network, pictures, shapes,
     """Euler: the head knows only shares of each layer's channels, so it has degree 0 in them."""
     classifier = make_kernel(network, heads, pictures, shapes.labels[:NUM_PICTURES])
     maps = Explainer(classifier, method=method).explain(pictures).maps
+    # How high a map is depends on the network's first weights, and so on the backend: 0.008 to 2
+    # were seen. Whatever it is, it is far above float32's rounding, which is all that a mean has.
     assert maps.std((1, 2)).min() > 1e-3
-    assert np.abs(maps.mean((1, 2))).max() < 1e-2 * maps.std((1, 2)).min()
+    assert np.abs(maps.mean((1, 2))).max() < 1e-4 * maps.std((1, 2)).min()
 
 
 # --- where it lights up
@@ -332,16 +351,15 @@ def agreement_with_shuffled(classifier, pictures, prefix: str) -> float:
     found = []
     for seed in range(4):
         after = Explainer(shuffled(classifier, prefix, seed)).explain(pictures, classes).maps
-        for a, b in zip(before, after, strict=True):
-            # Shuffled weights may leave nothing alive: a map without a place agrees with none.
-            found.append(spearmanr(a.ravel(), b.ravel()).statistic if np.ptp(b) else 0.0)
+        pairs = zip(before, after, strict=True)
+        found += [spearmanr(a.ravel(), b.ravel()).statistic for a, b in pairs]
     return float(np.mean(found))
 
 
 @pytest.mark.parametrize("prefix", ["head_logits", "block4", ""])
 def test_a_map_depends_on_what_was_learned(network, pictures, shapes, prefix):
     """Adebayo et al. 2018: with shuffled weights of the head, of a block, of all, another map."""
-    classifier = make_kernel(network, BOTH, pictures, shapes.labels[:NUM_PICTURES])
+    classifier = widen(make_kernel(network, BOTH, pictures, shapes.labels[:NUM_PICTURES]))
     assert agreement_with_shuffled(classifier, pictures, "nothing") > 0.999
     assert abs(agreement_with_shuffled(classifier, pictures, prefix)) < 0.5
 
