@@ -8,8 +8,9 @@ The decoder runs in the browser, so what the page shows is computed there, for a
 Names are loaded when they are first used, and Keras with them.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from safelight.lazy import on_demand
 
 if TYPE_CHECKING:
     from safelight.explorer.export import export_web as export_web
@@ -18,13 +19,4 @@ if TYPE_CHECKING:
 
 _HOMES = {"decoder_graph": "onnx_graph", "export_web": "export", "show": "notebook"}
 __all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = on_demand(__name__, _HOMES)

@@ -9,8 +9,9 @@ of a notebook cell; those with one panel draw into `ax` if it is given, and retu
 Names are loaded when they are first used, and Matplotlib with them.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from safelight.lazy import on_demand
 
 if TYPE_CHECKING:
     from safelight.plots.aggregates import plot_aggregate as plot_aggregate
@@ -81,13 +82,4 @@ _HOMES = {
     "save_figure": "style",
 }
 __all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = on_demand(__name__, _HOMES)

@@ -8,8 +8,9 @@ A report reads the files of a run and nothing else: no model is loaded, and Kera
 Names are loaded when they are first used.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from safelight.lazy import on_demand
 
 if TYPE_CHECKING:
     from safelight.report.model_card import write_model_card as write_model_card
@@ -17,13 +18,4 @@ if TYPE_CHECKING:
 
 _HOMES = {"write_model_card": "model_card", "write_report": "page"}
 __all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = on_demand(__name__, _HOMES)

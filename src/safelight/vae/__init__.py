@@ -11,8 +11,9 @@ Likelihoods are in nats per image: summed over pixels, channels and latents, ave
 only. Names are loaded when they are first used, and Keras with them.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from safelight.lazy import on_demand
 
 if TYPE_CHECKING:
     from safelight.vae.anomalies import report_anomalies as report_anomalies
@@ -49,13 +50,4 @@ _HOMES = {
     "traverse": "evaluation",
 }
 __all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = on_demand(__name__, _HOMES)
