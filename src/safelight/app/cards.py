@@ -14,6 +14,7 @@ from safelight.app.answers import Answer, Answering, Neighbour
 from safelight.app.drawing import data_address, fit, overlay
 from safelight.report import words
 from safelight.report.reading import read_run
+from safelight.report.rendering import make_environment
 
 _MOST_SHOWN = 5  # classes with a bar
 _MOST_IN_TITLE = 4
@@ -115,8 +116,9 @@ def _choice(class_names: Sequence[str]) -> str:
 
 def read_style() -> str:
     """The style sheet of the page."""
-    source, _, _ = _loader().get_source(_environment(), "style.css")
-    return source
+    environment = _environment()
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, "style.css")[0]
 
 
 def _render(macro: str, **values: Any) -> Markup:
@@ -129,16 +131,8 @@ def _render(macro: str, **values: Any) -> Markup:
 
 
 @functools.cache
-def _loader() -> jinja2.BaseLoader:
-    return jinja2.PackageLoader("safelight.app")
-
-
-@functools.cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=_loader(), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
+    environment = make_environment("safelight.app")
     environment.filters["name"] = words.name
     environment.filters["printable"] = words.printable
     environment.filters["percent"] = words.percent

@@ -16,6 +16,7 @@ from safelight.files import StrPath, write_text
 from safelight.report import autoencoder, classifier, other, side_by_side, sweep, words
 from safelight.report.blocks import Chapter
 from safelight.report.reading import Reading, read_run
+from safelight.report.rendering import make_environment
 
 FILE_NAME = "report.html"
 _MARK = "safelight report"
@@ -76,13 +77,7 @@ def render(readings: Sequence[Reading]) -> str:
 
 @functools.cache
 def _templates() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("safelight.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return make_environment("safelight.report")
 
 
 def _chapters(readings: Sequence[Reading]) -> list[Chapter]:
