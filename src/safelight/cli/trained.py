@@ -63,8 +63,10 @@ def find_source(run: Run) -> str:
         name = run.config["dataset"]["name"]
     if is_known(source):
         return source
-    folder = run.path.resolve() / source
-    if not source or not folder.is_dir():
+    from safelight.vae import pictures
+
+    folder = pictures.source_folder(run, source)
+    if folder is None:
         raise ValueError(
             f"the pictures of {name} are not where {run.path} was trained on them: name their "
             "folder, `safelight vae evaluate RUN DATA`."
@@ -80,12 +82,9 @@ def class_names_of(run: Run) -> list[str]:
 
 def labels_of(run: Run, dataset: ImageDataset) -> np.ndarray:
     """The labels of pictures for a conditional model, which must know their classes."""
-    expected = class_names_of(run)
-    if list(dataset.class_names) != expected:
-        raise ValueError(
-            f"{dataset.name} has the classes {list(dataset.class_names)}, but {run.path} was "
-            f"trained on {expected}: expected the same folders."
-        )
+    from safelight.vae import pictures
+
+    pictures.check_classes(dataset, run, class_names_of(run))
     return dataset.labels
 
 

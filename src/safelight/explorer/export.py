@@ -18,7 +18,7 @@ from safelight.explorer.onnx_graph import decoder_graph
 from safelight.explorer.points import Points
 from safelight.files import StrPath
 from safelight.runs import Run
-from safelight.vae import experiment
+from safelight.vae import experiment, pictures
 from safelight.vae.latent_paths import units_by_kl
 from safelight.vae.models import VAE
 
@@ -95,8 +95,8 @@ def find_dataset(run: Run) -> ImageDataset:
     source = str(run.config["dataset"]["source"] or "")
     if source in ("elpv", "mnist"):
         return datasets.load(source)
-    place = run.path.resolve() / source
-    if not source or not place.is_dir():
+    place = pictures.source_folder(run, source)
+    if place is None:
         raise ValueError(
             f"the pictures of {run.config['dataset']['name']} are not where {run.path} was "
             "trained on them: pass them as dataset, or num_points=0 for a page without them."

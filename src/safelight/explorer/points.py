@@ -86,11 +86,8 @@ def find_points(
     part = experiment.find_part(run, dataset, "train")
     part = part.subset(choose(len(part), num_points, seed=config.seed))
     names = class_names(run)
-    if names and list(part.class_names) != names:
-        raise ValueError(
-            f"{dataset.name} has the classes {list(part.class_names)}, but {run.path} was trained "
-            f"on {names}: expected the same folders."
-        )
+    if names:
+        pictures.check_classes(part, run, names)
     height, width, channels = model.image_shape
     found = pictures.load_images(part, (height, width), channels=channels, progress=progress)
     images = found.images

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safelight import datasets
 from safelight.datasets import ImageDataset, Splits
 from safelight.images import Mode, resize
-from safelight.runs import atomic_path
+from safelight.runs import Run, atomic_path
 from safelight.sources import Arrays
 
 logger = logging.getLogger(__name__)
@@ -191,6 +191,30 @@ def keep_class(dataset: ImageDataset, class_name: str | None) -> ImageDataset:
     rows = np.flatnonzero(dataset.labels == dataset.class_names.index(class_name))
     kept = dataset.subset(rows)
     return replace(kept, class_names=(), labels=np.zeros_like(kept.labels), targets=None)
+
+
+def source_folder(run: Run, source: str) -> Path | None:
+    """The folder that a run names as where its pictures are; `None` if it is not there any more.
+
+    Args:
+        run: The run.
+        source: Of its data set, as seen from its folder; empty where none was named.
+    """
+    folder = run.path.resolve() / source
+    return folder if source and folder.is_dir() else None
+
+
+def check_classes(dataset: ImageDataset, run: Run, expected: Sequence[str]) -> None:
+    """Whether a data set has the classes that a run was trained on.
+
+    Raises:
+        ValueError: It has others.
+    """
+    if list(dataset.class_names) != list(expected):
+        raise ValueError(
+            f"{dataset.name} has the classes {list(dataset.class_names)}, but {run.path} was "
+            f"trained on {list(expected)}: expected the same folders."
+        )
 
 
 def split(dataset: ImageDataset, *, test_fraction: float = 0.25, seed: int = 0) -> Splits:
