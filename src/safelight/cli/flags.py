@@ -268,7 +268,7 @@ def with_config_flags(flags: Flags) -> Callable[[Callable[..., None]], Callable[
 
         def wrapped(context: typer.Context, **values: Any) -> None:
             given = {name: values.pop(name) for name in flags.help}
-            preset = values.pop("preset", None) if flags.presets else None
+            preset = values.pop("preset", None)
             settings = flags.settings(given, preset=preset, typed=_typed(context, given))
             command(settings=settings, **values)
 

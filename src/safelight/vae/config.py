@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any
 
 _COUNTS = ("latent_dim", "num_samples", "batch_size", "prior_components")
@@ -114,7 +113,9 @@ class TrainConfig:
         """
         if name not in PRESETS:
             raise ValueError(f"preset {name!r}: expected one of {', '.join(PRESETS)}.")
-        return cls(**overridden(PRESETS[name], changes))
+        ends = {"epochs", "minutes"} if {"epochs", "minutes"} & {*changes} else set()
+        kept = {key: value for key, value in PRESETS[name].items() if key not in ends}
+        return cls(**{**kept, **changes})
 
     def _given(self, name: str) -> tuple[str, ...]:
         return () if getattr(self, name) is None else (name,)
@@ -188,13 +189,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "good": {**_RECIPE, "minutes": 30.0},
     "best": {**_RECIPE, "minutes": 60.0},
 }
-
-
-def overridden(preset: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A preset's settings with changes; who says when to stop is not asked for its minutes."""
-    ends = {"epochs", "minutes"}
-    kept = {k: v for k, v in preset.items() if k not in ends or not ends & {*changes}}
-    return {**kept, **changes}
 
 
 def check_objective(beta: float, num_samples: int, free_bits: float, gradient: str) -> None:
