@@ -3,15 +3,24 @@
 And the program itself, run inside this process: Keras takes seconds to load, and is loaded once.
 """
 
+import importlib.util
+import os
+import shutil
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+# Of a browser in a container, and none of these may let it talk to anybody by itself.
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
 
 
 def _only_loopback(function: Callable[..., Any], place: int) -> Callable[..., Any]:
@@ -76,3 +85,25 @@ def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, st
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Where Chromium is: SAFELIGHT_CHROMIUM, or on the PATH; else the test is skipped."""
+    wanted = os.environ.get("SAFELIGHT_CHROMIUM")
+    found = wanted or next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if found is None:
+        pytest.skip("no Chromium: install one, or name it with SAFELIGHT_CHROMIUM")
+    if importlib.util.find_spec("playwright") is None:
+        pytest.skip("Playwright is not installed (make test-app)")
+    return found
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str) -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield launched
+        launched.close()

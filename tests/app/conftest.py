@@ -2,9 +2,7 @@
 
 import contextlib
 import gc
-import importlib.util
 import os
-import shutil
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +18,6 @@ from safelight.images import ImageError, read_image
 from safelight.runs import Run
 
 SHARES = (0.0, 0.3, 0.7, 1.0)  # of red, in what the stub learned from
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-# Of a browser in a container, and none of these may let it talk to anybody by itself.
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 
 
 def _paint(red, *, size=(40, 30), green=0.0):
@@ -180,25 +172,3 @@ def served(serving, tmp_path_factory):
     answerer = Stub(tmp_path_factory.mktemp("served") / "run", names=("blue", "<b>${7*7}</b>{{7}}"))
     with serving(_build(answerer)) as server:
         yield server
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    """Where Chromium is: SAFELIGHT_CHROMIUM, or on the PATH; else the test is skipped."""
-    wanted = os.environ.get("SAFELIGHT_CHROMIUM")
-    found = wanted or next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if found is None:
-        pytest.skip("no Chromium: install one, or name it with SAFELIGHT_CHROMIUM")
-    if importlib.util.find_spec("playwright") is None:
-        pytest.skip("Playwright is not installed (make test-app)")
-    return found
-
-
-@pytest.fixture(scope="session")
-def browser(chromium):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield launched
-        launched.close()

@@ -24,10 +24,13 @@ def start(serving, tmp_path):
 
     def start(*arguments):
         settings = {**os.environ, "TMPDIR": str(tmp_path), "SAFELIGHT_OFFLINE": "1"}
+        # Who runs the tests in the background may have Ctrl-C ignored, and that is inherited.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(
             [sys.executable, "-m", "safelight", "serve", *map(str, arguments)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=settings,
         )  # fmt: skip
+        signal.signal(signal.SIGINT, before)
         started.append(process)
         assert select.select([process.stdout], [], [], SECONDS)[0], "says nothing"
         line = process.stdout.readline()

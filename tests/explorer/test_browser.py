@@ -3,8 +3,6 @@
 import base64
 import functools
 import http.server
-import importlib.util
-import os
 import shutil
 import threading
 
@@ -22,34 +20,11 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("default"),
 ]
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-# Of a browser in a container, and none of these may let it talk to anybody by itself.
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 SECONDS = 120_000  # in milliseconds; a busy machine takes its time
 PIXELS = """() => {
   const { width, height } = picture;
   return [...picture.getContext("2d").getImageData(0, 0, width, height).data];
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = os.environ.get("SAFELIGHT_CHROMIUM") or next(
-        filter(None, map(shutil.which, CHROMIUM)), None
-    )
-    if found is None:
-        pytest.skip("no Chromium: install one, or name it with SAFELIGHT_CHROMIUM")
-    if importlib.util.find_spec("playwright") is None:
-        pytest.skip("Playwright is not installed")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=found, args=FLAGS)
-        yield launched
-        launched.close()
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
