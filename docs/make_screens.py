@@ -1,13 +1,15 @@
-"""The pictures of the app and of the latent explorer in the README, as a browser shows them.
+"""The pictures of report, app and latent explorer in the README, as a browser shows them.
 
-    .venv-app/bin/python docs/make_screens.py runs/demo-transfer runs/demo-vae
+    .venv-app/bin/python docs/make_screens.py runs/demo.html runs/demo-transfer runs/demo-vae
 
 Needs `make test-app` (for Playwright and Gradio) and Chromium on the PATH. The runs are served as
-`safelight serve` serves them; the classifier is asked about two solar cells of its test part, a
-drawing and a text file.
+`safelight serve` serves them; the classifier is asked about two solar cells of its test part (of
+each class the one it is surest of), a drawing and a text file.
 """
 
 import contextlib
+import csv
+import functools
 import re
 import shutil
 import subprocess
@@ -23,7 +25,6 @@ from safelight import datasets
 
 SCREENS = {"wide": (1280, 860, "light"), "phone": (390, 860, "dark")}
 """Width and height in pixels, and the colours that the reader prefers."""
-CELLS = (17, 2017)  # one cracked, one with a gash
 GAP, COLOURS = 24, 256
 PATIENCE = 300_000  # milliseconds: the first answer compiles
 FLAGS = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
@@ -45,11 +46,20 @@ def serve(run: str) -> Iterator[str]:
         server.wait()
 
 
-def make_uploads(folder: Path) -> list[Path]:
+def surest(run: Path) -> dict[str, str]:
+    """Of each class the test picture that is answered right most surely."""
+    with (run / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["label"] == row["prediction"]]
+    rows.sort(key=lambda row: float(row[f"p({row['label']})"]))
+    return {row["label"]: row["file"] for row in rows}
+
+
+def make_uploads(run: Path, folder: Path) -> list[Path]:
     """Two cells, a drawing and a text file."""
     cells = datasets.load("elpv")
-    for row in CELLS:
-        Image.fromarray(cells.read(row)).save(folder / f"cell {row}.png")
+    for file in surest(run).values():
+        pixels = cells.read(cells.files.index(file))
+        Image.fromarray(pixels).save(folder / f"{Path(file).stem}.png")
     drawing = Image.new("RGB", (300, 230), "#2a7d3c")
     ImageDraw.Draw(drawing).ellipse((85, 50, 215, 180), fill="#e63c2a")
     drawing.save(folder / "tomato.png")
@@ -57,10 +67,10 @@ def make_uploads(folder: Path) -> list[Path]:
     return [*sorted(folder.glob("cell*")), folder / "tomato.png", folder / "notes.txt"]
 
 
-def ask(page: Page) -> None:
+def ask(run: Path, page: Page) -> None:
     """Drops the pictures on the app, and waits for the answers."""
     with tempfile.TemporaryDirectory() as folder:
-        files = make_uploads(Path(folder))
+        files = make_uploads(run, Path(folder))
         page.wait_for_selector(".sl-drop input[type=file]", state="attached")
         page.set_input_files(".sl-drop input[type=file]", [str(path) for path in files])
         seen = f"document.querySelectorAll('.sl-card').length >= {len(files)}"
@@ -101,10 +111,12 @@ def photograph(address: str, act: Callable[[Page], None], target: Path) -> None:
 
 
 def main() -> None:
-    """Writes docs/pictures/app.png and docs/pictures/explorer.png."""
-    classifier, autoencoder = sys.argv[1:]
-    for run, act, name in ((classifier, ask, "app"), (autoencoder, walk, "explorer")):
-        with serve(run) as address:
+    """Writes report.png, app.png and explorer.png in docs/pictures."""
+    report, classifier, autoencoder = map(Path, sys.argv[1:])
+    photograph(report.resolve().as_uri(), lambda page: None, PICTURES / "report.png")
+    asking = functools.partial(ask, classifier)
+    for run, act, name in ((classifier, asking, "app"), (autoencoder, walk, "explorer")):
+        with serve(str(run)) as address:
             photograph(address, act, PICTURES / f"{name}.png")
 
 
