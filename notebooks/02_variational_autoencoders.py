@@ -66,10 +66,10 @@ plots.plot_samples(test[:40], columns=20, title="forty digits of MNIST's test pa
 
 
 # %%
-def train(latent_dim, **settings):
+def train(latent_dim, watched_by=None, **settings):
     config = vae.TrainConfig(latent_dim=latent_dim, **{"epochs": epochs, **settings})
     model = vae.build_vae(images.shape[1:], config, mean_picture=mean_picture)
-    return vae.train(model, images, validation=held_out, config=config)
+    return vae.train(model, images, validation=held_out, config=config, callback=watched_by)
 
 
 autoencoder = train(2, beta=0.0).model
@@ -149,13 +149,15 @@ np.testing.assert_allclose([score.var(), reparameterized.var()], [15, 4], rtol=0
 # The toy is kind. On a real model, with $f(z) = \log p(x \mid z)$ of a digit, values are in the
 # hundreds and slopes are not. So first a real model: two latent units, twelve epochs. It is a Keras
 # model: `compile` and `fit` train it, too. `vae.train` runs whole epochs in one compiled function,
-# lets the learning rate fall, and averages the weights.
+# lets the learning rate fall, and averages the weights. Look on while it does: below, the test
+# part's digits find their places in the latent plane, and what comes back of them gets sharper.
 
 # %%
 plain = vae.build_vae(images.shape[1:], vae.TrainConfig(latent_dim=2), mean_picture=mean_picture)
 plain.compile(keras.optimizers.Adam(1e-3))
 fitted = plain.fit(images, epochs=2, batch_size=128, verbose=0)
-trained = train(2)
+view = vae.LiveView(test, test_labels)
+trained = train(2, watched_by=view)
 model = trained.model
 print("ELBO after two epochs of fit:", np.round(fitted.history["elbo"], 1))
 print(f"train: {trained.images_per_second:,.0f} images/s, ELBO {trained.history['elbo'][-1]:.1f}")
@@ -292,6 +294,15 @@ outside = np.mean((codes**2).sum(1) > -2 * np.log(0.05))
 print(f"{outside:.1%} of the codes lie where N(0, I) puts 5 %")
 assert outside < 0.3
 plots.plot_latent_scatter(codes[:3000], test_labels[:3000])
+
+# %% [markdown]
+# The view that stood under the training has kept its moments. All of them are a film, for which
+# look beside this notebook; here is an early one.
+
+# %%
+film = view.save_film("latent_space.gif")
+print(f"{len(view.frames)} moments are in {film}")
+view.figure(len(view.frames) // 12)
 
 # %%
 plots.plot_latent_manifold(evaluation.latent_manifold(model, num=12))

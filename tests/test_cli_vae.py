@@ -90,9 +90,12 @@ def test_help_loads_no_keras(command):
 
 
 def test_a_preset_is_trained_with_and_what_is_typed_beside_it_counts(call, photos, tmp_path):
-    arguments = ("--output", tmp_path / "run", "--preset", "quick", *SMALL)
-    code, _, err = call("vae", "train", photos, *arguments)
+    arguments = ("--output", tmp_path / "run", "--preset", "quick", *SMALL, "--film")
+    code, out, err = call("vae", "train", photos, *arguments)
     assert code == 0, err
+    film = tmp_path / "run" / "pictures" / "film.gif"
+    assert film.is_file()
+    assert str(film) in out.replace("\n", "")
     settings = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
     assert settings["prior"] == "flow"  # the preset's
     assert settings["hidden_units"] == [8]  # typed

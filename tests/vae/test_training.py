@@ -15,7 +15,8 @@ from safelight.vae import loops, training
 from safelight.vae.building import build_vae
 from safelight.vae.config import TrainConfig
 from safelight.vae.models import LOGS
-from safelight.vae.training import COLUMNS, describe, train
+from safelight.vae.moments import describe
+from safelight.vae.training import COLUMNS, train
 
 SHAPE = (4, 3, 1)
 CONFIG = TrainConfig(

@@ -70,6 +70,9 @@ def train(
             metavar="CLASS", help="Learn from pictures of this class alone, for `vae anomalies`."
         ),
     ] = None,
+    film: Annotated[
+        bool, typer.Option("--film", help="Keep how the latent space came to be, as a GIF.")
+    ] = False,
     overwrite: Overwrite = False,
     strict: Strict = False,
 ) -> None:
@@ -94,8 +97,10 @@ def train(
         output, parts, config, source=source, only=only or "", overwrite=overwrite
     )
     with console.progress() as report:
-        metrics = experiment.run_training(run, parts, config, report=report)
+        metrics = experiment.run_training(run, parts, config, report=report, film=film)
     print_results(run)
+    if film:
+        console.say(f"film              {console.printable(run.path / 'pictures' / 'film.gif')}")
     console.say(f"run               {console.printable(run.path)}")
     if metrics["protocol"]["interrupted"]:
         raise typer.Exit(130)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from safelight.plots.classification import plot_sweep as plot_sweep
     from safelight.plots.curves import plot_curves as plot_curves
     from safelight.plots.explanations import plot_explanations as plot_explanations
+    from safelight.plots.films import plot_training_moment as plot_training_moment
+    from safelight.plots.films import save_film as save_film
     from safelight.plots.generation import plot_interpolation as plot_interpolation
     from safelight.plots.generation import plot_latent_manifold as plot_latent_manifold
     from safelight.plots.generation import plot_reconstructions as plot_reconstructions
@@ -78,8 +80,10 @@ _HOMES = {
     "plot_samples": "generation",
     "plot_scores": "anomalies",
     "plot_sweep": "classification",
+    "plot_training_moment": "films",
     "plot_traversals": "generation",
     "save_figure": "style",
+    "save_film": "films",
 }
 __all__ = list(_HOMES)
 __getattr__, __dir__ = on_demand(__name__, _HOMES)

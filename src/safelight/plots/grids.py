@@ -155,7 +155,7 @@ def draw_mosaic(
     num_rows, num_columns, height, width = pictures.shape[:4]
     shape = math.sqrt(height / width)
     cell = min(1.0, 10.5 * shape / num_columns, 8.5 / shape / num_rows)  # inches, of a square one
-    image, rows, columns, side = _paste(pictures, cell, breaks)
+    image, rows, columns, side = paste(pictures, cell, breaks)
     row_names = [shorten(name, 26) for name in row_names]
     left = 0.085 * max(map(len, row_names), default=0) + 0.3 * bool(axis_names[1]) + 0.2
     below = 0.25 * bool(column_names) + 0.25 * bool(axis_names[0]) + 0.15
@@ -175,10 +175,20 @@ def draw_mosaic(
     return figure
 
 
-def _paste(
+def paste(
     pictures: NDArray[np.float32], cell: float, breaks: tuple[Sequence[int], Sequence[int]]
 ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any], float]:
-    """Paste pictures into one; also where their rows and columns are, and pixels per cell."""
+    """Paste pictures into one, white between them.
+
+    Args:
+        pictures: (rows, columns, h, w, 3) floats from 0 to 1.
+        cell: inches that one will have.
+        breaks: the rows, and the columns, before which there is a wide gap.
+
+    Returns:
+        (height, width, 3); the middle of each row and of each column in its pixels; the side of
+        a square picture in them.
+    """
     height, width = pictures.shape[2:4]
     # Few pixels become squares that are as sharp as the print; photographs are smoothed.
     zoom = max(1, round(250 * cell / max(height, width))) if max(height, width) < 64 else 1

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from safelight.vae.evaluation import evaluate as evaluate
     from safelight.vae.evaluation import interpolate as interpolate
     from safelight.vae.evaluation import traverse as traverse
+    from safelight.vae.live import LiveView as LiveView
     from safelight.vae.models import VAE as VAE
     from safelight.vae.networks import Sampling as Sampling
     from safelight.vae.networks import build_decoder as build_decoder
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from safelight.vae.training import train as train
 
 _HOMES = {
+    "LiveView": "live",
     "Sampling": "networks",
     "TrainConfig": "config",
     "VAE": "models",

@@ -16,6 +16,7 @@ from safelight.vae.densities import Mixture
 from safelight.vae.evaluation import VAEReport
 from safelight.vae.latent_paths import interpolate, latent_manifold, traverse, units_by_kl
 from safelight.vae.models import VAE
+from safelight.vae.planes import Plane
 from safelight.vae.training import TrainedVAE
 
 _NUM_SHOWN, _NUM_SAMPLES, _NUM_WALKS, _MAX_POINTS = 20, 64, 6, 10_000
@@ -208,19 +209,10 @@ def _draw_scatter(means: np.ndarray, labels: np.ndarray | None, class_names: Seq
     told: dict[str, Any] = {}
     if labels is not None:
         told = {"labels": labels[: len(means)], "class_names": class_names}
-    if means.shape[1] == 1:
-        # A line of points would hide how many there are: spread them, without a meaning.
-        spread = np.random.default_rng(0).uniform(-1, 1, means.shape)
-        names = ("latent unit 0", "nothing: spread to be seen")
-        points = np.concatenate([means, spread], axis=1)
-        return plots.plot_latent_scatter(points, unit_names=names, show_prior=False, **told)
-    if means.shape[1] == 2:
-        return plots.plot_latent_scatter(means, **told)
-    centred = means - means.mean(0)
-    _, vectors = np.linalg.eigh(np.cov(centred.T))
-    names = ("first principal component of the means", "second principal component")
-    points = centred @ vectors[:, :-3:-1]
-    return plots.plot_latent_scatter(points, unit_names=names, show_prior=False, **told)
+    plane = Plane.of(means)
+    return plots.plot_latent_scatter(
+        plane.place(means), unit_names=plane.names, show_prior=plane.whole, **told
+    )
 
 
 def _save(run: Run, name: str, figure: Any) -> None:

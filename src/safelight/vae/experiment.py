@@ -21,10 +21,12 @@ from safelight.vae.building import build_vae
 from safelight.vae.config import TrainConfig
 from safelight.vae.evaluation import VAEReport, evaluate
 from safelight.vae.likelihoods import choose_likelihood
+from safelight.vae.live import LiveView
 from safelight.vae.models import VAE
+from safelight.vae.moments import Report
 from safelight.vae.pictures import Parts
 from safelight.vae.probes import choose
-from safelight.vae.training import Report, TrainedVAE, train
+from safelight.vae.training import TrainedVAE, train
 
 NUM_IMPORTANCE_SAMPLES = 100
 NUM_SCORED = 1_000
@@ -103,6 +105,7 @@ def run_training(
     report: Report,
     num_importance_samples: int = NUM_IMPORTANCE_SAMPLES,
     num_scored: int = NUM_SCORED,
+    film: bool = False,
 ) -> dict[str, Any]:
     """Trains, judges on the test part, and writes it all into a run folder, metrics last.
 
@@ -116,12 +119,14 @@ def run_training(
         num_importance_samples: For log p(x).
         num_scored: Test images whose log p(x) is estimated, at most; the other numbers are for
             all of them.
+        film: Whether to keep how the latent space came to be, as `pictures/film.gif`.
 
     Returns:
         What was written to `metrics.json`.
     """
     run.write_environment()
     checkpoint = run.path / "checkpoint.npz"
+    view = _look_on(parts, config) if film else None
     trained = train(
         build(parts, config),
         told(parts, "train", config),
@@ -129,6 +134,7 @@ def run_training(
         config=config,
         checkpoint=checkpoint,
         report=report,
+        callback=view,
     )
     trained_at = time.perf_counter()
     _keep(run, trained)
@@ -140,6 +146,9 @@ def run_training(
     names = parts.dataset.class_names if parts.labels else ()
     run.write_predictions(_likelihoods_table(parts.splits.test.files, judged, config.seed))
     album.draw(run, trained, judged, test=(test, labels), class_names=names)
+    if view is not None:
+        report("drawing", 0, 1, "the film")
+        view.save_film(run.picture_path("film").with_suffix(".gif"))
     # A training that was continued brings the time of the runs before.
     seconds["total"] = trained.seconds["training"] + time.perf_counter() - trained_at
     metrics = {
@@ -304,6 +313,16 @@ def told(parts: Parts, name: str, config: TrainConfig) -> Any:
     """Images of a part, with their labels if the model is told them."""
     images = parts.images[name]
     return (images, parts.labels[name]) if config.conditional and parts.labels else images
+
+
+def _look_on(parts: Parts, config: TrainConfig) -> LiveView:
+    """A view of the held-out pictures, drawn black and white if the training's are, statically."""
+    images = parts.images["validation"]
+    if config.binarization == "static":
+        images = pictures.binarize(images, seed=config.seed + 1)
+    labels = parts.labels["validation"] if parts.labels else None
+    names = parts.dataset.class_names if parts.labels else None
+    return LiveView(images, labels, class_names=names, show=False, seed=config.seed)
 
 
 def _keep(run: Run, trained: TrainedVAE) -> None:

@@ -26,8 +26,9 @@ from safelight.runs import Run
 from safelight.vae import experiment
 from safelight.vae.config import TrainConfig
 from safelight.vae.evaluation import evaluate
+from safelight.vae.moments import Report
 from safelight.vae.pictures import Parts
-from safelight.vae.training import Report, train
+from safelight.vae.training import train
 
 KIND = "vae-rate-distortion"
 _FILE = "rate_distortion.csv"

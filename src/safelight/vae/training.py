@@ -15,7 +15,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,10 @@ from safelight.vae.checkpoints import Checkpoint, identify, load_checkpoint, sav
 from safelight.vae.config import TrainConfig
 from safelight.vae.loops import ACTIVE_VARIANCE, EpochLoop, Scores, Validator
 from safelight.vae.models import VAE
+from safelight.vae.moments import EpochCallback, Moment, Report, Watcher, describe, silent
 from safelight.vae.schedules import Pace, Plan, average_decays, step_sizes
 
 logger = logging.getLogger(__name__)
-
-Report = Callable[[str, int, int, str], None]
-"""Called with (stage, done, total, a few words); a progress bar for instance."""
-EpochCallback = Callable[[int, dict[str, list[float]]], None]
-"""Called after each epoch with its number, from 1, and the history so far."""
 
 COLUMNS = (
     "epoch",
@@ -54,10 +50,6 @@ _VALIDATION_SHARE = 0.05  # of the time, at most
 _NUM_WATCHED = 1000  # training images, where there are none to validate on
 _COLLAPSED = 0.1  # of the units active, or fewer
 _SETTLED = 0.5  # of the training, before which units may yet wake up
-
-
-def _silent(stage: str, done: int, total: int, words: str) -> None:
-    """Reports nothing."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,8 +86,8 @@ def train(
     validation: Any = None,
     config: TrainConfig | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
-    report: Report = _silent,
-    callback: EpochCallback | None = None,
+    report: Report = silent,
+    callback: EpochCallback | Watcher | None = None,
 ) -> TrainedVAE:
     """Trains with Adam and a cosine decay to 0, and gives the model its averaged weights.
 
@@ -118,7 +110,8 @@ def train(
             exists, the training goes on from there, and on TensorFlow ends with the same bits as
             one that was not disturbed.
         report: Told how far it is.
-        callback: Told after each epoch.
+        callback: Called after each epoch; or a `Watcher`, such as `LiveView`, which is shown the
+            model between its steps.
 
     Raises:
         ValueError: Images of another shape or dtype; a checkpoint of another training; or a loss
@@ -129,19 +122,30 @@ def train(
     session = _Session(model, data, config)
     store = _Store.of(checkpoint, session, data)
     interrupted = False
+    watcher, told = _split(callback)
     try:
         report("training", 0, 1, "compiling")
+        session.show_to(watcher)
         session.compile()
         while not session.finished:
-            session.run_epoch(report)
+            session.run_epoch(report, watcher)
             store.save(session)
             _warn_of_collapse(session)
-            if callback is not None:
-                callback(session.epochs, session.history)
+            if told is not None:
+                told(session.epochs, session.history)
     except (KeyboardInterrupt, _DivergedError) as reason:
         interrupted = True
         session.end_early(diverged=isinstance(reason, _DivergedError))
-    return session.result(interrupted)
+    trained = session.result(interrupted)
+    session.show_to(watcher, finished=True)
+    return trained
+
+
+def _split(
+    callback: EpochCallback | Watcher | None,
+) -> tuple[Watcher | None, EpochCallback | None]:
+    """Who looks between steps, and who is told after epochs."""
+    return (callback, None) if isinstance(callback, Watcher) else (None, callback)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -281,7 +285,14 @@ class _Session:
         """From 0 to 1."""
         return float(self.plan.progress(self.step))
 
-    def run_epoch(self, report: Report) -> None:
+    def show_to(self, watcher: Watcher | None, *, finished: bool = False) -> None:
+        """Shows how the training stands, or what it leaves."""
+        if watcher is not None:
+            average = (lambda: self.good) if finished else self.loop.average
+            epochs = self.step / self.loop.num_steps
+            watcher.look(Moment(epochs, self.watch.total(), finished, self.model, average))
+
+    def run_epoch(self, report: Report, watcher: Watcher | None = None) -> None:
         """One epoch, or what the plan leaves of it."""
         last = self.step + self.loop.num_steps
         weight = objectives.warmup_weight(self.epochs, self.config.warmup_epochs)
@@ -289,6 +300,7 @@ class _Session:
         while self.step < min(last, self.plan.num_steps):
             self._run_block(int(min(last, self.plan.num_steps)) - self.step)
             report("training", *self._images(), self._words())
+            self.show_to(watcher)
         self._end_epoch()
 
     def _run_block(self, at_most: int) -> None:
@@ -473,27 +485,3 @@ def _warn_of_collapse(session: _Session) -> None:
         max(10, 2 * config.warmup_epochs),
         session.model.beta,
     )
-
-
-def describe(
-    means: Mapping[str, float], active: int | None, latent_dim: int, images_per_second: float
-) -> str:
-    """A line of progress, such as "ELBO -98.2 = reconstruction -73.1 - KL 25.1 nats, 17/20 ...".
-
-    Args:
-        means: `elbo`, `reconstruction` and `kl`, nats per image.
-        active: Active units, if known.
-        latent_dim: Units.
-        images_per_second: 0 if not known.
-    """
-    words = (
-        f"ELBO {means['elbo']:.1f} = reconstruction {means['reconstruction']:.1f} "
-        f"- KL {means['kl']:.1f} nats"
-    )
-    if active is not None:
-        words += f", {active}/{latent_dim} units active"
-    if images_per_second:
-        speed = images_per_second
-        number = f"{speed / 1000:.0f}k" if speed >= 10_000 else f"{speed:.0f}"
-        words += f", {number} images/s"
-    return words
