@@ -17,7 +17,7 @@ from safelight.report.page import render
 from safelight.report.probabilities import answered_when_sure
 from safelight.report.reading import read_run
 
-VOID = {"meta", "img", "br", "link", "input", "hr"}
+VOID = {"meta", "img", "br", "link", "input", "hr", "wbr"}
 LOADING = {"src", "href", "srcset", "action", "formaction", "data", "poster", "background", "cite"}
 NUMBER = re.compile(r"-?\d+\.\d+")
 
@@ -236,7 +236,7 @@ def test_explanations_are_shown_once_where_the_run_has_them(make_classifier):
 
 def test_names_are_shown_and_never_markup(make_classifier, hostile):
     files = [f"{hostile[i % 3]}/{i}.png" for i in range(60)]
-    plain = page_of(make_classifier())
+    plain = page_of(make_classifier(files=[f"{i % 3}/{i}.png" for i in range(60)]))
     page = page_of(make_classifier("p<b>x", names=hostile, files=files, dataset=hostile[0]))
     assert {tag for tag, _ in page.elements} == {tag for tag, _ in plain.elements}
     assert {n for _, a in page.elements for n in a} == {n for _, a in plain.elements for n in a}

@@ -19,8 +19,11 @@ def printable(name: object) -> str:
 
 
 def name(text: object) -> Markup:
-    """A name of a class, file or run, kept apart from the direction of the text around it."""
-    return Markup("<bdi>{}</bdi>").format(printable(text))
+    """A name of a class, file or run, kept apart from the direction of the text around it.
+
+    A line may end after a slash, so that long names of files fit a phone.
+    """
+    return Markup("<bdi>{}</bdi>").format(escape(printable(text)).replace("/", Markup("/<wbr>")))
 
 
 def shorten(text: object, width: int) -> str:
