@@ -158,6 +158,7 @@ def _mount(app: Any, page: gradio.Blocks) -> Any:
         max_file_size=MAX_FILE_SIZE,
         theme=gradio.themes.Base(font=["sans-serif"], font_mono=["monospace"]),
         css=cards.read_style(),
+        i18n=gradio.I18n(en={"common.upload": "Add pictures"}),
     )
 
 
