@@ -35,9 +35,10 @@ test-backends: .venv-backends/.made  ## the tests of vae and of explanations on 
 	KERAS_BACKEND=torch .venv-backends/bin/python -m pytest $(ON_BACKENDS) $(PARALLEL)
 
 # Its own environment: Gradio wants an older Pillow than the one that all else is tested with.
-test-app: .venv-app/.made  ## the tests of app and explorer, in Chromium too where there is one (SAFELIGHT_CHROMIUM, or on the PATH)
+test-app: .venv-app/.made  ## the tests of app, explorer and the report's page, in Chromium too where there is one (SAFELIGHT_CHROMIUM, or on the PATH)
 	.venv/bin/safelight assets fetch onnxruntime-web
-	.venv-app/bin/python -m pytest -m "not network" tests/app tests/test_cli_serve.py tests/explorer/test_browser.py
+	.venv-app/bin/python -m pytest -m "not network" tests/app tests/test_cli_serve.py tests/explorer/test_browser.py \
+	  tests/report/test_browser.py
 
 notebooks: .venv/.dev  ## run the notebooks from top to bottom and keep their pictures (a quarter of an hour)
 	.venv/bin/python notebooks/tools/execute.py notebooks/[0-9]*.py
@@ -96,7 +97,7 @@ clean:  ## remove .venv* and everything made from the sources; runs/ and fetched
 
 # As .venv-backends: only what is in other versions, or not in .venv at all, is installed.
 .venv-app/.made: requirements/app.txt .venv/.dev
-	@echo "Installing Gradio and Playwright into .venv-app (once; 130 MB to download)"
+	@echo "Installing Gradio, Playwright and axe-core into .venv-app (once; 130 MB to download)"
 	@rm -rf .venv-app
 	@.venv/bin/python -m venv .venv-app
 	@.venv/bin/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \

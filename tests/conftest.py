@@ -21,6 +21,7 @@ FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 ).split()
+STANDARDS = "wcag2a wcag2aa wcag21a wcag21aa wcag22aa best-practice".split()
 
 
 def _only_loopback(function: Callable[..., Any], place: int) -> Callable[..., Any]:
@@ -107,3 +108,23 @@ def browser(chromium: str) -> Iterator[Any]:
         launched = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield launched
         launched.close()
+
+
+@pytest.fixture(scope="session")
+def faults(chromium: str) -> Callable[[Any], list[str]]:
+    """What keeps people from using a page: axe-core on WCAG 2.0 to 2.2 (A, AA), good practice."""
+    name = "axe_playwright_python.sync_playwright"
+    library = pytest.importorskip(name, reason="axe-core is not installed (make test-app)")
+
+    def find(page: Any) -> list[str]:
+        rules = {"runOnly": {"type": "tag", "values": STANDARDS}, "resultTypes": ["violations"]}
+        found = library.Axe().run(page, options=rules).response
+        asked = {rule["id"] for kind in ("passes", "violations") for rule in found[kind]}
+        assert {"color-contrast", "document-title", "region", "target-size"} <= asked
+        return [
+            f"{rule['impact']}: {rule['id']}, {node['html'][:160]} ({node['failureSummary']})"
+            for rule in found["violations"]
+            for node in rule["nodes"]
+        ]
+
+    return find

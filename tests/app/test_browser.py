@@ -113,40 +113,37 @@ def test_ten_browsers_at_once_get_their_own_answers(browser, served, paint, tmp_
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_it_fits_a_phone_and_can_be_read(browser, served, paint, tmp_path, width, scheme):
-    """Nothing sticks out at the side, and text stands out from its ground by 4.5 or more (WCAG)."""
+def test_it_fits_a_phone_and_keeps_nobody_out(
+    browser, served, faults, paint, tmp_path, width, scheme
+):
+    """Nothing sticks out at the side, and axe-core finds no fault before and after an answer."""
     context = browser.new_context(
         viewport={"width": width, "height": 844}, color_scheme=scheme, reduced_motion="reduce"
     )
     page = context.new_page()
     page.set_default_timeout(SECONDS)
     page.goto(served.address)
+    page.wait_for_selector(".sl-head h1")
     page.wait_for_selector(DROP, state="attached")
-    drop(page, save(tmp_path / "a.png", paint(0.2)))
+    assert faults(page) == []
+    notes = tmp_path / "notes.txt"
+    notes.write_text("hello")
+    known = save(tmp_path / "a.png", paint(0.2))
+    drop(page, known, notes, save(tmp_path / "b.png", paint(0.2, green=0.9)))
+    page.wait_for_selector(".sl-unsure")
     page.locator(".sl-notes summary").click()
+    page.wait_for_function("!document.querySelector('.pending, .generating')")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    contrasts = page.evaluate(CONTRASTS)
-    assert len(contrasts) > 10
-    assert min(value for value, _ in contrasts) >= 4.5, sorted(contrasts)[:3]
+    assert faults(page) == []
     context.close()
 
 
-CONTRASTS = """() => {
-  const parse = c => c.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
-    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = e => {
-    for (; e; e = e.parentElement) {
-      const c = parse(getComputedStyle(e).backgroundColor);
-      if (c.length === 3 || c[3] > 0.99) return c;
-    }
-    return [255, 255, 255];
-  };
-  return [...document.querySelectorAll('.sl-head *, .sl-card *, .sl-notes *')]
-    .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()))
-    .map(e => {
-      const [a, b] = [light(parse(getComputedStyle(e).color)), light(ground(e))];
-      return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.textContent.slice(0, 40)];
-    });
-}"""
+def test_more_pictures_are_added_by_keyboard(page, paint, tmp_path):
+    drop(page, save(tmp_path / "a.png", paint(0.2)))
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("Tab")
+    with page.expect_file_chooser() as chosen:
+        page.keyboard.press("Enter")
+    chosen.value.set_files([str(save(tmp_path / "b.png", paint(0.8)))])
+    page.wait_for_function("document.querySelectorAll('.sl-card').length == 2")
+    assert page.locator(".sl-card h2").all_inner_texts() == ["a.png", "b.png"]
