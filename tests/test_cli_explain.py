@@ -86,7 +86,7 @@ def test_answers_get_a_picture_and_an_agreement(model, tmp_path):
     ]
     targets = name_pictures(tmp_path / "why", files, overwrite=False)
     told = []
-    write_explanations(model, answers, targets, lambda *each: told.append(each), check=True)
+    write_explanations(model, None, answers, targets, lambda *each: told.append(each), check=True)
     for answer, target in zip(answers, targets, strict=True):
         assert answer["explanation"] == str(target)
         assert answer["agreement"] == pytest.approx(1, abs=0.02)  # but for resized corners

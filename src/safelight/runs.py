@@ -7,6 +7,7 @@
     model.keras       the model
     predictions.csv   one line per test image; predictions_folds.csv the same for all images
     familiarity.npz   what a classifier compares a picture with that may be of something else
+    references.npz    what a classifier's layers do for pictures of each class, to draw maps against
     density.npz       where a variational autoencoder's latents lie, to draw samples from
     anomalies.csv     one line per picture that was scored as an anomaly or not
     rate_distortion.csv  one line per weight of the KL divergence that was trained with
@@ -45,9 +46,10 @@ FORMAT = 1
 _FORMAT_KEY = "safelight_run"
 # In the order of removal: without metrics.json the folder is no finished run any more.
 _FILES = (
-    "metrics.json", "predictions.csv", "predictions_folds.csv", "familiarity.npz", "model.keras",
-    "checkpoint.npz", "density.npz", "anomalies.csv", "rate_distortion.csv", "history_kl.npy",
-    "history.csv", "data.md", "report.html", "environment.json", "config.json",
+    "metrics.json", "predictions.csv", "predictions_folds.csv", "familiarity.npz",
+    "references.npz", "model.keras", "checkpoint.npz", "density.npz", "anomalies.csv",
+    "rate_distortion.csv", "history_kl.npy", "history.csv", "data.md", "report.html",
+    "environment.json", "config.json",
 )  # fmt: skip
 _KEPT = ("checkpoint.npz", "rate_distortion.csv")  # what an unfinished run can be continued from
 _MAX_DEPTH = 3

@@ -221,13 +221,17 @@ def test_pictures_keep_every_pixel(make_classifier):
     assert all(np.array_equal(a, b) for a, b in zip(decoded, kept, strict=True))
 
 
-def test_explanations_are_shown_once_where_the_run_has_them(make_classifier):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("explanations", "Why it says so"), ("reasons", "What it goes by where it is right")],
+)
+def test_explanations_are_shown_once_where_the_run_has_them(make_classifier, name, said):
     run = make_classifier()
     before = page_of(run)
-    assert "Why it says so" not in before.text
-    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(run.picture_path("explanations"))
+    assert said not in before.text
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(run.picture_path(name))
     after = page_of(run)
-    assert after.text.count("Why it says so") == 1
+    assert after.text.count(said) == 1
     assert len(after.all("img")) == len(before.all("img")) + 1
 
 

@@ -6,12 +6,19 @@ import pytest
 from keras import ops
 from scipy.stats import spearmanr
 
+from safelight.datasets import ImageDataset
 from safelight.transfer import backbones, kernel_heads, models
 from safelight.transfer.augmentation import turn
 from safelight.transfer.explanations import Explainer
 from safelight.transfer.features import FeatureLayer
 from safelight.transfer.gradients import gradients_of
 from safelight.transfer.occlusion import Occluder, rank_agreement
+from safelight.transfer.references import (
+    choose,
+    find_references,
+    keep_references,
+    read_references,
+)
 from safelight.transfer.roots import scaled_roots
 
 SIZE = 16
@@ -398,3 +405,118 @@ def test_what_cannot_be_covered_is_said(painter):
             occluder.cover(picture, class_index)
     with pytest.raises(ValueError, match="expected the map"):
         rank_agreement(np.zeros((3, 3)), occluder.cover(picture, 0))
+
+
+# --- against references
+
+
+@pytest.fixture
+def references(classifier, shapes):
+    return find_references(classifier, shapes, engine="keras")
+
+
+def test_a_linear_head_is_the_mean_of_its_map_and_the_logit_of_the_others(
+    network, pictures, shapes
+):
+    """The mean of the map, which is taken off, is how far the logit is above the others' mean."""
+    classifier = make_linear(network, AVERAGES, pictures, num_classes=shapes.num_classes)
+    usual = find_references(classifier, shapes, engine="keras")
+    for method in ("cam", "grad-cam", "hires-cam"):
+        found = Explainer(classifier, method=method, references=usual).explain(pictures)
+        plain = Explainer(classifier, method=method)
+        chosen = choose(shapes.labels, 0)
+        seen = plain.explain([shapes.read(int(i)) for i in chosen]).logits
+        labels = shapes.labels[chosen]
+        means = np.array([seen[labels == each].mean(0) for each in range(shapes.num_classes)])
+        for i, said in enumerate(found.classes):
+            others = np.delete(means, said, axis=0).mean(0)[said]
+            assert found.shifts[i] == pytest.approx(found.logits[i, said] - others, abs=2e-2)
+        np.testing.assert_allclose(found.maps.mean((1, 2)), 0, atol=1e-4)
+        # What differs from the map without references is the same for all pictures of a class.
+        away = plain.explain(pictures, found.classes).maps - found.maps
+        away -= away.mean((1, 2), keepdims=True)
+        for said in set(found.classes.tolist()):
+            some = away[found.classes == said]
+            np.testing.assert_allclose(some, some[:1].repeat(len(some), 0), atol=1e-3)
+
+
+@pytest.mark.parametrize("symmetries", [(0, 4), ALL_SYMMETRIES])
+def test_maps_against_references_are_turned_as_the_picture_is(
+    classifier, pictures, shapes, symmetries
+):
+    averaged = models.average_views(classifier, symmetries)
+    usual = find_references(averaged, shapes, engine="keras")
+    explainer = Explainer(averaged, references=usual)
+    classes = [1] * len(pictures)
+    plain = explainer.explain(pictures, classes).maps
+    for each in symmetries[1::3]:
+        turned = explainer.explain([turn(picture, each) for picture in pictures], classes).maps
+        np.testing.assert_allclose(turned, turn(plain[..., None], each)[..., 0], atol=1e-3)
+
+
+def test_what_all_pictures_have_is_no_reason(painter):
+    """A red corner in every picture: only the map without references lights up there."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(12) % 2
+    images = rng.integers(0, 60, (12, SIZE, SIZE, 3), np.uint8)
+    images[:, :4, :4] = (255, 0, 0)
+    images[labels == 1, 8:12, 8:12] = (128, 0, 0)
+    dataset = ImageDataset.from_arrays(images, labels, class_names=["a", "b"])
+    classifier = make_painted(painter)
+    usual = find_references(classifier, dataset, engine="keras")
+    picture = images[1]
+    plain = Explainer(classifier).explain([picture], [1]).maps[0]
+    against = Explainer(classifier, references=usual).explain([picture], [1]).maps[0]
+    assert max(np.unravel_index(plain.argmax(), plain.shape)) < 4
+    assert all(8 <= place < 12 for place in np.unravel_index(against.argmax(), against.shape))
+
+
+def test_references_are_means_of_the_other_classes(classifier, shapes, references):
+    chosen = choose(shapes.labels, 0)
+    labels = shapes.labels[chosen]
+    pixels = np.stack([shapes.read(int(i)) for i in chosen])
+    resized = np.asarray(backbones.find_resizing(classifier)(pixels), "float32")
+    for name in models.layer_names(classifier):
+        trunk = backbones.build_trunk(classifier, [name])
+        seen = np.asarray(trunk.predict_on_batch(resized))
+        means = np.stack([seen[labels == each].mean(0) for each in range(shapes.num_classes)])
+        for said in range(shapes.num_classes):
+            wanted = np.delete(means, said, axis=0).mean(0)
+            found = references.other_than(name, [said])[0]
+            np.testing.assert_allclose(found, wanted, rtol=2e-3, atol=2e-3)
+
+
+def test_many_classes_are_not_told_apart(classifier, shapes, monkeypatch):
+    apart = find_references(classifier, shapes, engine="keras")
+    monkeypatch.setattr("safelight.transfer.references.MAX_CLASSES", 1)
+    together = find_references(classifier, shapes, engine="keras")
+    for name, means in apart.means.items():
+        found = together.other_than(name, [0, 1])
+        np.testing.assert_allclose(found[0], means.astype(float).mean(0), rtol=2e-3, atol=2e-3)
+        np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_pictures_are_dealt_from_all_classes():
+    labels = np.repeat([0, 1, 2], [100, 50, 3])
+    chosen = choose(labels, 0)
+    assert len(set(chosen.tolist())) == len(chosen)
+    assert np.bincount(labels[chosen]).tolist() == [24, 24, 3]
+    many = choose(np.arange(1000) % 500, 0)
+    assert len(many) == 96 == len(set((many % 500).tolist()))
+
+
+def test_references_come_back_from_a_folder(references, tmp_path):
+    assert read_references(tmp_path) is None
+    keep_references(tmp_path, references)
+    found = read_references(tmp_path)
+    assert found.num_images == references.num_images
+    for name, means in references.means.items():
+        np.testing.assert_array_equal(found.means[name], means)
+    (tmp_path / "references.npz").write_bytes(b"no zip")
+    with pytest.raises(ValueError, match=r"references\.npz is damaged .*train the run again"):
+        read_references(tmp_path)
+
+
+def test_references_of_another_network_are_refused(classifier, painter, references):
+    with pytest.raises(ValueError, match="those of this classifier"):
+        Explainer(make_painted(painter), references=references)

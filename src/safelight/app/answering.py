@@ -17,6 +17,7 @@ from safelight.transfer import experiment, unfamiliar
 from safelight.transfer.explanations import Explainer
 from safelight.transfer.familiarity import Familiarity
 from safelight.transfer.prediction import Predictor
+from safelight.transfer.references import read_references
 
 NUM_NEAREST = 4
 DEFAULT_RATE = 0.05  # one in twenty familiar pictures is then refused wrongly
@@ -60,7 +61,8 @@ class Answerer:
             raise ValueError(
                 f"{run.path}: damaged, its model does not know the {len(self.class_names)} classes."
             )
-        self._predictor, self._explainer = Predictor(model), Explainer(model)
+        self._predictor = Predictor(model)
+        self._explainer = Explainer(model, references=read_references(run.path))
         self._lock = threading.Lock()
 
     def answer(self, file: str | Path) -> Answer:

@@ -15,6 +15,8 @@ from safelight.cli import console
 if TYPE_CHECKING:
     import keras
 
+    from safelight.transfer.references import References
+
 Explain = Annotated[
     Path | None,
     typer.Option(
@@ -87,6 +89,7 @@ def _refuse_to_replace(
 
 def write_explanations(
     model: keras.Model,
+    usual: References | None,
     answers: Sequence[dict[str, Any]],
     targets: Sequence[Path],
     report: console.Report,
@@ -97,6 +100,7 @@ def write_explanations(
 
     Args:
         model: The classifier.
+        usual: What the maps are drawn against, if the run has some.
         answers: With `file`, `prediction` and `probabilities`.
         targets: A file for each.
         report: Told how far it is.
@@ -107,7 +111,8 @@ def write_explanations(
     from safelight.transfer.explanations import Explainer
     from safelight.transfer.occlusion import Occluder, rank_agreement
 
-    explainer, occluder = Explainer(model), Occluder(model) if check else None
+    explainer = Explainer(model, references=usual)
+    occluder = Occluder(model) if check else None
     # One by one: a folder of large pictures never lies in memory as a whole.
     for number, (answer, target) in enumerate(zip(answers, targets, strict=True), start=1):
         picture, best = read_image(answer["file"]), _most_probable(answer)

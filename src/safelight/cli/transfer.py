@@ -326,7 +326,7 @@ def predict(
     files = list_files(images)
     targets = name_pictures(explain, files, overwrite=overwrite) if explain else []
     console.start_keras()
-    from safelight.transfer import experiment, prediction, unfamiliar
+    from safelight.transfer import experiment, prediction, references, unfamiliar
 
     with damage(run):
         experiment.settings_of(opened)
@@ -349,8 +349,9 @@ def predict(
             answer["prediction"] = None if answer["refused"] else answer["prediction"]
     if explain is not None:
         sound = [t for t, answer in zip(targets, answers, strict=True) if "error" not in answer]
+        usual = references.read_references(opened.path)
         with console.progress() as report:
-            write_explanations(model, answered, sound, report, check=check)
+            write_explanations(model, usual, answered, sound, report, check=check)
     if as_json:
         console.print_json(answers)
     else:

@@ -113,18 +113,27 @@ def _gallery(reading: Reading) -> Block:
     )
 
 
-def _explained(reading: Reading) -> list[Block]:
-    if reading.picture("explanations") is None:  # as in runs of earlier versions
-        return []
-    shown = pictures.show(
-        reading,
-        "explanations",
+_MAPS = {
+    "explanations": (
         "The same pictures, each beside itself in grey and coloured where it speaks for the "
         "answer, by Grad-CAM.",
         "Why it says so: the same mistakes, coloured where they speak for the answer",
-        missing="",
-    )
-    return [shown]
+    ),
+    "reasons": (
+        "Of each class some test pictures that are answered right most surely, each beside itself "
+        "in grey and coloured where it speaks for the answer, by Grad-CAM.",
+        "What it goes by where it is right: of each class the surest answers. Are these places "
+        "reasons that you would give, too?",
+    ),
+}
+
+
+def _explained(reading: Reading) -> list[Block]:
+    return [
+        pictures.show(reading, name, alt, caption, missing="")
+        for name, (alt, caption) in _MAPS.items()
+        if reading.picture(name) is not None  # as in runs of earlier versions
+    ]
 
 
 def _tell_calibration(reading: Reading) -> list[Block]:

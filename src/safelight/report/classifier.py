@@ -41,7 +41,7 @@ _MEANINGS = {
 
 _SHOWN = {
     "confusion_matrix", "explanations", "history", "learning_curve", "metrics", "mistakes",
-    "reliability", "suspects",
+    "reasons", "reliability", "suspects",
 }  # fmt: skip
 """Pictures that a section shows, or draws anew from the numbers."""
 

@@ -327,6 +327,13 @@ def find_resizing(model: keras.Model) -> ImageResizing:
     )
 
 
+def build_trunk(classifier: keras.Model, layers: Sequence[str]) -> keras.Model:
+    """From resized pixels to the activations of some layers; shares nothing with the classifier."""
+    copy = copy_model(classifier)
+    outputs = [copy.get_layer(name).output for name in layers]
+    return keras.Model(find_resizing(copy).output, outputs, name="trunk")
+
+
 def get_layer(model: keras.Model, name: str) -> keras.layers.Layer:
     """The layer of that name, or the first of the block of that name (`"block5"`, `"conv5"`).
 

@@ -18,14 +18,15 @@ from safelight.datasets import ImageDataset, Splits
 from safelight.metrics import brier_score, confident_mistakes, expected_calibration_error
 from safelight.neighbours import check_neighbours
 from safelight.runs import Run, atomic_path
+from safelight.transfer import album
 from safelight.transfer.config import TrainConfig
 from safelight.transfer.data_page import advise_on_neighbours, render_data_page
 from safelight.transfer.evaluation import ClassificationReport, evaluate
-from safelight.transfer.explanations import Explainer
 from safelight.transfer.feature_cache import FeatureCache
 from safelight.transfer.fine_tuning import Report
 from safelight.transfer.label_check import DOUBT, find_suspects
 from safelight.transfer.prediction import predict, predict_probabilities
+from safelight.transfer.references import find_references, keep_references
 from safelight.transfer.repetition import judge_on_splits, pool_folds, summarize_splits
 from safelight.transfer.training import TrainedClassifier, train
 from safelight.transfer.training_sizes import (
@@ -41,7 +42,6 @@ logger = logging.getLogger(__name__)
 
 _DIGEST_DIGITS = 16
 _PARITY_IMAGES = 16
-_NUM_SHOWN = 12
 
 
 def run_training(
@@ -88,8 +88,10 @@ def run_training(
     )
     seconds = {**trained.seconds, "evaluate": time.perf_counter() - before_test}
     familiar = keep_familiarity(run, trained, splits, cache=cache)
+    usual = find_references(trained.model, splits.train, engine=config.engine)
+    keep_references(run.path, usual)
     run.write_predictions(predictions_table(judged, familiar))
-    _draw(run, trained, judged, splits.test)
+    album.draw(run, trained, judged, splits.test, usual)
     repeated = {}
     if others and not trained.interrupted:
         before_others = time.perf_counter()
@@ -296,7 +298,7 @@ def _draw_learning_curve(run: Run, measured: MeasuredCurve, metrics: dict[str, A
     curve = measured.curve
     sizes = np.geomspace(curve.sizes[0], 2 * measured.num_all, 60)
     ranges = [measured.accuracy(size) for size in sizes]
-    _save(
+    album.save(
         run,
         "learning_curve",
         plots.plot_learning_curve(
@@ -359,7 +361,7 @@ def _check_labels(run: Run, splits: Splits, trained: TrainedClassifier) -> dict[
     ]
     if suspects:
         probabilities = softmax(trained.out_of_fold, axis=1)
-        number = min(_NUM_SHOWN, len(suspects))
+        number = min(album.NUM_SHOWN, len(suspects))
         shown = confident_mistakes(labels, probabilities, num_images=number)
         gallery = plots.plot_mistakes(
             {int(i): places[i][0].read(places[i][1]) for i in shown},
@@ -368,7 +370,7 @@ def _check_labels(run: Run, splits: Splits, trained: TrainedClassifier) -> dict[
             class_names=names,
             num_images=number,
         )
-        _save(run, "suspects", gallery)
+        album.save(run, "suspects", gallery)
     return found
 
 
@@ -425,51 +427,6 @@ def predictions_table(
     if familiar is not None:
         table[DISTANCE] = familiar.distances.round(6).tolist()
     return table
-
-
-def _draw(
-    run: Run, trained: TrainedClassifier, judged: ClassificationReport, test: ImageDataset
-) -> None:
-    """The run's pictures."""
-    if trained.history:
-        _save(run, "history", plots.plot_history(trained.history))
-    matrix = plots.plot_confusion_matrix(judged.confusion_matrix, judged.class_names)
-    _save(run, "confusion_matrix", matrix)
-    fractions = {name: value for name, value in judged.metrics.items() if name != "loss"}
-    _save(run, "metrics", plots.plot_intervals(fractions))
-    _save(run, "reliability", plots.plot_reliability(judged.labels, judged.probabilities))
-    mistakes = confident_mistakes(judged.labels, judged.probabilities, num_images=_NUM_SHOWN)
-    if len(mistakes):
-        gallery = plots.plot_mistakes(
-            {int(i): test.read(int(i)) for i in mistakes},
-            judged.labels,
-            probabilities=judged.probabilities,
-            class_names=judged.class_names,
-        )
-        _save(run, "mistakes", gallery)
-        explained = _explain(trained.model, judged, test, mistakes)
-        # Two dozen photographs in colour: at the other pictures' sharpness two megabytes.
-        plots.save_figure(explained, run.picture_path("explanations"), dpi=100)
-
-
-def _explain(
-    model: keras.Model, judged: ClassificationReport, test: ImageDataset, chosen: np.ndarray
-) -> Any:
-    """Some test pictures, each with the map of what speaks for the answer."""
-    pictures = [test.read(int(i)) for i in chosen]
-    said = judged.probabilities[chosen].argmax(1)
-    found = Explainer(model).explain(pictures, said)
-    sure = judged.probabilities[chosen].max(1)
-    names = [str(name) for name in judged.class_names]
-    titles = [
-        f"true: {names[int(judged.labels[i])]}\nsays: {names[int(answer)]}, {each:.0%} sure"
-        for i, answer, each in zip(chosen, said, sure, strict=True)
-    ]
-    return plots.plot_explanations(pictures, found.maps, titles=titles)
-
-
-def _save(run: Run, name: str, figure: Any) -> None:
-    plots.save_figure(figure, run.picture_path(name))
 
 
 def compare_saved_model(

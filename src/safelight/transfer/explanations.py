@@ -1,6 +1,6 @@
 """Where in a picture a classifier finds what it answers: maps as large as the picture it sees.
 
-    explainer = Explainer(classifier)
+    explainer = Explainer(classifier, references=find_references(classifier, training_pictures))
     found = explainer.explain(pictures)        # of the classes that it says
     found.maps[0]                              # (height, width), in logits: positive speaks for it
 
@@ -14,6 +14,8 @@ in docs/theory/explanations.md; in short:
   and for averages exactly. Selvaraju's own is this map divided by its number of positions.
 - A classifier that averages views is explained in each of them; the maps are turned back and
   averaged, as the logits are.
+- With `references` a map is of the difference to pictures of the other classes, place by place,
+  and says where a picture is unlike them: what is at that place in every picture cancels.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from safelight.transfer import backbones, models
 from safelight.transfer.augmentation import turn
 from safelight.transfer.features import FeatureLayer
 from safelight.transfer.gradients import gradients_of
+from safelight.transfer.references import References
 
 Method = Literal["grad-cam", "hires-cam", "cam"]
 _BATCH_SIZE = 8
@@ -43,14 +46,18 @@ class Explanations:
 
     Attributes:
         maps: `(n, height, width)` float32 in logits, of the picture as the network sees it:
-            positive where it speaks for the class, negative where it speaks against it.
+            positive where it speaks for the class, negative where it speaks against it. With
+            references each is zero on average: positive where it says more than elsewhere.
         classes: `(n,)` what is explained.
         logits: `(n, num_classes)` float64, the mean over the views.
+        shifts: `(n,)` what was taken off to make that average zero: how far, to first order, the
+            logit lies above that of the references. Zero without them.
     """
 
     maps: np.ndarray
     classes: np.ndarray
     logits: np.ndarray
+    shifts: np.ndarray
 
     @property
     def evidence(self) -> np.ndarray:
@@ -69,13 +76,16 @@ class Explainer:
             the head reads maxima; `"cam"` takes the weights of a linear head on averages in place
             of gradients (Zhou et al. 2016, arXiv 1512.04150): the logit is the mean of the map plus
             `bias`, exactly.
+        references: What the layers do for pictures of other classes, as from `find_references`;
+            `None` explains the picture for itself.
 
     Attributes:
         layers: Names of these layers.
         bias: `(num_classes,)` of a linear head on averages; `None` for `method` other than `"cam"`.
 
     Raises:
-        ValueError: An unknown method or layer, or `"cam"` for a head that has no such weights.
+        ValueError: An unknown method or layer, `"cam"` for a head that has no such weights, or
+            references of another classifier.
     """
 
     def __init__(
@@ -84,10 +94,11 @@ class Explainer:
         *,
         layers: Sequence[str] | None = None,
         method: Method = "grad-cam",
+        references: References | None = None,
     ) -> None:
         if method not in get_args(Method):
             raise ValueError(f"method={method!r}: expected one of {', '.join(get_args(Method))}.")
-        self._all = list(dict.fromkeys(_layer_names(classifier)))
+        self._all = models.layer_names(classifier)
         self.layers = _check_layers(layers, self._all)
         self._method = method
         self.bias: np.ndarray | None = None
@@ -95,10 +106,14 @@ class Explainer:
         if method == "cam":
             self._weights, self.bias = _linear_weights(classifier)
         self._entrance = backbones.find_resizing(classifier)
-        self._trunk = _build_trunk(classifier, self._all)
+        self._trunk = backbones.build_trunk(classifier, self._all)
         self._head = models.build_tail(classifier, [FeatureLayer(name) for name in self._all])
         # Compiling costs more than it saves for a dozen pictures, once for each size of a batch.
         self._trunk.run_eagerly = self._head.run_eagerly = True
+        self._references = references
+        if references is not None:
+            shapes = [tuple(output.shape[1:]) for output in self._trunk.outputs]
+            references.check(dict(zip(self._all, shapes, strict=True)))
 
     def explain(
         self, images: Iterable[np.ndarray], classes: Sequence[int] | np.ndarray | None = None
@@ -123,16 +138,22 @@ class Explainer:
                 f"{sum(len(each.maps) for each in found)} pictures for classes {classes}: expected "
                 "at least one picture, and one class for each."
             )
-        columns = zip(*((each.maps, each.classes, each.logits) for each in found), strict=True)
-        return Explanations(*(np.concatenate(column) for column in columns))
+        names = [field.name for field in dataclasses.fields(Explanations)]
+        return Explanations(
+            *(np.concatenate([getattr(each, name) for each in found]) for name in names)
+        )
 
     def _explain(self, pixels: np.ndarray, classes: list[int] | None) -> Explanations:
         """Of one batch `(n, height, width, 3)` float32."""
         views = [_View(each, *self._look(pixels, each)) for each in self._entrance.symmetries]
         logits = np.mean([view.logits for view in views], axis=0)
         chosen = logits.argmax(1) if classes is None else _check_classes(classes, logits.shape)
-        maps = [turn(self._map(view, chosen)[..., None], _back(view.symmetry)) for view in views]
-        return Explanations(np.mean(maps, axis=0)[..., 0], chosen, logits)
+        maps = np.mean(
+            [turn(self._map(view, chosen)[..., None], _back(view.symmetry)) for view in views],
+            axis=0,
+        )[..., 0]
+        shifts = maps.mean((1, 2), dtype="float64") * (self._references is not None)
+        return Explanations(maps - shifts[:, None, None].astype("float32"), chosen, logits, shifts)
 
     def _look(self, pixels: np.ndarray, symmetry: int) -> tuple[list[np.ndarray], np.ndarray]:
         """Activations of all layers that the head reads, and logits, under a symmetry."""
@@ -151,14 +172,20 @@ class Explainer:
 
     def _layer_maps(self, view: _View, classes: np.ndarray) -> list[np.ndarray]:
         """A map `(n, rows, columns)` for each layer that the head reads."""
+        pairs = zip(self._all, view.activations, strict=True)
+        told = [seen - self._usual(name, classes) for name, seen in pairs]
         if self._method == "cam":
             weights = [self._weights[name][:, classes] for name in self._all]
-            pairs = zip(view.activations, weights, strict=True)
-            return [np.einsum("nhwk,kn->nhw", seen, weight) for seen, weight in pairs]
-        slopes = zip(view.activations, self._gradients(view.activations, classes), strict=True)
+            weighed = zip(told, weights, strict=True)
+            return [np.einsum("nhwk,kn->nhw", seen, weight) for seen, weight in weighed]
+        slopes = zip(told, self._gradients(view.activations, classes), strict=True)
         if self._method == "hires-cam":
             return [(seen * slope).sum(-1) * np.prod(seen.shape[1:3]) for seen, slope in slopes]
         return [np.einsum("nhwk,nk->nhw", seen, slope.sum((1, 2))) for seen, slope in slopes]
+
+    def _usual(self, layer: str, classes: np.ndarray) -> np.ndarray | float:
+        """What a layer does for pictures of other classes; 0 without references."""
+        return 0.0 if self._references is None else self._references.other_than(layer, classes)
 
     def _gradients(self, activations: list[np.ndarray], classes: np.ndarray) -> list[np.ndarray]:
         """Of each picture's logit by its activations; pictures do not depend on each other."""
@@ -195,13 +222,6 @@ def _batches(images: Iterable[np.ndarray], size: tuple[int, int]) -> Iterator[np
         yield np.stack(batch)
 
 
-def _build_trunk(classifier: keras.Model, layers: Sequence[str]) -> keras.Model:
-    """From resized pixels to the activations of some layers; shares nothing with the classifier."""
-    copy = backbones.copy_model(classifier)
-    outputs = [copy.get_layer(name).output for name in layers]
-    return keras.Model(backbones.find_resizing(copy).output, outputs, name="trunk")
-
-
 def _check_layers(layers: Sequence[str] | None, known: list[str]) -> list[str]:
     chosen = known if layers is None else list(layers)
     if not chosen or not set(chosen) <= set(known):
@@ -222,12 +242,6 @@ def _check_classes(classes: list[int], shape: tuple[int, ...]) -> np.ndarray:
     return found
 
 
-def _layer_names(classifier: keras.Model) -> list[str]:
-    """Of each of the pooled activations that the head reads, in its order."""
-    heads = models.head_layers(classifier)
-    return [backbones.get_layer(classifier, head.layer).name for head in heads]
-
-
 def _linear_weights(classifier: keras.Model) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """A linear head as weights `(channels, num_classes)` of each layer's averages, and a bias.
 
@@ -245,4 +259,4 @@ def _linear_weights(classifier: keras.Model) -> tuple[dict[str, np.ndarray], np.
     kernel, bias = classifier.get_layer(models.LOGITS).get_weights()
     weights = kernel / scale[:, None]
     parts = np.split(weights, np.cumsum(models.head_widths(classifier))[:-1])
-    return dict(zip(_layer_names(classifier), parts, strict=True)), bias - mean @ weights
+    return dict(zip(models.layer_names(classifier), parts, strict=True)), bias - mean @ weights

@@ -373,6 +373,12 @@ def head_layers(classifier: keras.Model) -> tuple[FeatureLayer, ...]:
     return tuple(found)
 
 
+def layer_names(classifier: keras.Model) -> list[str]:
+    """Of the layers whose pooled activations the head reads, each once, in its order."""
+    heads = head_layers(classifier)
+    return list(dict.fromkeys(backbones.get_layer(classifier, head.layer).name for head in heads))
+
+
 def head_widths(classifier: keras.Model) -> list[int]:
     """How many features the head sees of each layer, in its order."""
     names = {layer.name for layer in classifier.layers}
