@@ -8,12 +8,14 @@ from pathlib import Path
 
 from PIL import Image
 
-WIDTH, GAP = 1600, 24
+WIDTH, GAP, COLOURS = 1600, 24, 256
 SHEETS = {
     "demo": ("demo-transfer", ("metrics", "reliability"), "mistakes"),
     "digits": ("demo-vae", ("reconstructions", "interpolation"), "traversals"),
 }
 """A sheet's run, the pictures in its left column, and the one to the right of them."""
+WHOLE = {"explanations": ("demo-transfer", "reasons")}
+"""Pictures that are shown as they are: their run, and their name in it."""
 
 
 def beside(left: list[Image.Image], right: Image.Image) -> Image.Image:
@@ -46,6 +48,11 @@ def main() -> None:
             continue
         pictures = [Image.open(folder / f"{each}.png").convert("RGB") for each in (*left, right)]
         beside(pictures[:-1], pictures[-1]).save(target / f"{name}.png", optimize=True)
+    for name, (run, picture) in WHOLE.items():
+        source = runs / run / "pictures" / f"{picture}.png"
+        if source.is_file():
+            reduced = Image.open(source).convert("RGB").quantize(COLOURS)
+            reduced.save(target / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":
