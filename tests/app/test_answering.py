@@ -12,6 +12,7 @@ from safelight.runs import Run
 from safelight.transfer import experiment, unfamiliar
 from safelight.transfer.explanations import Explainer
 from safelight.transfer.prediction import answer
+from safelight.transfer.references import read_references
 
 pytestmark = pytest.mark.filterwarnings("ignore:Even though the:UserWarning")
 
@@ -33,7 +34,9 @@ def files(tmp_path_factory, dataset):
 def test_an_answer_is_that_of_the_library(run, answerer, files, dataset):
     model = experiment.load_classifier(run)
     found = answer(model, [dataset.read(i) for i in range(3)])
-    explained = Explainer(model).explain([dataset.read(i) for i in range(3)])
+    usual = read_references(run.path)
+    assert usual is not None
+    explained = Explainer(model, references=usual).explain([dataset.read(i) for i in range(3)])
     known = unfamiliar.read_familiarity(run)
     for i in range(3):
         given = answerer.answer(files[i])
