@@ -51,7 +51,9 @@ def main() -> None:
     for name, (run, picture) in WHOLE.items():
         source = runs / run / "pictures" / f"{picture}.png"
         if source.is_file():
-            reduced = Image.open(source).convert("RGB").quantize(COLOURS)
+            reduced = Image.open(source).convert("RGB")
+            # The few bright colours count as much as the many greys.
+            reduced = reduced.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE)
             reduced.save(target / f"{name}.png", optimize=True)
 
 
