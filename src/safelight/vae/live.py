@@ -78,7 +78,7 @@ class LiveView:
         labels: `(n,)` integers. They colour the points; a conditional model needs them.
         class_names: A name per class.
         show: Whether to draw in the cell of the notebook; `None`: where there is a notebook.
-        share: Of the time for drawing there, at most; keeping frames may take a third as much.
+        share: Of the time for drawing there, at most; keeping frames may take half as much.
         seed: Of the samples.
 
     Attributes:
@@ -110,7 +110,7 @@ class LiveView:
         self.class_names, self.seed = class_names, seed
         self.frames: list[Frame] = []
         self._shown = _in_notebook() if show is None else show
-        self._drawing, self._keeping = _Share(share), _Share(share / 3)
+        self._drawing, self._keeping = _Share(share), _Share(share / 2)
         self._plane: Plane | None = None
         self._handle: Any = None
 
@@ -181,7 +181,7 @@ class LiveView:
             },
             curve=(seconds, elbos, index),
             limits=limits,
-            title=f"{len(frame.means):,} pictures after {frame.epochs:.1f} epochs, "
+            title=f"{len(frame.means):,} pictures after {_count(frame.epochs)} epochs, "
             f"{frame.seconds:.0f} s",
             scatter={
                 "class_names": self.class_names,
@@ -214,6 +214,10 @@ def _frame_of(moment: Moment, images: np.ndarray, labels: np.ndarray | None, see
         reconstructions=_bytes(returned),
         samples=_bytes(samples.reshape(_NUM_ROWS, -1, *samples.shape[1:])),
     )
+
+
+def _count(epochs: float) -> str:
+    return f"{epochs:.1f}" if epochs >= 1 else f"{epochs:.2f}"
 
 
 def _bytes(pictures: np.ndarray) -> np.ndarray:
