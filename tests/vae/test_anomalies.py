@@ -104,6 +104,7 @@ def test_one_kind_alone_cannot_be_told_apart(value, words):
         judge_scores({"elbo": np.zeros(4)}, np.full(4, value))
 
 
+@pytest.mark.one_backend
 def test_a_model_of_stripes_that_lie_finds_those_that_stand():
     learned = stripes(300, upright=False)
     config = vae.TrainConfig(

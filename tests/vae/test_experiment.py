@@ -207,6 +207,7 @@ def test_a_conditional_model_needs_classes():
         ({"channels": 1}, {"binarization": "static", "latent_dim": 2}),
     ],
 )
+@pytest.mark.one_backend
 def test_every_kind_of_pictures_makes_a_run(tmp_path, data, settings):
     parts = make_parts(num_images=24, **data)
     config = dataclasses.replace(CONFIG, epochs=1, **settings)
@@ -228,6 +229,7 @@ def test_static_pictures_are_drawn_once_for_each_part(parts):
     assert experiment.judged_part(images, TrainConfig()) is images
 
 
+@pytest.mark.one_backend
 def test_readers_of_labels_learn_from_and_are_judged_on_pictures_of_one_kind(
     tmp_path, parts, monkeypatch
 ):
@@ -282,6 +284,7 @@ def cut_off(tmp_path, parts, monkeypatch):
     return tmp_path / "run", config
 
 
+@pytest.mark.one_backend
 def test_a_killed_run_goes_on_to_the_same_end(cut_off, parts, tmp_path):
     path, config = cut_off
     assert (path / "checkpoint.npz").exists()
@@ -302,6 +305,7 @@ def test_a_killed_run_goes_on_to_the_same_end(cut_off, parts, tmp_path):
     assert len(run.history["elbo"]) == 6
 
 
+@pytest.mark.one_backend
 def test_other_settings_or_data_never_continue_a_run(cut_off, parts):
     path, config = cut_off
     for other in ({"epochs": 7}, {"latent_dim": 4}):
@@ -316,6 +320,7 @@ def test_other_settings_or_data_never_continue_a_run(cut_off, parts):
     assert len(run.history["elbo"]) == 1
 
 
+@pytest.mark.one_backend
 def test_ctrl_c_finishes_the_run_with_what_was_learnt(tmp_path, parts):
     seen = []
 
@@ -331,6 +336,7 @@ def test_ctrl_c_finishes_the_run_with_what_was_learnt(tmp_path, parts):
     assert 1 <= len(run.history["elbo"]) < 500
 
 
+@pytest.mark.one_backend
 def test_ctrl_c_in_the_first_epoch_leaves_a_whole_run(tmp_path, parts):
     seen = []
 

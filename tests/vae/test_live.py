@@ -61,6 +61,7 @@ def test_the_first_frame_is_the_model_before_its_training_and_the_last_one_after
     assert [frame.epochs for frame in view.frames] == sorted(frame.epochs for frame in view.frames)
 
 
+@pytest.mark.one_backend
 def test_a_conditional_model_is_told_the_labels(always):
     config = TrainConfig(**{**vars(CONFIG), "conditional": True})
     images, labels = make_images(), np.arange(30) % 2
@@ -74,6 +75,7 @@ def test_a_conditional_model_is_told_the_labels(always):
     assert view.figure() is not None
 
 
+@pytest.mark.one_backend
 def test_too_many_frames_become_half_as_many_but_the_ends_stay(always, monkeypatch):
     monkeypatch.setattr(live, "MAX_FRAMES", 4)
     config = TrainConfig(**{**vars(CONFIG), "epochs": 12})
@@ -101,6 +103,7 @@ def test_keeping_frames_takes_no_more_than_its_share_of_the_time(monkeypatch):
     assert kept[-1] == now[0] - 0.5
 
 
+@pytest.mark.one_backend
 def test_a_diverging_training_leaves_no_frame_that_is_not_a_number(always, caplog):
     config = TrainConfig(**{**vars(CONFIG), "learning_rate": 1e4, "epochs": 40})
     images, view = make_images(), LiveView(make_images())
@@ -113,6 +116,7 @@ def test_a_diverging_training_leaves_no_frame_that_is_not_a_number(always, caplo
     assert all(np.isfinite(frame.means).all() for frame in view.frames)
 
 
+@pytest.mark.one_backend
 def test_a_notebook_sees_one_picture_that_changes(always, monkeypatch):
     shown, updated = [], []
 
@@ -133,6 +137,7 @@ def test_a_notebook_sees_one_picture_that_changes(always, monkeypatch):
 
 
 @pytest.mark.parametrize("latent_dim", [1, 2, 3])
+@pytest.mark.one_backend
 def test_a_film_holds_every_frame_and_its_last_one_stays(always, latent_dim, tmp_path):
     config = TrainConfig(**{**vars(CONFIG), "latent_dim": latent_dim})
     view = LiveView(make_images(), np.arange(30) % 2, class_names=["a", "b"])

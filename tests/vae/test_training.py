@@ -273,6 +273,7 @@ def test_ctrl_c_within_an_epoch_keeps_what_there_is(every_epoch, monkeypatch):
     assert any((a != b).any() for a, b in zip(weights(model), weights(build()), strict=True))
 
 
+@pytest.mark.one_backend
 def test_ctrl_c_between_two_columns_leaves_them_of_one_length(every_epoch, monkeypatch):
     """At each place where the second epoch is written down."""
     start = training._Session.__init__
