@@ -38,7 +38,7 @@ test-backends: .venv-backends/.made  ## the tests of vae and of explanations on 
 test-app: .venv-app/.made  ## the tests of app, explorer and the report's page, in Chromium too where there is one (SAFELIGHT_CHROMIUM, or on the PATH)
 	.venv/bin/safelight assets fetch onnxruntime-web
 	.venv-app/bin/python -m pytest -m "not network" tests/app tests/test_cli_serve.py tests/explorer/test_browser.py \
-	  tests/report/test_browser.py
+	  tests/report/test_browser.py $(PARALLEL)
 
 notebooks: .venv/.dev  ## run the notebooks from top to bottom and keep their pictures (a quarter of an hour)
 	.venv/bin/python notebooks/tools/execute.py notebooks/[0-9]*.py
