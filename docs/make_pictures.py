@@ -6,7 +6,7 @@ python docs/make_pictures.py [runs]
 import sys
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageSequence
 
 WIDTH, GAP, COLOURS = 1600, 24, 256
 SHEETS = {
@@ -16,6 +16,8 @@ SHEETS = {
 """A sheet's run, the pictures in its left column, and the one to the right of them."""
 WHOLE = {"explanations": ("demo-transfer", "reasons")}
 """Pictures that are shown as they are: their run, and their name in it."""
+FILM = "film"
+"""A run of `vae train mnist --latent-dim 2 --minutes 1 --film`."""
 
 
 def beside(left: list[Image.Image], right: Image.Image) -> Image.Image:
@@ -55,6 +57,25 @@ def main() -> None:
             # The few bright colours count as much as the many greys.
             reduced = reduced.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE)
             reduced.save(target / f"{name}.png", optimize=True)
+    film = runs / FILM / "pictures" / "film.gif"
+    if film.is_file():
+        shrink_film(film, target / "film.webp")
+
+
+def shrink_film(source: Path, target: Path) -> None:
+    """A film at two thirds of its size, as WebP."""
+    with Image.open(source) as film:
+        frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(film)]
+        film.seek(0)
+        duration = film.info["duration"]
+    width, height = frames[0].size
+    frames = [
+        frame.resize((width * 2 // 3, height * 2 // 3), Image.Resampling.LANCZOS)
+        for frame in frames
+    ]
+    durations = [duration] * (len(frames) - 1) + [2000]
+    rest = {"save_all": True, "append_images": frames[1:], "loop": 0, "method": 6, "quality": 70}
+    frames[0].save(target, "WEBP", duration=durations, **rest)
 
 
 if __name__ == "__main__":

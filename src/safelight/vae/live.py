@@ -129,12 +129,13 @@ class LiveView:
         """
         return self._draw(range(len(self.frames))[frame], *self._last_plane())
 
-    def save_film(self, path: StrPath, *, frames_per_second: float = 12) -> Path:
+    def save_film(self, path: StrPath, *, frames_per_second: float | None = None) -> Path:
         """Writes the frames as a moving picture, in the plane in which the last one varies most.
 
         Args:
             path: `.gif`, `.webp`, or `.png` for an animated PNG.
-            frames_per_second: The last one stays for two seconds.
+            frames_per_second: The last one stays for two seconds. By default what lets the film
+                last eight seconds, from 4 to 12.
 
         Returns:
             The path.
@@ -147,7 +148,7 @@ class LiveView:
             lambda i: self._draw(i, plane, limits),
             len(self.frames),
             path,
-            frames_per_second=frames_per_second,
+            frames_per_second=frames_per_second or min(12, max(4, len(self.frames) / 8)),
         )
 
     def _last_plane(self) -> tuple[Plane, NDArray[np.float64]]:
