@@ -27,6 +27,9 @@ from safelight.plots.style import (
     style_axes,
 )
 
+PRIOR_RADIUS = math.sqrt(-2 * math.log(0.05))
+"""Of the circle that holds 95 % of N(0, I) in a plane; chi-squared, two degrees of freedom."""
+
 
 def plot_latent_scatter(
     z: ArrayLike,
@@ -207,8 +210,9 @@ def _ten_colours() -> list[tuple[float, float, float]]:
 
 
 def _prior_circle() -> Circle:
-    radius = math.sqrt(-2 * math.log(0.05))  # of a chi-squared distribution with two degrees
-    return Circle((0, 0), radius, fill=False, edgecolor=INK, linewidth=1.2, linestyle=(0, (4, 3)))
+    return Circle(
+        (0, 0), PRIOR_RADIUS, fill=False, edgecolor=INK, linewidth=1.2, linestyle=(0, (4, 3))
+    )
 
 
 def _name_classes(

@@ -73,8 +73,9 @@ def surest_right(
     said, sure = probabilities.argmax(1), probabilities.max(1)
     order = np.argsort(-sure, kind="stable")
     order = order[(said == labels)[order]]
-    # The place of each among those of its class: 0 for the surest.
-    ranks = np.array([np.sum(said[order[:i]] == said[row]) for i, row in enumerate(order)], int)
+    ranks = np.empty(len(order), int)  # of each among those of its class: 0 for the surest
+    for each in np.unique(said[order]):
+        ranks[said[order] == each] = np.arange(np.sum(said[order] == each))
     chosen = order[np.argsort(ranks, kind="stable")][:num_images]
     return chosen[np.argsort(said[chosen], kind="stable")]
 

@@ -129,6 +129,21 @@ def build_engine(engine: str, trunk: keras.Model, *, precision: str) -> Run:
     return run
 
 
+def build_for_few(engine: str, trunk: keras.Model) -> Run:
+    """As `build_engine`, in float32 and for some dozen pictures, at which compiling never pays.
+
+    Args:
+        engine: One of `config.CHOICES["engine"]`.
+        trunk: As for `build_engine`.
+
+    Raises:
+        ValueError: As of `choose_engine`.
+    """
+    trunk.run_eagerly = True
+    chosen = choose_engine(engine, trunk.layers, precision="float32")
+    return build_engine(chosen, trunk, precision="float32")
+
+
 def _has_openvino() -> bool:
     # It reads a TensorFlow graph; of the other backends it would need another road.
     return importlib.util.find_spec("openvino") is not None and (

@@ -75,13 +75,10 @@ class Occluder:
             )
         self._rows, self._columns = (_patches(side, grid) for side in self._size)
         heads = models.head_layers(classifier)
-        copy = backbones.copy_model(classifier)
-        pooled = [copy.get_layer(models.pooled_name(head)).output for head in heads]
-        trunk = keras.Model(backbones.find_resizing(copy).output, pooled, name="trunk")
-        chosen = engines.choose_engine(engine, trunk.layers, precision="float32")
-        self._run = engines.build_engine(chosen, trunk, precision="float32")
+        pooled = [models.pooled_name(head) for head in heads]
+        self._run = engines.build_for_few(engine, backbones.build_trunk(classifier, pooled))
         self._head = models.build_tail(classifier, heads)
-        trunk.run_eagerly = self._head.run_eagerly = True  # as in `explanations`
+        self._head.run_eagerly = True  # as in `explanations`
 
     def cover(self, image: np.ndarray, class_index: int) -> Occlusion:
         """How much the logit of a class falls where a picture is covered.

@@ -115,10 +115,7 @@ def find_references(
     if not len(chosen):
         raise ValueError(f"{dataset.name} has no picture: expected those of a training part.")
     entrance, layers = backbones.find_resizing(classifier), models.layer_names(classifier)
-    trunk = backbones.build_trunk(classifier, layers)
-    trunk.run_eagerly = True  # compiling costs more than it saves
-    kind = engines.choose_engine(engine, trunk.layers, precision="float32")
-    run = engines.build_engine(kind, trunk, precision="float32")
+    run = engines.build_for_few(engine, backbones.build_trunk(classifier, layers))
     groups = [chosen[labels[chosen] == each] for each in np.unique(labels[chosen])]
     found = [_mean(run, dataset, rows, entrance) for rows in groups]
     means = [np.stack(each) for each in zip(*found, strict=True)]

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from safelight import plots
 from safelight.files import StrPath
+from safelight.plots.latents import PRIOR_RADIUS
 from safelight.vae.moments import Moment
 from safelight.vae.planes import Plane
 
 MAX_FRAMES = 160
 _NUM_POINTS, _NUM_SCORED = 2000, 500
 _NUM_PAIRS, _NUM_SAMPLES, _NUM_ROWS = 10, 30, 3
-_PRIOR_RADIUS = math.sqrt(-2 * math.log(0.05))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -230,7 +230,7 @@ def _limits(plane: Plane, frames: Sequence[Frame]) -> NDArray[np.float64]:
     points = np.concatenate([plane.place(frame.means) for frame in frames])
     low, high = np.quantile(points, (0.001, 0.999), axis=0)
     if plane.whole:  # and the circle that holds 95 % of the prior
-        low, high = np.minimum(low, -_PRIOR_RADIUS), np.maximum(high, _PRIOR_RADIUS)
+        low, high = np.minimum(low, -PRIOR_RADIUS), np.maximum(high, PRIOR_RADIUS)
     middle, half = (low + high) / 2, 0.53 * max(float((high - low).max()), 1e-3)
     return np.stack([middle - half, middle + half], axis=1)
 
