@@ -1,12 +1,15 @@
 """Nats against minutes of training: Safelight's presets, a plain VAE, and pythae's models.
 
     python benchmarks/vae_likelihood_per_minute.py [--minutes 2,10] [--only quick,vamp] [--seed 0]
+        [--stage train]
 
 Every point is a training of its own, with the rate falling to zero within its time, on MNIST with
 dynamic binarisation; log p(x) of all 10,000 test images from 5,000 importance samples, by one and
 the same estimate for all. pythae's models (`peers/vae_pythae_minutes.py`) have networks as wide as
 the plain VAE's, batches of 250 and the better of two learning rates, chosen on held-out training
-images in trainings of two minutes. A point that is done is kept in the working folder.
+images in trainings of two minutes. A point that is done is kept in the working folder, and so are
+its weights: `--stage train` leaves the judgement, which takes longer than a short training and is
+the same anywhere, for another call or another machine.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from measuring import machine
 from repeats import keep, parse_options, write_result
 from transfer_cached_vs_end_to_end import HERE, ROOT
 
@@ -57,24 +61,50 @@ def load(part: str) -> np.ndarray:
     return vae.load_images(datasets.load("mnist", part=part)).images
 
 
-def measure_ours(name: str, minutes: float, seed: int) -> dict[str, Any]:
-    """One training of ours and its judgement."""
+def configure(name: str, minutes: float, seed: int) -> Any:
+    """The settings of one of ours."""
     from safelight import vae
 
-    train = load("train")
-    config = vae.TrainConfig(**{**recipes()[name], **SHARED, "minutes": minutes, "seed": seed})
+    return vae.TrainConfig(**{**recipes()[name], **SHARED, "minutes": minutes, "seed": seed})
+
+
+def train_ours(name: str, minutes: float, seed: int, weights: Path) -> dict[str, Any]:
+    """One training of ours; what it learned goes into a file."""
+    from safelight import vae
+
+    train, config = load("train"), configure(name, minutes, seed)
     model = vae.build_vae(train.shape[1:], config, mean_picture=train.mean(0) / 255, images=train)
     trained = vae.train(model, train, config=config)
+    save_weights(model, weights)
     return {
         "seconds": trained.seconds["training"],
         "epochs": trained.epochs,
         "settings": recipes()[name],
-        **judge(model, load("test"), seed),
+        "elbo_of_training": trained.history["elbo"][-1],
     }
 
 
+def save_weights(model: Any, path: Path) -> None:
+    """All of a model's weights, in its own order, float32."""
+    partial = path.with_suffix(".partial.npz")
+    np.savez(partial, *[np.asarray(value) for value in model.get_weights()])
+    os.replace(partial, path)
+
+
+def rebuild_ours(name: str, minutes: float, seed: int, weights: Path) -> Any:
+    """The model that `train_ours` left."""
+    from safelight import vae
+
+    model = vae.build_vae((28, 28, 1), configure(name, minutes, seed))
+    with np.load(weights) as arrays:
+        model.set_weights([arrays[key] for key in arrays.files])
+    return model
+
+
 def judge(model: Any, images: np.ndarray, seed: int, num: int = NUM_IMPORTANCE_SAMPLES) -> dict:
-    """-log p(x) with its standard error, and the protocol."""
+    """-log p(x) with its standard error, the protocol, and where it was computed."""
+    import keras
+
     from safelight import vae
 
     found = vae.estimate_log_likelihood(
@@ -85,32 +115,44 @@ def judge(model: Any, images: np.ndarray, seed: int, num: int = NUM_IMPORTANCE_S
         "standard_error": found.standard_error,
         "evaluation_seconds": found.seconds,
         "protocol": found.protocol,
+        "judged_on": {**machine(), "backend": keras.backend.backend()},
     }
 
 
-def measure_peer(options: Any, name: str, minutes: float, seed: int) -> dict[str, Any]:
-    """One training of pythae's at the better of the learning rates, and its judgement."""
+def train_peer(options: Any, name: str, minutes: float, seed: int, weights: Path) -> dict[str, Any]:
+    """One training of pythae's at the better of the learning rates."""
     rates = {
         rate: keep(
             options,
             f"{CLAIM}-{name}-rate{rate}",
-            functools.partial(_train_peer, options, name, 2.0, 0, rate, held_out=HELD_OUT),
+            functools.partial(_try_peer, options, name, rate),
         )
         for rate in LEARNING_RATES
     }
     best = min(rates, key=lambda rate: rates[rate]["nll"])
     tried = {str(rate): found["nll"] for rate, found in rates.items()}
-    found = _train_peer(options, name, minutes, seed, best)
-    return {**found, "learning_rate": best, "tried": tried}
+    said = _run_peer(options, name, minutes, seed, best, load("train"), weights)
+    return {**said, "learning_rate": best, "tried": tried}
 
 
-def _train_peer(
-    options: Any, name: str, minutes: float, seed: int, rate: float, held_out: int = 0
+def _try_peer(options: Any, name: str, rate: float) -> dict[str, Any]:
+    """Two minutes at a learning rate, judged on held-out training images."""
+    images, weights = load("train"), options.work / "weights.npz"
+    train, held_out = images[:-HELD_OUT], images[-HELD_OUT:]
+    said = _run_peer(options, name, 2.0, 0, rate, train, weights)
+    return {**said, **judge(model_of(weights, train), held_out, 0, 500)}
+
+
+def _run_peer(
+    options: Any,
+    name: str,
+    minutes: float,
+    seed: int,
+    rate: float,
+    train: np.ndarray,
+    weights: Path,
 ) -> dict[str, Any]:
-    train, images, num = load("train"), load("test"), NUM_IMPORTANCE_SAMPLES
-    if held_out:
-        train, images, num = train[:-held_out], train[-held_out:], 500
-    data, weights = options.work / "mnist.npz", options.work / "weights.npz"
+    data = options.work / "mnist.npz"
     np.savez(data, train=train[..., 0])
     call = [str(ROOT / ".venv-torch" / "bin" / "python"), "-m", "peers.vae_pythae_minutes"]
     arguments = {
@@ -125,8 +167,7 @@ def _train_peer(
     }
     call += [str(word) for key, value in arguments.items() for word in (f"--{key}", value)]
     subprocess.run(call, check=True, cwd=HERE, stdout=subprocess.DEVNULL, stderr=sys.stderr)
-    said = json.loads(weights.with_suffix(".json").read_text())
-    return {**said, **judge(model_of(weights, train), images, seed, num)}
+    return json.loads(weights.with_suffix(".json").read_text())
 
 
 def model_of(path: Path, train: np.ndarray) -> Any:
@@ -157,11 +198,32 @@ def model_of(path: Path, train: np.ndarray) -> Any:
     return model
 
 
-def measure(options: Any, name: str, minutes: float) -> dict[str, Any]:
-    """One point."""
+def train(options: Any, name: str, minutes: float, weights: Path) -> dict[str, Any]:
+    """One training."""
     if name in PEERS:
-        return measure_peer(options, name, minutes, options.seed)
-    return measure_ours(name, minutes, options.seed)
+        return train_peer(options, name, minutes, options.seed, weights)
+    return train_ours(name, minutes, options.seed, weights)
+
+
+def measure(options: Any, name: str, minutes: str) -> dict[str, Any] | None:
+    """One point; `None` where its judgement is left for later."""
+    piece = f"{CLAIM}-{name}-{minutes}-{options.seed}"
+    weights = options.work / f"{piece}-weights.npz"
+    done = options.work / f"{piece}.json"
+    if done.exists() and not options.force:
+        return json.loads(done.read_text(encoding="utf-8"))
+    call = functools.partial(train, options, name, float(minutes), weights)
+    trained = keep(options, f"{piece}-trained", call)
+    if options.stage == "train":
+        return None
+    images = load("train")
+    model = (
+        model_of(weights, images)
+        if name in PEERS
+        else rebuild_ours(name, float(minutes), options.seed, weights)
+    )
+    judged = functools.partial(judge, model, load("test"), options.seed)
+    return keep(options, piece, lambda: {**trained, **judged()})
 
 
 def run_all(options: Any) -> None:
@@ -170,17 +232,25 @@ def run_all(options: Any) -> None:
     for name in options.only.split(","):
         points[name] = {}
         for minutes in options.minutes.split(","):
-            piece = f"{CLAIM}-{name}-{minutes}-{options.seed}"
-            found = keep(options, piece, functools.partial(measure, options, name, float(minutes)))
+            found = measure(options, name, minutes)
+            if found is None:
+                logger.info("%s, %s minutes: trained, to be judged", name, minutes)
+                continue
             points[name][minutes] = found
             said = f"{found['nll']:.2f} ({found['standard_error']:.2f}) in {found['seconds']:.0f} s"
             logger.info("%s, %s minutes: %s", name, minutes, said)
-    write_result(options, CLAIM, {"points": points, "seed": options.seed}, f"seed{options.seed}")
+    if options.stage == "all":
+        write_result(
+            options, CLAIM, {"points": points, "seed": options.seed}, f"seed{options.seed}"
+        )
 
 
 if __name__ == "__main__":
     run_all(
         parse_options(
-            __doc__ or "", only=["plain", "quick", *PEERS], texts={"minutes": "2,10"}, seed=0
+            __doc__ or "",
+            only=["plain", "quick", *PEERS],
+            texts={"minutes": "2,10", "stage": "all"},
+            seed=0,
         )
     )

@@ -29,8 +29,9 @@ def run(loop, epochs=1, rate=0.01, decay=0.9, blocks=1):
         loop.begin(epoch)
         for part in np.array_split(np.arange(loop.num_steps), blocks):
             first = epoch * loop.num_steps + part[0]
-            sizes = step_sizes(np.full(len(part), rate), first)
-            loop.run(sizes, average_decays(decay, first, len(part)))
+            rates = np.full(len(part), rate)
+            sizes = step_sizes(rates, first)
+            loop.run(rates, sizes, average_decays(decay, first, len(part)))
     return loop
 
 
@@ -209,7 +210,8 @@ def test_blocks_and_going_back_change_no_bit(no_xla):
     second = EpochLoop(build(seed=9), images, batch_size=4, seed=1)
     second.write(kept)
     second.begin(1)
-    second.run(step_sizes(np.full(3, 0.01), 3), average_decays(0.9, 3, 3))
+    rates = np.full(3, 0.01)
+    second.run(rates, step_sizes(rates, 3), average_decays(0.9, 3, 3))
     for mine, wanted in zip(second.read().items(), whole.read().items(), strict=True):
         assert mine[0] == wanted[0]
         np.testing.assert_array_equal(mine[1], wanted[1])
@@ -229,6 +231,36 @@ def test_a_seed_generator_inside_the_networks_starts_anew_each_epoch(no_xla):
     assert states[0] == states[2] != states[1]
     assert len({state for some in states[:2] for state in some}) == 4
     assert not any("seed" in name for name in EpochLoop(model, make_images(), batch_size=4).read())
+
+
+def test_a_loop_with_an_objective_of_its_own_is_that_of_a_model_with_it(no_xla):
+    images, tight = make_images(), {"num_samples": 3, "gradient": "dreg"}
+    model = build(gradient="stl")
+    mine = run(EpochLoop(model, images, batch_size=4, **tight)).read()
+    wanted = run(EpochLoop(build(**tight), images, batch_size=4)).read()
+    assert (model.num_samples, model.gradient) == (1, "stl")
+    assert [*mine] == [*wanted]
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(mine[name], array)
+
+
+def test_weight_decay_takes_its_part_of_kernels_only_and_beside_adam(no_xla):
+    """One step with it and one without differ by rate * decay * kernel and nothing else."""
+    images, rate, decay = make_images(4), 0.01, 3.0
+    start = EpochLoop(build(prior="flow"), images, batch_size=4).read()
+    plain, decayed = (
+        run(
+            EpochLoop(build(prior="flow"), images, batch_size=4, weight_decay=amount), rate=rate
+        ).read()
+        for amount in (0.0, decay)
+    )
+    names = [name for name in start if name.startswith("weights/")]
+    kernels = [name for name in names if name.split(":")[0].endswith("/kernel")]
+    assert 0 < len(kernels) < len(names)
+    for name in names:
+        part = rate * decay if name in kernels else 0.0
+        wanted = plain[name] - part * start[name]
+        np.testing.assert_allclose(decayed[name], wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_every_variable_is_kept_under_a_name_of_its_own(no_xla):
@@ -262,9 +294,10 @@ def test_the_kl_weight_of_an_epoch_changes_what_is_learned_not_what_is_told(no_x
     for weight in (1.0, 0.0):
         loop = EpochLoop(build(), make_images(), batch_size=4, seed=1)
         loop.begin(0, kl_weight=weight)
-        loop.run(step_sizes(np.full(1, 0.1), 0), np.zeros(1))
+        rates = np.full(3, 0.1)
+        loop.run(rates[:1], step_sizes(rates[:1], 0), np.zeros(1))
         losses.append(loop.means())
-        loop.run(step_sizes(np.full(2, 0.1), 1), np.zeros(2))
+        loop.run(rates[1:], step_sizes(rates[1:], 1), np.zeros(2))
         losses.append(loop.means())
     assert losses[0]["elbo"] == losses[2]["elbo"]
     assert losses[1]["kl"] < losses[3]["kl"]

@@ -7,7 +7,7 @@ from keras import ops
 
 from safelight.vae import networks
 
-SIZES = {"dense": (6,), "residual": (6, 6), "conv": (3, 4)}
+SIZES = {"dense": (6,), "residual": (6, 6), "conv": (3, 4), "resnet": (3, 4)}
 SHAPES = [(28, 28, 1), (31, 17, 3), (1, 5, 1)]
 
 
@@ -39,7 +39,8 @@ def test_any_size_goes_in_and_comes_out_in_float32(image_shape, architecture, dt
     dtypes = [keras.backend.standardize_dtype(t.dtype) for t in (mean, log_variance, location)]
     assert dtypes == ["float32"] * 3
     assert numpy(location).std() > 0
-    policy = {layer.compute_dtype for layer in encoder.layers if layer.name.startswith("hidden")}
+    wide = [layer for layer in encoder.layers if layer.name.startswith(("hidden", "down"))]
+    policy = {layer.compute_dtype for layer in wide}
     assert policy == {"float32" if dtype == "float32" else "bfloat16"}
 
 
@@ -48,7 +49,11 @@ def test_defaults_are_those_of_the_architecture(architecture):
     encoder = networks.build_encoder((8, 8, 1), 2, architecture=architecture)
     decoder = networks.build_decoder((8, 8, 1), 2, architecture=architecture)
     widths = {layer.name: layer.output.shape[-1] for layer in encoder.layers}
-    if architecture != "conv":
+    if architecture == "resnet":
+        assert (widths["down_0"], widths["down_1"]) == (64, 128)
+        last = decoder.get_layer("block_2_0_sum").output
+        assert last.shape == (None, 8, 8, 32)
+    elif architecture != "conv":
         hidden = [width for name, width in widths.items() if name.startswith("hidden")]
         assert hidden == [300] * (2 if architecture == "dense" else 5)  # layers, and two sums
     else:
@@ -67,7 +72,8 @@ def test_the_decoder_mirrors_the_encoder():
 @pytest.mark.parametrize("architecture", SIZES)
 def test_hidden_layers_have_the_activation_that_is_asked_for(architecture):
     for network in build((8, 8, 1), architecture, activation="silu"):
-        hidden = [la for la in network.layers if re.fullmatch(r"(hidden|conv)_\d", la.name)]
+        named = r".*activation" if architecture == "resnet" else r"(hidden|conv)_\d"
+        hidden = [la for la in network.layers if re.fullmatch(named, la.name)]
         assert hidden
         x = np.array([-1.0, 0.5], "float32")
         for layer in hidden:
@@ -85,6 +91,25 @@ def test_a_residual_layer_adds_its_input_where_both_are_equally_wide():
         hidden = hidden + made if added else made
     kernel, bias = encoder.get_layer("mean").get_weights()
     np.testing.assert_allclose(numpy(encoder(x)[0]), hidden @ kernel + bias, rtol=1e-4, atol=1e-5)
+
+
+def test_residual_blocks_add_two_convolutions_which_are_nothing_at_first():
+    encoder, _ = build((8, 8, 1), "resnet")
+    x = tensor(np.random.default_rng(0).uniform(size=(2, 8, 8, 1)))
+    names = ("down_0", "block_0_0_sum", "block_0_1_sum")
+    inside = keras.Model(encoder.inputs, [encoder.get_layer(name).output for name in names])
+    before, *after = map(numpy, inside(x))
+    assert np.abs(before).max() > 0
+    for found in after:
+        np.testing.assert_array_equal(found, before)
+    # The first block's second convolution passes on, with the factor 2, what lies in its middle.
+    first, second = (encoder.get_layer(f"block_0_0_{part}") for part in (0, 1))
+    kernel = np.zeros(second.kernel.shape, "float32")
+    kernel[1, 1] = 2 * np.eye(3)
+    second.set_weights([kernel, np.zeros(3, "float32")])
+    silu = keras.activations.silu
+    wanted = before + 2 * numpy(silu(first(silu(tensor(before)))))
+    np.testing.assert_allclose(numpy(inside(x)[1]), wanted, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("architecture", SIZES)

@@ -104,6 +104,20 @@ def test_a_machine_that_changes_its_speed_still_ends_in_time(factor):
     assert np.diff(progress).max() < 3 / plans[-1].num_steps
 
 
+def test_what_is_forgotten_does_not_count_for_the_speed():
+    """Steps that cost four times as much from a known moment on: the end is right at once."""
+    machine = Machine(lambda step: 0.02 if step < 2250 else 0.08)
+    pace, plan = Pace(60, started=machine.now(), now=machine.now), Plan()
+    while machine.step < 2250:
+        machine.run(5)
+        plan = pace.revise(plan, machine.step)
+    pace.forget()
+    for _ in range(2):
+        machine.run(5)
+        plan = pace.revise(plan, machine.step)
+    assert plan.num_steps == pytest.approx(2250 + (0.99 * 60 - 45) / 0.08, abs=1)
+
+
 def test_steps_too_long_for_the_time_still_end_it():
     plans, seconds = run_for(10, Machine(lambda step: 8.0), block=1)
     assert plans[-1].num_steps <= 3

@@ -14,6 +14,7 @@ from keras import ops
 from safelight.vae import loops, training
 from safelight.vae.building import build_vae
 from safelight.vae.config import TrainConfig
+from safelight.vae.loops import EpochLoop
 from safelight.vae.models import LOGS
 from safelight.vae.moments import describe
 from safelight.vae.training import COLUMNS, train
@@ -115,10 +116,11 @@ def test_the_model_gets_the_average_of_the_weights(every_epoch):
     assert 0 < moved[1] < moved[0]
 
 
-def test_a_training_taken_up_again_ends_with_the_same_bits(every_epoch, tmp_path):
+@pytest.mark.parametrize("changes", [{"warmup_epochs": 2}, {"final_samples": 3}])
+def test_a_training_taken_up_again_ends_with_the_same_bits(every_epoch, tmp_path, changes):
     """Stopped after every epoch in turn; the model that goes on starts with other weights."""
     images, held_out = make_images(), make_images(11, seed=3)
-    config = change(warmup_epochs=2)
+    config = change(**changes)
     whole = train(build(), images, validation=held_out, config=config)
     path = tmp_path / "checkpoint.npz"
 
@@ -147,6 +149,25 @@ def test_a_training_taken_up_again_ends_with_the_same_bits(every_epoch, tmp_path
     np.testing.assert_array_equal(again.history_kl, whole.history_kl)
     assert again.epochs == 4
     assert again.images_per_second > 0
+
+
+@pytest.mark.parametrize("layers", [{}, {"second_latent_dim": 2}])
+def test_the_last_quarter_raises_the_bound_of_several_samples(every_epoch, monkeypatch, layers):
+    """And leaves the model as it was told to be."""
+    seen = []
+
+    class Watched(EpochLoop):
+        def begin(self, epoch, **options):
+            seen.append((epoch, self._objective))
+            super().begin(epoch, **options)
+
+    monkeypatch.setattr(training, "EpochLoop", Watched)
+    config = change(final_samples=5, gradient="stl", **layers)
+    model = build(config)
+    train(model, make_images(), config=config)
+    tight = {"num_samples": 5, "gradient": "plain" if layers else "dreg"}
+    assert seen == [(0, {}), (1, {}), (2, {}), (3, tight)]
+    assert (model.num_samples, model.gradient) == (1, "stl")
 
 
 KILLED = """

@@ -192,7 +192,7 @@ VAE = Flags(
     help={
         "latent_dim": "Number of latent units.",
         "architecture": "`dense` is fast on small pictures, `residual` (deeper) learns more in "
-        "half an hour; `conv` suits larger ones.",
+        "half an hour; `conv` suits larger ones; `resnet` (deeper convolutions) wants a GPU.",
         "likelihood": "p(x|z): bernoulli, continuous_bernoulli, gaussian, learned_gaussian or "
         "discretized_logistic. `auto` takes bernoulli for mnist and discretized_logistic for "
         "other pictures.",
@@ -205,13 +205,18 @@ VAE = Flags(
         "hidden_units": "Width of a hidden layer of the encoder (conv: filters of a convolution), "
         "mirrored in the decoder; repeat it for each layer. By default what suits the "
         "architecture.",
-        "activation": "Of the hidden layers; `auto` is relu for conv and tanh for others.",
+        "activation": "Of the hidden layers; `auto` is relu for conv, silu for resnet and tanh for "
+        "others.",
         "binarization": "`dynamic` draws black and white pixels anew in every epoch, `static` "
         "once, `none` keeps grey values; `auto` suits the likelihood.",
         "num_samples": "k of the importance-weighted bound; 1 gives the ELBO.",
+        "final_samples": "k of the importance-weighted bound in the last quarter of the training; "
+        "1 changes nothing.",
         "prior": "p(z): `normal`, or learned: `mixture` of Gaussians, `vamp` (posteriors of "
         "learned pictures) or `flow`.",
         "prior_components": "Gaussians of the mixture, or pictures of `vamp`.",
+        "flow_couplings": "Steps of `flow`.",
+        "flow_units": "Width of the two hidden layers of each step of `flow`.",
         "second_latent_dim": "Units of a second stochastic layer above the first; 0 for none.",
         "inference": "Of two layers: which latents are inferred first, `top_down` or `bottom_up`.",
         "gradient": "`plain`; `stl` (sticking the landing) has less noise with one sample, `dreg` "
@@ -223,6 +228,8 @@ VAE = Flags(
         "warmup_epochs": "Epochs over which the weight of the KL divergence rises to its value.",
         "free_bits": "Nats per latent unit that the KL divergence does not punish.",
         "weight_average": "Decay per step of the running average of the weights; 0 is none.",
+        "weight_decay": "Part of the kernels that a step with learning rate 1 would take away "
+        "(AdamW); 0 is none. It pays in long trainings.",
         "precision": "Number format of the matrix products; `auto` takes what is fast here.",
     },
     num_first=8,

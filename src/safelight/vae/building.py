@@ -89,7 +89,7 @@ def build_prior(config: TrainConfig) -> Prior:
         "normal": StandardNormal,
         "mixture": lambda: Mixture(config.prior_components, seed=config.seed),
         "vamp": lambda: VampPrior(config.prior_components, seed=config.seed),
-        "flow": lambda: Flow(seed=config.seed),
+        "flow": lambda: Flow(config.flow_couplings, config.flow_units, seed=config.seed),
     }
     top = kinds[config.prior]()
     if not config.second_latent_dim:

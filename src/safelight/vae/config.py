@@ -9,7 +9,23 @@ import dataclasses
 import math
 from typing import Any
 
-_COUNTS = ("latent_dim", "num_samples", "batch_size", "prior_components")
+_COUNTS = (
+    "latent_dim",
+    "num_samples",
+    "final_samples",
+    "batch_size",
+    "prior_components",
+    "flow_couplings",
+    "flow_units",
+)
+_AMOUNTS = (
+    "seed",
+    "warmup_epochs",
+    "free_bits",
+    "beta",
+    "second_latent_dim",
+    "weight_decay",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,11 +35,12 @@ class TrainConfig:
     Attributes:
         latent_dim: Number of latent units.
         architecture: `"dense"` (fast on small pictures), `"residual"` (dense, and deeper, since
-            layers add to what passes by) or `"conv"`.
+            layers add to what passes by), `"conv"`, or `"resnet"` (convolutions in residual blocks,
+            for a GPU).
         hidden_units: Widths of the encoder's hidden layers, mirrored in the decoder; for `"conv"`
-            the filters of its strided convolutions. Empty takes what suits the architecture.
+            and `"resnet"` the filters at each size. Empty takes what suits the architecture.
         activation: Of the hidden layers: `"tanh"`, `"relu"` or `"silu"`; `"auto"` is relu for
-            convolutional networks and tanh for others.
+            `"conv"`, silu for `"resnet"` and tanh for others.
         likelihood: p(x|z), a row of `vae.likelihoods.LIKELIHOODS`; `"auto"` takes Bernoulli for
             digits and the discretised logistic for other pictures.
         binarization: `"dynamic"` draws each pixel anew, with its grey value as probability, every
@@ -31,9 +48,13 @@ class TrainConfig:
             likelihood.
         beta: Weight of the KL divergence (Higgins et al. 2017); 1 gives the ELBO.
         num_samples: k of the importance-weighted bound (Burda et al. 2016); 1 gives the ELBO.
+        final_samples: k of the importance-weighted bound in the last quarter of the training,
+            doubly reparameterized where there is one stochastic layer; 1 changes nothing.
         prior: p(z), or p(z2) where there are two layers: `"normal"`, N(0, I); or learned:
             `"mixture"` of Gaussians, `"vamp"` (Tomczak & Welling 2018), `"flow"` (RealNVP).
         prior_components: Gaussians of the mixture, or pseudo-inputs of the VampPrior.
+        flow_couplings: Steps of the flow.
+        flow_units: Width of the two hidden layers of each.
         second_latent_dim: Units of a second stochastic layer above the first, which has
             `latent_dim`; 0 for none.
         inference: Of two layers: `"top_down"` (Sonderby et al. 2016) or `"bottom_up"` (Burda et
@@ -49,6 +70,8 @@ class TrainConfig:
         warmup_epochs: Epochs over which the weight of the KL divergence rises to 1.
         free_bits: Nats per latent unit that the KL divergence does not punish (Kingma et al. 2016).
         weight_average: Decay per step of the running average of the weights; 0 switches it off.
+        weight_decay: Part of the kernels that a step with learning rate 1 would take away, apart
+            from Adam (Loshchilov & Hutter 2019); 0 for none. It pays in long trainings.
         precision: `"auto"`, `"float32"` or `"bfloat16"`, of the matrix products.
         seed: Of weights, order, noise and binarisation.
     """
@@ -61,8 +84,11 @@ class TrainConfig:
     binarization: str = "auto"
     beta: float = 1.0
     num_samples: int = 1
+    final_samples: int = 1
     prior: str = "normal"
     prior_components: int = 500
+    flow_couplings: int = 6
+    flow_units: int = 100
     second_latent_dim: int = 0
     inference: str = "top_down"
     gradient: str = "plain"
@@ -75,6 +101,7 @@ class TrainConfig:
     warmup_epochs: int = 0
     free_bits: float = 0.0
     weight_average: float = 0.999
+    weight_decay: float = 0.0
     precision: str = "auto"
     seed: int = 0
 
@@ -87,7 +114,7 @@ class TrainConfig:
         for name in (*_COUNTS, *self._given("epochs")):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1.")
-        for name in ("seed", "warmup_epochs", "free_bits", "beta", "second_latent_dim"):
+        for name in _AMOUNTS:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more.")
         for name in ("learning_rate", *self._given("minutes")):
@@ -127,6 +154,8 @@ class TrainConfig:
                 "expected one of them."
             )
         check_objective(self.beta, self.num_samples, self.free_bits, self.gradient)
+        if self.final_samples > 1:
+            check_objective(self.beta, self.final_samples, self.free_bits, "plain")
         self._check_prior()
         binary = self.likelihood in ("auto", "bernoulli")
         if self.binarization in ("dynamic", "static") and not binary:
@@ -156,7 +185,7 @@ class TrainConfig:
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "architecture": ("dense", "residual", "conv"),
+    "architecture": ("dense", "residual", "conv", "resnet"),
     "activation": ("auto", "tanh", "relu", "silu"),
     "likelihood": (
         "auto",

@@ -159,6 +159,10 @@ def _name_all(model: VAE, variables: list[Any]) -> list[str]:
     return [f"{n}:{i}" if names.count(n) > 1 else n for i, n in enumerate(names)]
 
 
+def _is_kernel(name: str) -> bool:
+    return name.split(":", maxsplit=1)[0].endswith("/kernel")
+
+
 def _is_convolutional(model: VAE) -> bool:
     return any("Conv" in type(layer).__name__ for layer in model._flatten_layers())
 
@@ -178,6 +182,9 @@ class EpochLoop:
         labels: `(n,)` integers for a conditional model.
         batch_size: Images in a step.
         seed: Of order and noise.
+        weight_decay: Part of the kernels that a step with learning rate 1 would take away, apart
+            from Adam (Loshchilov & Hutter 2019, arXiv 1711.05101).
+        **objective: `num_samples` and `gradient` in place of the model's own.
 
     Attributes:
         num_steps: Steps in an epoch.
@@ -191,14 +198,18 @@ class EpochLoop:
         *,
         batch_size: int,
         seed: int = 0,
+        weight_decay: float = 0.0,
+        **objective: Any,
     ) -> None:
         self._model, self._seed, self._backend = model, seed, find_backend()
+        self._weight_decay, self._objective = weight_decay, objective
         self._num_images, self._batch_size = len(images), batch_size
         self.num_steps = -(-len(images) // batch_size)
         data = [images] if labels is None else [images, np.asarray(labels, "int32")]
         self._data = [self._backend.tensor(array) for array in data]
         pixels = math.prod(images.shape[1:]) if model.binarization == "dynamic" else 0
-        samples = () if model.num_samples == 1 else (model.num_samples,)
+        with self._own_objective():
+            samples = () if model.num_samples == 1 else (model.num_samples,)
         self._noise_shapes = {
             "pixels": (batch_size, -(-pixels // 2)),
             "latents": (2, *samples, batch_size, -(-model.latent_dim // 2)),
@@ -255,23 +266,38 @@ class EpochLoop:
         self._totals["kl_per_unit"] = tensor(np.zeros(self._model.latent_dim, "float32"))
         self._done = 0
 
-    def run(self, sizes: np.ndarray, decays: np.ndarray) -> None:
+    def run(self, rates: np.ndarray, sizes: np.ndarray, decays: np.ndarray) -> None:
         """Does the next steps of the epoch that was begun.
 
         Args:
-            sizes: Adam's step sizes, as from `step_sizes`; as many steps are done.
+            rates: Learning rates; as many steps are done.
+            sizes: Adam's step sizes, as from `step_sizes`.
             decays: Those of the average, as from `average_decays`.
         """
         tensor, last = self._backend.tensor, self._done + len(sizes)
         # Always the length of an epoch: another shape would be compiled anew.
-        controls = np.zeros((self.num_steps, 2), "float32")
-        controls[self._done : last] = np.stack([sizes, 1.0 - decays], axis=1)
+        controls = np.zeros((self.num_steps, 3), "float32")
+        shrink = self._weight_decay * rates
+        controls[self._done : last] = np.stack([sizes, 1.0 - decays, shrink], axis=1)
         bounds = tensor(np.array([self._done, last], "int32"))
         moving = (self._state, self._noise, self._totals)
-        self._state, self._noise, self._totals = self._run(
-            moving, bounds, tensor(controls), self._order, self._data
-        )
+        with self._own_objective():  # the first call traces the model
+            self._state, self._noise, self._totals = self._run(
+                moving, bounds, tensor(controls), self._order, self._data
+            )
         self._done = last
+
+    @contextlib.contextmanager
+    def _own_objective(self) -> Iterator[None]:
+        """Within it the model is trained for what this loop was told to."""
+        before = {name: getattr(self._model, name) for name in self._objective}
+        try:
+            for name, value in self._objective.items():
+                setattr(self._model, name, value)
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(self._model, name, value)
 
     def means(self) -> dict[str, Any]:
         """Mean elbo, reconstruction, kl and `kl_per_unit` of the epoch so far, nats per image."""
@@ -285,11 +311,20 @@ class EpochLoop:
             batch = [ops.take(array, order[step], axis=0) for array in data]
             loss = functools.partial(self._loss, state["others"], batch, noise)
             (logs, others), gradients = self._backend.gradient(loss, state["weights"])
+            state = self._shrink(state, controls[step, 2])
             state = self._backend.update(state, gradients, controls[step, 0], controls[step, 1])
             totals = {name: total + logs[name] for name, total in totals.items()}
             return {**state, "others": others}, noise, totals
 
         return self._backend.repeat(bounds[0], bounds[1], body, moving)
+
+    def _shrink(self, state: State, part: Any) -> State:
+        """Takes a part of every kernel away; biases, and whatever a prior learns, stay."""
+        if not self._weight_decay:
+            return state
+        named = zip(state["weights"], self._variables.names["weights"], strict=True)
+        weights = [w * (1.0 - part) if _is_kernel(name) else w for w, name in named]
+        return {**state, "weights": weights}
 
     def _loss(
         self, others: list[Any], batch: list[Any], bits: dict[str, Any], weights: list[Any]

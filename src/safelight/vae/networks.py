@@ -17,11 +17,18 @@ import numpy as np
 from keras import layers, ops
 
 # tanh: the networks of Burda et al. 2016, smooth and without dead units. ReLU: cheaper, and usual
-# in convolutional networks.
-ACTIVATIONS = {"dense": "tanh", "residual": "tanh", "conv": "relu"}
-HIDDEN_UNITS = {"dense": (300, 300), "residual": (300, 300, 300), "conv": (32, 64)}
+# in convolutional networks. SiLU: smooth, and what passes by a block's layers is not bounded.
+ACTIVATIONS = {"dense": "tanh", "residual": "tanh", "conv": "relu", "resnet": "silu"}
+HIDDEN_UNITS = {
+    "dense": (300, 300),
+    "residual": (300, 300, 300),
+    "conv": (32, 64),
+    "resnet": (64, 128),
+}
 # Between the convolutions and the latents stands one dense layer.
 CONV_DENSE_UNITS = 256
+_BLOCKS = 2  # residual blocks at each size
+_BLOCK_KERNEL_SIZE = 3
 # A multiple of the stride: each output pixel of the decoder then gets equally many contributions,
 # without the chequered pattern of other sizes (Odena et al. 2016).
 _KERNEL_SIZE, _STRIDE = 4, 2
@@ -112,12 +119,15 @@ class Design(TypedDict, total=False):
     Attributes:
         architecture: `"dense"` (the default); `"residual"`: dense, and each hidden layer adds its
             input to its output where both are equally wide (He et al. 2016, arXiv 1512.03385);
-            `"conv"`: convolutions, and between them and the latents one dense layer of 256 units.
+            `"conv"`: convolutions, and between them and the latents one dense layer of 256 units;
+            `"resnet"`: convolutions with two residual blocks at each size (pre-activation, He et
+            al. 2016, arXiv 1603.05027, without normalization), for a GPU.
         hidden_units: Widths of the encoder's dense layers, or filters of its convolutions, each of
             which halves the size; the decoder takes them in reverse order. Empty for (300, 300),
-            (300, 300, 300) or (32, 64).
+            (300, 300, 300), (32, 64) or (64, 128).
         num_classes: If positive, a second input takes labels, one-hot.
-        activation: Of the hidden layers; `"auto"` is relu for `"conv"` and tanh for the others.
+        activation: Of the hidden layers; `"auto"` is relu for `"conv"`, silu for `"resnet"` and
+            tanh for the others.
         dtype: Policy of the hidden layers, such as `"mixed_bfloat16"`; `None` for Keras' global
             one.
     """
@@ -155,6 +165,12 @@ def build_encoder(
         for i, filters in enumerate(units):
             x = _strided(layers.Conv2D, filters, plan.activation, f"conv_{i}", dtype)(x)
         units = (CONV_DENSE_UNITS,)
+    elif plan.architecture == "resnet":
+        for i, filters in enumerate(units):
+            x = _strided(layers.Conv2D, filters, None, f"down_{i}", dtype, use_bias=True)(x)
+            x = _residual_blocks(x, f"block_{i}", plan)
+        x = layers.Activation(plan.activation, name="activation", dtype=dtype)(x)
+        units = ()
     x = layers.Flatten(data_format="channels_last", name="flatten", dtype=dtype)(x)
     x, inputs = _with_labels(x, images, plan.num_classes, dtype)
     for i, width in enumerate(units):
@@ -194,7 +210,9 @@ def build_decoder(
     plan = _Plan.of(image_shape, latent_dim, design)
     z = keras.Input((latent_dim,), name="z")
     x, inputs = _with_labels(z, z, plan.num_classes, plan.dtype)
-    grow = _grow_convolutional if plan.architecture == "conv" else _grow_dense
+    grow = {"conv": _grow_convolutional, "resnet": _grow_residual}.get(
+        plan.architecture, _grow_dense
+    )
     x = grow(x, tuple(image_shape), plan)
     bias = PictureBias(name="location")
     outputs = bias(x)
@@ -258,12 +276,67 @@ def _grow_convolutional(x: Any, image_shape: tuple[int, ...], plan: _Plan) -> An
     for i, number in enumerate(filters[1:]):
         x = _strided(layers.Conv2DTranspose, number, activation, f"conv_{i}", dtype)(x)
     x = _strided(layers.Conv2DTranspose, channels, None, "pixels", dtype)(x)
-    surplus = ((0, rows * factor - height), (0, columns * factor - width))
-    return layers.Cropping2D(surplus, "channels_last", name="picture", dtype=dtype)(x)
+    return _crop(x, image_shape, plan)
+
+
+def _grow_residual(x: Any, image_shape: tuple[int, ...], plan: _Plan) -> Any:
+    """The encoder backwards; at the pictures' own size half of the first filters, in one block."""
+    height, width, channels = image_shape
+    filters, dtype = [*reversed(plan.hidden_units)], plan.dtype
+    factor = _STRIDE ** len(filters)
+    rows, columns = math.ceil(height / factor), math.ceil(width / factor)
+    x = layers.Dense(rows * columns * filters[0], name="start", dtype=dtype)(x)
+    x = layers.Reshape((rows, columns, filters[0]), name="reshape", dtype=dtype)(x)
+    x = _residual_blocks(x, "block_0", plan)
+    for i, number in enumerate([*filters[1:], max(1, filters[-1] // 2)], start=1):
+        up = _strided(layers.Conv2DTranspose, number, None, f"up_{i}", dtype, use_bias=True)
+        x = _residual_blocks(up(x), f"block_{i}", plan, _BLOCKS if i < len(filters) else 1)
+    x = layers.Activation(plan.activation, name="activation", dtype=dtype)(x)
+    x = _same_size(channels, "pixels", dtype, use_bias=False)(x)
+    return _crop(x, image_shape, plan)
+
+
+def _crop(x: Any, image_shape: tuple[int, ...], plan: _Plan) -> Any:
+    """Without the rows and columns that halving and doubling made too many."""
+    height, width, _ = image_shape
+    surplus = ((0, x.shape[1] - height), (0, x.shape[2] - width))
+    return layers.Cropping2D(surplus, "channels_last", name="picture", dtype=plan.dtype)(x)
+
+
+def _residual_blocks(x: Any, name: str, plan: _Plan, number: int = _BLOCKS) -> Any:
+    """Each adds two convolutions of what comes in; at first they add nothing."""
+    for i in range(number):
+        added = x
+        for part, start in enumerate(("glorot_uniform", "zeros")):
+            label = f"{name}_{i}_{part}"
+            added = layers.Activation(
+                plan.activation, name=f"{label}_activation", dtype=plan.dtype
+            )(added)
+            added = _same_size(x.shape[-1], label, plan.dtype, kernel_initializer=start)(added)
+        x = layers.Add(name=f"{name}_{i}_sum", dtype=plan.dtype)([x, added])
+    return x
+
+
+def _same_size(filters: int, name: str, dtype: Any, **options: Any) -> layers.Layer:
+    return layers.Conv2D(
+        filters,
+        _BLOCK_KERNEL_SIZE,
+        padding="same",
+        data_format="channels_last",
+        name=name,
+        dtype=dtype,
+        **options,
+    )
 
 
 def _strided(
-    kind: type[layers.Layer], filters: int, activation: str | None, name: str, dtype: Any
+    kind: type[layers.Layer],
+    filters: int,
+    activation: str | None,
+    name: str,
+    dtype: Any,
+    *,
+    use_bias: bool | None = None,
 ) -> layers.Layer:
     return kind(
         filters,
@@ -272,7 +345,8 @@ def _strided(
         padding="same",
         data_format="channels_last",
         activation=activation,
-        use_bias=activation is not None,  # PictureBias is the output's
+        # PictureBias is the output's.
+        use_bias=activation is not None if use_bias is None else use_bias,
         name=name,
         dtype=dtype,
     )

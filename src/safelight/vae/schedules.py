@@ -135,6 +135,10 @@ class Pace:
         off = abs(end - plan.num_steps) * elapsed / done
         return plan.moved(step, end) if off > _TOLERANCE * self._seconds else plan
 
+    def forget(self) -> None:
+        """Takes the speed from what follows, since steps will cost something else from now on."""
+        self._marks.clear()
+
     def total(self, step: int) -> int:
         """How many steps there may be in all, by the clock alone; for a progress bar."""
         fraction = (self._now() - self._started) / self._seconds

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import math
 import os
@@ -49,6 +50,9 @@ _CHECKPOINT_SECONDS = 20.0
 _VALIDATION_SHARE = 0.05  # of the time, at most
 _NUM_WATCHED = 1000  # training images, where there are none to validate on
 _COLLAPSED = 0.1  # of the units active, or fewer
+# Of the training, the end in which the bound of several samples is raised. The learning rate has
+# fallen to a seventh by then.
+FINAL_PART = 0.25
 _SETTLED = 0.5  # of the training, before which units may yet wake up
 
 
@@ -105,7 +109,8 @@ def train(
         validation: The like, to watch; scored with the averaged weights and, for black and white
             pixels, on one fixed draw. It decides nothing.
         config: Of it the settings of the training count: epochs or minutes, batch_size,
-            learning_rate, warmup_epochs, weight_average, seed, and binarization="static".
+            learning_rate, warmup_epochs, weight_average, weight_decay, final_samples, seed, and
+            binarization="static".
         checkpoint: A file (`.npz`) that keeps the training every 20 seconds and at the end. If it
             exists, the training goes on from there, and on TensorFlow ends with the same bits as
             one that was not disturbed.
@@ -248,9 +253,16 @@ class _Session:
         self.model, self.config, self.watch = model, config, _Watch()
         self.num_images = len(data.images)
         self.batch_size = min(config.batch_size, self.num_images)
-        self.loop = EpochLoop(
-            model, data.images, data.labels, batch_size=self.batch_size, seed=config.seed
+        self.make_loop = functools.partial(
+            EpochLoop,
+            model,
+            data.images,
+            data.labels,
+            batch_size=self.batch_size,
+            seed=config.seed,
+            weight_decay=config.weight_decay,
         )
+        self.loop, self.tightened = self.make_loop(), config.final_samples == 1
         self.judge = _Judge(model, data, config.seed)
         self.history: dict[str, list[float]] = {name: [] for name in COLUMNS}
         self.history_kl: list[np.ndarray] = []
@@ -294,6 +306,7 @@ class _Session:
 
     def run_epoch(self, report: Report, watcher: Watcher | None = None) -> None:
         """One epoch, or what the plan leaves of it."""
+        self._tighten()
         last = self.step + self.loop.num_steps
         weight = objectives.warmup_weight(self.epochs, self.config.warmup_epochs)
         self.loop.begin(self.epochs, kl_weight=weight)
@@ -303,13 +316,25 @@ class _Session:
             self.show_to(watcher)
         self._end_epoch()
 
+    def _tighten(self) -> None:
+        """Goes over to the bound of several samples when it is time, from one epoch to the next."""
+        if self.tightened or self.progress < 1 - FINAL_PART:
+            return
+        gradient = "dreg" if self.model.prior.one_layer else "plain"
+        state = self.loop.read()
+        self.loop = self.make_loop(num_samples=self.config.final_samples, gradient=gradient)
+        self.loop.write(state)
+        self.tightened, self.block = True, 0  # the next step compiles
+        if self.pace is not None:
+            self.pace.forget()
+
     def _run_block(self, at_most: int) -> None:
         # The first step compiles; the next few tell how many fit between two looks at the clock.
         num_steps = min(self.block or 1, at_most)
         rates = self.plan.learning_rates(self.config.learning_rate, self.step, num_steps)
         decays = average_decays(self.config.weight_average, self.step, num_steps)
         with self.watch.measure("stepping" if self.block else "compilation"):
-            self.loop.run(step_sizes(rates, self.step), decays)
+            self.loop.run(rates, step_sizes(rates, self.step), decays)
             means = self.loop.means()
         self.step += num_steps
         if not self.block:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from safelight.vae.backends import has_accelerator
 from safelight.vae.importance_weights import (
     LANES,
     DenseDecoder,
@@ -27,6 +28,7 @@ from safelight.vae.priors import Prior
 CERTAIN = 1e-4  # nats: a pixel that costs less in each of the surveyed samples is certain
 NUM_SURVEYED = 64  # samples
 _BLOCK_BYTES = 12 << 20  # of the decoder's widest layer, so that a block stays in the cache
+_ACCELERATOR_BLOCK_BYTES = 1 << 30  # there each call costs, and needs work for all its cores
 _CALL_ROWS = 40_000  # latents in a call of the short cut, so that calling costs next to nothing
 _MAX_BUCKETS, _BUCKET_ROWS = 6, 4_000_000  # a bucket has to be worth its compilation
 
@@ -250,6 +252,7 @@ def _gather(x: np.ndarray, wanted: np.ndarray, width: int) -> tuple[np.ndarray, 
 
 
 def _cached_rows(model: VAE) -> int:
-    """Latents whose widest activation in the decoder fits into the cache."""
+    """Latents whose widest activation in the decoder fits into the cache, or suits a GPU."""
     widest = max(math.prod(layer.output.shape[1:]) for layer in model.decoder.layers)
-    return max(1, _BLOCK_BYTES // (4 * widest))
+    block = _ACCELERATOR_BLOCK_BYTES if has_accelerator() else _BLOCK_BYTES
+    return max(1, block // (4 * widest))
