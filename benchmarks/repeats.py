@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.metadata
 import json
 import logging
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from measuring import machine, machine_name, write_json
 from protocol import result_name
@@ -53,6 +56,15 @@ def keep(
     if options.force or not path.exists():
         write_json(path, measure())
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def load_digits(part: str) -> tuple[np.ndarray, np.ndarray]:
+    """MNIST's images, uint8 `(n, 28, 28, 1)`, and labels, of `"train"` or `"test"`."""
+    from safelight import datasets, vae
+
+    found = vae.load_images(datasets.load("mnist", part=part))
+    return found.images, found.labels
 
 
 def versions() -> dict[str, str]:

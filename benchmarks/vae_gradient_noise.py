@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from repeats import keep, parse_options, write_result
+from repeats import keep, load_digits, parse_options, write_result
 from transfer_cached_vs_end_to_end import ROOT
 
 CLAIM = "vae_gradient_noise"
@@ -38,9 +38,9 @@ SHARED = {"likelihood": "bernoulli", "binarization": "dynamic", "prior": "flow"}
 
 def measure(num_draws: int, seed: int) -> dict[str, Any]:
     """Variances and squared norms by way and epoch, one for each batch."""
-    from safelight import datasets, vae
+    from safelight import vae
 
-    images = vae.load_images(datasets.load("mnist", part="train")).images
+    images, _ = load_digits("train")
     found: dict[str, dict[str, Any]] = {name: {} for name in WAYS}
     for epochs in EPOCHS:
         config = vae.TrainConfig(gradient="stl", epochs=epochs, seed=seed, **SHARED)

@@ -20,7 +20,7 @@ import functools
 import logging
 from typing import Any
 
-from repeats import keep, parse_options, write_result
+from repeats import keep, load_digits, parse_options, write_result
 
 CLAIM = "vae_iwae_table"
 # Published: nats per image (table 1), and active units of each layer.
@@ -38,12 +38,10 @@ logger = logging.getLogger("benchmark")
 
 def measure(row: str, minutes: int, seed: int) -> dict[str, Any]:
     """One training and its judgement."""
-    from safelight import datasets, vae
+    from safelight import vae
     from safelight.vae.evaluation import active_units
 
-    train, test = (
-        vae.load_images(datasets.load("mnist", part=part)).images for part in ("train", "test")
-    )
+    train, test = (load_digits(part)[0] for part in ("train", "test"))
     layers = TWO_LAYERS if row.startswith("two") else ONE_LAYER
     config = vae.TrainConfig(
         **SHARED,

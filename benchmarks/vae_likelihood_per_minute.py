@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from measuring import machine
-from repeats import keep, parse_options, write_result
+from repeats import keep, load_digits, parse_options, write_result
 from transfer_cached_vs_end_to_end import HERE, ROOT
 
 CLAIM = "vae_likelihood_per_minute"
@@ -54,13 +54,6 @@ def recipes() -> dict[str, dict[str, Any]]:
     return {"plain": {}, **presets}
 
 
-def load(part: str) -> np.ndarray:
-    """MNIST's images, uint8 `(n, 28, 28, 1)`."""
-    from safelight import datasets, vae
-
-    return vae.load_images(datasets.load("mnist", part=part)).images
-
-
 def configure(name: str, minutes: float, seed: int) -> Any:
     """The settings of one of ours."""
     from safelight import vae
@@ -72,7 +65,7 @@ def train_ours(name: str, minutes: float, seed: int, weights: Path) -> dict[str,
     """One training of ours; what it learned goes into a file."""
     from safelight import vae
 
-    train, config = load("train"), configure(name, minutes, seed)
+    train, config = load_digits("train")[0], configure(name, minutes, seed)
     model = vae.build_vae(train.shape[1:], config, mean_picture=train.mean(0) / 255, images=train)
     trained = vae.train(model, train, config=config)
     save_weights(model, weights)
@@ -103,19 +96,19 @@ def rebuild_ours(name: str, minutes: float, seed: int, weights: Path) -> Any:
 
 def judge(model: Any, images: np.ndarray, seed: int, num: int = NUM_IMPORTANCE_SAMPLES) -> dict:
     """-log p(x) with its standard error, the protocol, and where it was computed."""
-    import keras
-
     from safelight import vae
+    from safelight.environment import describe_environment
 
     found = vae.estimate_log_likelihood(
         model, images, num_importance_samples=num, precision="float32", seed=seed
     )
+    here = describe_environment()
     return {
         "nll": -found.mean,
         "standard_error": found.standard_error,
         "evaluation_seconds": found.seconds,
         "protocol": found.protocol,
-        "judged_on": {**machine(), "backend": keras.backend.backend()},
+        "judged_on": {**machine(), **{key: here[key] for key in ("backend", "accelerator")}},
     }
 
 
@@ -131,13 +124,13 @@ def train_peer(options: Any, name: str, minutes: float, seed: int, weights: Path
     }
     best = min(rates, key=lambda rate: rates[rate]["nll"])
     tried = {str(rate): found["nll"] for rate, found in rates.items()}
-    said = _run_peer(options, name, minutes, seed, best, load("train"), weights)
+    said = _run_peer(options, name, minutes, seed, best, load_digits("train")[0], weights)
     return {**said, "learning_rate": best, "tried": tried}
 
 
 def _try_peer(options: Any, name: str, rate: float) -> dict[str, Any]:
     """Two minutes at a learning rate, judged on held-out training images."""
-    images, weights = load("train"), options.work / "weights.npz"
+    images, weights = load_digits("train")[0], options.work / "weights.npz"
     train, held_out = images[:-HELD_OUT], images[-HELD_OUT:]
     said = _run_peer(options, name, 2.0, 0, rate, train, weights)
     return {**said, **judge(model_of(weights, train), held_out, 0, 500)}
@@ -216,13 +209,13 @@ def measure(options: Any, name: str, minutes: str) -> dict[str, Any] | None:
     trained = keep(options, f"{piece}-trained", call)
     if options.stage == "train":
         return None
-    images = load("train")
+    images = load_digits("train")[0]
     model = (
         model_of(weights, images)
         if name in PEERS
         else rebuild_ours(name, float(minutes), options.seed, weights)
     )
-    judged = functools.partial(judge, model, load("test"), options.seed)
+    judged = functools.partial(judge, model, load_digits("test")[0], options.seed)
     return keep(options, piece, lambda: {**trained, **judged()})
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from repeats import keep, parse_options, write_result
+from repeats import keep, load_digits, parse_options, write_result
 
 CLAIM = "vae_sample_quality"
 PRIORS = ("normal", "mixture", "flow")
@@ -33,20 +33,11 @@ logger = logging.getLogger("benchmark")
 
 
 @functools.cache
-def load(part: str) -> tuple[np.ndarray, np.ndarray]:
-    """MNIST's images, uint8 `(n, 28, 28, 1)`, and labels."""
-    from safelight import datasets, vae
-
-    found = vae.load_images(datasets.load("mnist", part=part))
-    return found.images, found.labels
-
-
-@functools.cache
 def judge() -> Any:
     """The classifier, trained on pictures drawn black and white, as it will be shown."""
     from safelight.digit_judge import train_judge
 
-    images, labels = load("train")
+    images, labels = load_digits("train")
     return train_judge(draw(images / 255, 0), labels)
 
 
@@ -60,7 +51,7 @@ def compare(samples: np.ndarray) -> dict[str, float]:
     """One set of drawn pictures against the test part."""
     from safelight import sample_quality
 
-    real, fake = judge().features(draw(load("test")[0] / 255, 1)), judge().features(samples)
+    real, fake = judge().features(draw(load_digits("test")[0] / 255, 1)), judge().features(samples)
     found = sample_quality.compare_neighbourhoods(real, fake)
     classes = np.bincount(judge().classify(samples), minlength=10) / len(samples)
     return {
@@ -87,7 +78,7 @@ def measure(prior: str, minutes: int, seed: int) -> dict[str, Any]:
     from safelight import vae
     from safelight.vae import densities
 
-    train, test = load("train"), load("test")
+    train, test = load_digits("train"), load_digits("test")
     config = vae.TrainConfig(prior=prior, minutes=float(minutes), seed=seed, **SHARED)
     model = vae.build_vae(
         train[0].shape[1:], config, mean_picture=train[0].mean(0) / 255, images=train[0]
@@ -118,13 +109,13 @@ def measure(prior: str, minutes: int, seed: int) -> dict[str, Any]:
 
 def measure_real() -> dict[str, Any]:
     """Training pictures in the place of samples, and the judge's accuracy."""
-    images, _ = load("train")
+    images, _ = load_digits("train")
     rng = np.random.default_rng(0)
     sets = [
         compare(draw(images[rng.choice(len(images), NUM_SAMPLES, replace=False)] / 255, 10 + s))
         for s in range(NUM_SETS)
     ]
-    right = judge().classify(draw(load("test")[0] / 255, 1)) == load("test")[1]
+    right = judge().classify(draw(load_digits("test")[0] / 255, 1)) == load_digits("test")[1]
     said = {"protocol": judge().protocol, "accuracy": float(right.mean())}
     return {"samples": sum_up(sets), "judge": said}
 

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 
 import numpy as np
@@ -297,6 +298,16 @@ def test_damaged_tables_are_named(tmp_path):
         _ = run.history
     run.write_history({"loss": []})
     assert run.history == {"loss": []}
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_the_environment_names_what_the_backend_computes_on(monkeypatch, platform):
+    device = types.SimpleNamespace(platform=platform, device_kind="Some Card")
+    monkeypatch.setitem(sys.modules, "jax", types.SimpleNamespace(devices=lambda: [device]))
+    config = types.SimpleNamespace(backend=lambda: "jax")
+    monkeypatch.setitem(sys.modules, "keras", types.SimpleNamespace(config=config))
+    wanted = None if platform == "cpu" else "Some Card"
+    assert describe_environment()["accelerator"] == wanted
 
 
 def test_the_environment_names_versions_and_nobody():

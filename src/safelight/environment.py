@@ -22,8 +22,8 @@ def describe_environment() -> dict[str, Any]:
 
     Returns:
         Versions (None where not installed), backend, operating system, processor, its bfloat16
-        instructions (None where unknown), cores that this process may use, and the commit if
-        Safelight runs from a checkout.
+        instructions (None where unknown), cores that this process may use, the GPU or the like that
+        the backend computes on (None for none), and the commit if Safelight runs from a checkout.
     """
     processor, flags = _processor()
     return {
@@ -41,6 +41,7 @@ def describe_environment() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
+        "accelerator": _accelerator(),
     }
 
 
@@ -55,6 +56,27 @@ def _backend() -> str | None:
     # Importing Keras only to ask would cost seconds and could fail; who has it loaded can say.
     keras = sys.modules.get("keras")
     return str(keras.config.backend()) if keras else os.environ.get("KERAS_BACKEND")
+
+
+def _accelerator() -> str | None:
+    """Name of the first GPU, or the like, of a backend that is loaded already."""
+    backend = _backend()
+    library = sys.modules.get(backend or "")
+    if library is None or "keras" not in sys.modules:
+        return None
+    match backend:
+        case "jax":
+            device = library.devices()[0]
+            return None if device.platform == "cpu" else str(device.device_kind)
+        case "tensorflow":
+            devices = library.config.list_physical_devices("GPU")
+            if not devices:
+                return None
+            details = library.config.experimental.get_device_details(devices[0])
+            return str(details.get("device_name", "GPU"))
+        case "torch":
+            return library.cuda.get_device_name(0) if library.cuda.is_available() else None
+    return None
 
 
 def _processor() -> tuple[str, frozenset[str]]:

@@ -49,8 +49,12 @@ def test_the_graph_gives_the_expected_picture(architecture, likelihood):
 
 @pytest.mark.parametrize("image_shape", [(8, 8, 1), (5, 9, 3), (13, 6, 3)])
 @pytest.mark.parametrize("hidden_units", [(4,), (6, 5), (3, 4, 5)])
-def test_convolutions_of_any_depth_on_pictures_of_any_shape(image_shape, hidden_units):
-    decoder = decoder_of(image_shape, architecture="conv", hidden_units=hidden_units, spread=0.3)
+@pytest.mark.parametrize("architecture", ["conv", "resnet"])
+def test_convolutions_of_any_depth_on_pictures_of_any_shape(
+    image_shape, hidden_units, architecture
+):
+    design = {"architecture": architecture, "hidden_units": hidden_units}
+    decoder = decoder_of(image_shape, spread=0.3 if architecture == "conv" else 0.1, **design)
     z = latents(3)
     found = run(decoder_graph(decoder, "gaussian"), z=z)
     np.testing.assert_allclose(found, expected(decoder, "gaussian", z), atol=TOLERANCE)

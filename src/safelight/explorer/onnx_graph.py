@@ -141,21 +141,41 @@ def _reshape(graph: _Graph, layer: layers.Reshape, inputs: list[str]) -> str:
 
 
 def _transposed(graph: _Graph, layer: layers.Conv2DTranspose, inputs: list[str]) -> str:
-    plain = layer.dilation_rate == (1, 1) and layer.output_padding is None
-    if layer.padding != "same" or layer.data_format != "channels_last" or not plain:
+    if not _is_same(layer) or layer.output_padding is not None:
         raise ValueError(
             f"layer {layer.name!r} cannot be written as ONNX: expected padding='same', "
             "data_format='channels_last', no dilation and no output_padding."
         )
     surplus = [max(k - s, 0) for k, s in zip(layer.kernel_size, layer.strides, strict=True)]
+    return _convolve(graph, layer, inputs, "ConvTranspose", surplus, strides=list(layer.strides))
+
+
+def _convolution(graph: _Graph, layer: layers.Conv2D, inputs: list[str]) -> str:
+    if not _is_same(layer) or layer.strides != (1, 1) or layer.groups != 1:
+        raise ValueError(
+            f"layer {layer.name!r} cannot be written as ONNX: expected padding='same', "
+            "data_format='channels_last', strides of 1, no dilation and no groups."
+        )
+    return _convolve(graph, layer, inputs, "Conv", [size - 1 for size in layer.kernel_size])
+
+
+def _is_same(layer: Any) -> bool:
+    plain = layer.dilation_rate == (1, 1) and layer.data_format == "channels_last"
+    return plain and layer.padding == "same"
+
+
+def _convolve(
+    graph: _Graph, layer: Any, inputs: list[str], kind: str, surplus: list[int], **options: Any
+) -> str:
+    """A convolution of either kind; `surplus` is what the edges get or lose, rows and columns."""
     before = [number // 2 for number in surplus]
     after = [number - half for number, half in zip(surplus, before, strict=True)]
     x = graph.add("Transpose", *inputs, perm=[0, 3, 1, 2])
-    kernel = keras.ops.convert_to_numpy(layer.kernel)  # height, width, out, in
+    # Height, width, then in and out; of a transposed one out and in, which ONNX wants there.
+    kernel = keras.ops.convert_to_numpy(layer.kernel)
     weights = [graph.keep(kernel.transpose(3, 2, 0, 1))]
     weights += [graph.keep(layer.bias)] if layer.use_bias else []
-    strides = list(layer.strides)
-    x = graph.add("ConvTranspose", x, *weights, strides=strides, pads=[*before, *after])
+    x = graph.add(kind, x, *weights, pads=[*before, *after], **options)
     return _activate(graph, layer, graph.add("Transpose", x, perm=[0, 2, 3, 1]))
 
 
@@ -186,6 +206,7 @@ _LAYERS: dict[type, Callable[[_Graph, Any, list[str]], str]] = {
     layers.Dense: _dense,
     layers.Reshape: _reshape,
     layers.Conv2DTranspose: _transposed,
+    layers.Conv2D: _convolution,
     layers.Cropping2D: _crop,
     layers.Concatenate: _concatenate,
     layers.Add: _add,

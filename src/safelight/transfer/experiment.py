@@ -88,7 +88,9 @@ def run_training(
     )
     seconds = {**trained.seconds, "evaluate": time.perf_counter() - before_test}
     familiar = keep_familiarity(run, trained, splits, cache=cache)
+    before_usual = time.perf_counter()
     usual = find_references(trained.model, splits.train, engine=config.engine)
+    seconds["references"] = time.perf_counter() - before_usual
     keep_references(run.path, usual)
     run.write_predictions(predictions_table(judged, familiar))
     album.draw(run, trained, judged, splits.test, usual)
