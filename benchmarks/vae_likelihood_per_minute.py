@@ -1,7 +1,7 @@
 """Nats against minutes of training: Safelight's presets, a plain VAE, and pythae's models.
 
     python benchmarks/vae_likelihood_per_minute.py [--minutes 2,10] [--only quick,vamp] [--seed 0]
-        [--stage train]
+        [--stage train|judge|report]
 
 Every point is a training of its own, with the rate falling to zero within its time, on MNIST with
 dynamic binarisation; log p(x) of all 10,000 test images from 5,000 importance samples, by one and
@@ -9,7 +9,8 @@ the same estimate for all. pythae's models (`peers/vae_pythae_minutes.py`) have 
 the plain VAE's, batches of 250 and the better of two learning rates, chosen on held-out training
 images in trainings of two minutes. A point that is done is kept in the working folder, and so are
 its weights: `--stage train` leaves the judgement, which takes longer than a short training and is
-the same anywhere, for another call or another machine.
+the same anywhere, for a call with `--stage judge`, perhaps on another machine; `--stage report`
+takes the points that are there.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import json
 import logging
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +34,23 @@ import numpy as np
 from measuring import machine
 from repeats import keep, load_digits, parse_options, write_result
 from transfer_cached_vs_end_to_end import HERE, ROOT
+from vae.generative_report import NAMES
 
 CLAIM = "vae_likelihood_per_minute"
+STAGES = {
+    "all": ("train", "judge", "report"),
+    "train": ("train",),
+    "judge": ("judge",),
+    "report": ("report",),
+}
 PEERS = ("vae", "vamp", "iwae")
 LEARNING_RATES = (1e-3, 2e-3)
 HELD_OUT = 5000  # of the training images, for the choice of the peers' learning rate
 HIDDEN_UNITS, LATENT_DIM = (300, 300), 40
 NUM_IMPORTANCE_SAMPLES = 5000
+# Dynamic binarisation. pythae's own table of reproductions (its README); the VampPrior (arXiv
+# 1705.07120) as trained for Exemplar VAEs (Norouzi et al. 2020, arXiv 2004.04795), 5,000 samples.
+PUBLISHED = {"pythae's best, PIWAE, published": 84.58, "VampPrior, gated layers, published": 82.43}
 SHARED = {"likelihood": "bernoulli", "binarization": "dynamic"}
 logger = logging.getLogger("benchmark")
 
@@ -198,44 +210,88 @@ def train(options: Any, name: str, minutes: float, weights: Path) -> dict[str, A
     return train_ours(name, minutes, options.seed, weights)
 
 
-def measure(options: Any, name: str, minutes: str) -> dict[str, Any] | None:
-    """One point; `None` where its judgement is left for later."""
+def measure(options: Any, stages: Sequence[str], name: str, minutes: str) -> None:
+    """One point: its training, its judgement, or both; what is done already is kept."""
     piece = f"{CLAIM}-{name}-{minutes}-{options.seed}"
     weights = options.work / f"{piece}-weights.npz"
-    done = options.work / f"{piece}.json"
-    if done.exists() and not options.force:
-        return json.loads(done.read_text(encoding="utf-8"))
-    call = functools.partial(train, options, name, float(minutes), weights)
-    trained = keep(options, f"{piece}-trained", call)
-    if options.stage == "train":
-        return None
+    known = options.work / f"{piece}-trained.json"
+    if "train" in stages and not (options.work / f"{piece}.json").exists():
+        call = functools.partial(train, options, name, float(minutes), weights)
+        keep(options, known.stem, lambda: {**call(), "trained_on": machine()})
+    if "judge" in stages:
+        keep(options, piece, functools.partial(judge_point, options, name, minutes, known, weights))
+
+
+def judge_point(
+    options: Any, name: str, minutes: str, known: Path, weights: Path
+) -> dict[str, Any]:
+    """A training that is kept, and what it is worth."""
+    if not known.exists():
+        raise SystemExit(f"{known}: not there; --stage train makes it.")
     images = load_digits("train")[0]
     model = (
         model_of(weights, images)
         if name in PEERS
         else rebuild_ours(name, float(minutes), options.seed, weights)
     )
-    judged = functools.partial(judge, model, load_digits("test")[0], options.seed)
-    return keep(options, piece, lambda: {**trained, **judged()})
+    trained = json.loads(known.read_text(encoding="utf-8"))
+    return {**trained, **judge(model, load_digits("test")[0], options.seed)}
 
 
 def run_all(options: Any) -> None:
-    """Measure what is missing and write one result."""
-    points: dict[str, dict[str, Any]] = {}
+    """Measure what is missing; write one result from all points of the seed that are there."""
+    if options.stage not in STAGES:
+        raise SystemExit(f"--stage {options.stage}: expected one of {', '.join(STAGES)}.")
+    stages = STAGES[options.stage]
     for name in options.only.split(","):
-        points[name] = {}
         for minutes in options.minutes.split(","):
-            found = measure(options, name, minutes)
-            if found is None:
-                logger.info("%s, %s minutes: trained, to be judged", name, minutes)
+            measure(options, stages, name, minutes)
+    if "report" in stages:
+        points = read_points(options)
+        content = {"points": points, "seed": options.seed}
+        write_result(options, CLAIM, content, f"seed{options.seed}")
+        draw(points)
+
+
+def read_points(options: Any) -> dict[str, dict[str, Any]]:
+    """What was trained here and judged wherever, by name and minutes."""
+    points: dict[str, dict[str, Any]] = {}
+    for name in NAMES:
+        for path in options.work.glob(f"{CLAIM}-{name}-*-{options.seed}.json"):
+            minutes = path.stem.split("-")[-2]
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found.get("trained_on", machine()) != machine():
+                logger.warning("%s, %s minutes: trained on another machine", name, minutes)
                 continue
-            points[name][minutes] = found
+            points.setdefault(name, {})[minutes] = found
             said = f"{found['nll']:.2f} ({found['standard_error']:.2f}) in {found['seconds']:.0f} s"
             logger.info("%s, %s minutes: %s", name, minutes, said)
-    if options.stage == "all":
-        write_result(
-            options, CLAIM, {"points": points, "seed": options.seed}, f"seed{options.seed}"
+    return points
+
+
+def draw(points: dict[str, dict[str, Any]]) -> None:
+    """The picture in docs/pictures: a point and two standard errors each way."""
+    from safelight import plots
+
+    curves = {
+        NAMES[name].replace("`", ""): sorted(
+            (found["seconds"] / 60, found["nll"], *_bounds(found)) for found in by_minutes.values()
         )
+        for name, by_minutes in points.items()
+    }
+    figure = plots.plot_curves(
+        curves,
+        xlabel="minutes of training, two CPU cores",
+        ylabel="-log p(x) of the test part, nats",
+        levels=PUBLISHED,
+        log="x",
+    )
+    plots.save_figure(figure, ROOT / "docs" / "pictures" / "likelihood_per_minute.png")
+
+
+def _bounds(found: dict[str, Any]) -> tuple[float, float]:
+    margin = 2 * found["standard_error"]
+    return found["nll"] - margin, found["nll"] + margin
 
 
 if __name__ == "__main__":

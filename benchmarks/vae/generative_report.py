@@ -10,7 +10,7 @@ from tables import table, versions_line
 MINUTES_CLAIM = "vae_likelihood_per_minute"
 SAMPLES_CLAIM = "vae_sample_quality"
 NOISE_CLAIM = "vae_gradient_noise"
-_NAMES = {
+NAMES = {
     "plain": "Safelight, defaults",
     "quick": "Safelight, `--preset quick`",
     "good": "Safelight, `--preset good`",
@@ -34,7 +34,7 @@ def render_minutes(result: dict) -> list[str]:
     minutes = sorted({m for found in points.values() for m in found}, key=float)
     rows = [
         [
-            _NAMES.get(name, name),
+            NAMES.get(name, name),
             *(
                 f"{found[m]['nll']:.2f} ± {found[m]['standard_error']:.2f}" if m in found else ""
                 for m in minutes

@@ -41,7 +41,7 @@ def describe_environment() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
-        "accelerator": _accelerator(),
+        "accelerator": find_accelerator(),
     }
 
 
@@ -58,8 +58,8 @@ def _backend() -> str | None:
     return str(keras.config.backend()) if keras else os.environ.get("KERAS_BACKEND")
 
 
-def _accelerator() -> str | None:
-    """Name of the first GPU, or the like, of a backend that is loaded already."""
+def find_accelerator() -> str | None:
+    """Name of the first GPU, or the like, of a backend that is loaded already; `None` for none."""
     backend = _backend()
     library = sys.modules.get(backend or "")
     if library is None or "keras" not in sys.modules:

@@ -183,6 +183,15 @@ def test_blocks_of_any_size_give_the_same_and_none_is_larger(monkeypatch):
     assert "dynamic binarisation (one draw, seed 0)" in whole.protocol
 
 
+def test_a_gpu_is_given_more_at_once(monkeypatch):
+    model, rows = small_vae(), []
+    for accelerator in (None, "Some Card"):
+        monkeypatch.setattr(weighing, "find_accelerator", lambda name=accelerator: name)
+        rows.append(weighing._cached_rows(model))
+    widest = max(np.prod(layer.output.shape[1:]) for layer in model.decoder.layers)
+    assert 4 * widest * rows[0] <= 12 << 20 < 1 << 29 < 4 * widest * rows[1] <= 1 << 30
+
+
 def test_noise_is_normal_and_never_infinite():
     bits = np.random.SFC64(0).random_raw(200_000).view("int32")
     noise = ops.convert_to_numpy(standard_normal(ops.convert_to_tensor(bits)))

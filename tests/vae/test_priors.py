@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 from scipy import special, stats
 
-from safelight.vae.building import build_vae
+from safelight.vae.building import build_prior, build_vae
 from safelight.vae.config import TrainConfig
 from safelight.vae.evaluation import estimate_log_likelihood
 from safelight.vae.flows import Flow
@@ -147,6 +147,14 @@ def test_a_vamp_prior_starts_from_training_pictures():
     nearest = np.abs(found[:, None] - grey[None]).max((2, 3, 4)).argmin(1)
     assert sorted(nearest) == list(range(9))
     np.testing.assert_allclose(found, grey[nearest], atol=1e-5)
+
+
+def test_a_flow_is_as_large_as_the_settings_say():
+    config = TrainConfig(latent_dim=3, prior="flow", flow_couplings=4, flow_units=7)
+    flow = build_prior(config)
+    flow.connect(None, 3)
+    assert [layer.units for layer in flow.couplings[3].layers[1:3]] == [7, 7]
+    assert len(flow.couplings) == 4
 
 
 def test_a_new_flow_is_the_standard_normal():

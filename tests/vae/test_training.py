@@ -151,9 +151,14 @@ def test_a_training_taken_up_again_ends_with_the_same_bits(every_epoch, tmp_path
     assert again.images_per_second > 0
 
 
-@pytest.mark.parametrize("layers", [{}, {"second_latent_dim": 2}])
-def test_the_last_quarter_raises_the_bound_of_several_samples(every_epoch, monkeypatch, layers):
-    """And leaves the model as it was told to be."""
+@pytest.mark.parametrize(
+    ("epochs", "first", "layers"),
+    [(4, 3, {}), (4, 3, {"second_latent_dim": 2}), (1, 1, {}), (2, 1, {}), (3, 2, {}), (8, 6, {})],
+)
+def test_the_last_quarter_raises_the_bound_of_several_samples(
+    every_epoch, monkeypatch, epochs, first, layers
+):
+    """From the epoch that begins nearest to it; and it leaves the model as it was told to be."""
     seen = []
 
     class Watched(EpochLoop):
@@ -162,12 +167,17 @@ def test_the_last_quarter_raises_the_bound_of_several_samples(every_epoch, monke
             super().begin(epoch, **options)
 
     monkeypatch.setattr(training, "EpochLoop", Watched)
-    config = change(final_samples=5, gradient="stl", **layers)
+    config = change(final_samples=5, gradient="stl", epochs=epochs, **layers)
     model = build(config)
     train(model, make_images(), config=config)
     tight = {"num_samples": 5, "gradient": "plain" if layers else "dreg"}
-    assert seen == [(0, {}), (1, {}), (2, {}), (3, tight)]
+    assert seen == [(epoch, tight if epoch >= first else {}) for epoch in range(epochs)]
     assert (model.num_samples, model.gradient) == (1, "stl")
+
+
+def test_a_model_that_weighs_its_kl_divergence_gets_no_bound_of_several_samples():
+    with pytest.raises(ValueError, match=r"final_samples=5 with beta=2.*expected"):
+        train(build(change(beta=2.0)), make_images(), config=change(final_samples=5))
 
 
 KILLED = """

@@ -202,8 +202,8 @@ VAE = Flags(
         "image_size": "Pixels that pictures are resized to: 64, or 48x64 (height x width). By "
         "default small pictures stay as they are and others get a longest side of 64.",
         "seed": "Decides the split, weights, order and noise.",
-        "hidden_units": "Width of a hidden layer of the encoder (conv: filters of a convolution), "
-        "mirrored in the decoder; repeat it for each layer. By default what suits the "
+        "hidden_units": "Width of a hidden layer of the encoder (conv and resnet: filters at a "
+        "size), mirrored in the decoder; repeat it for each layer. By default what suits the "
         "architecture.",
         "activation": "Of the hidden layers; `auto` is relu for conv, silu for resnet and tanh for "
         "others.",
@@ -241,10 +241,14 @@ VAE = Flags(
 )
 
 
-# Whoever trains with several beta names them all at once.
+# Whoever trains with several beta names them all at once; bounds of several samples have none.
 VAE_CURVE = dataclasses.replace(
     VAE,
-    help={name: text for name, text in VAE.help.items() if name != "beta"},
+    help={
+        name: text
+        for name, text in VAE.help.items()
+        if name not in ("beta", "num_samples", "final_samples")
+    },
     num_first=VAE.num_first - 1,
     presets={},
 )

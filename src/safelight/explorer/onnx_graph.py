@@ -153,8 +153,10 @@ def _transposed(graph: _Graph, layer: layers.Conv2DTranspose, inputs: list[str])
 def _convolution(graph: _Graph, layer: layers.Conv2D, inputs: list[str]) -> str:
     if not _is_same(layer) or layer.strides != (1, 1) or layer.groups != 1:
         raise ValueError(
-            f"layer {layer.name!r} cannot be written as ONNX: expected padding='same', "
-            "data_format='channels_last', strides of 1, no dilation and no groups."
+            f"layer {layer.name!r} (padding={layer.padding!r}, strides={layer.strides}, "
+            f"dilation_rate={layer.dilation_rate}, groups={layer.groups}) cannot be written as "
+            "ONNX: expected padding='same', data_format='channels_last', strides of 1, no dilation "
+            "and no groups."
         )
     return _convolve(graph, layer, inputs, "Conv", [size - 1 for size in layer.kernel_size])
 

@@ -18,7 +18,7 @@ from safelight.report.reading import Reading, dig, interval, mapping, number
 
 _SCORES = {
     "log_likelihood": ("log p(x)", "of a test picture, by importance sampling; higher is better"),
-    "elbo": ("ELBO", "the lower bound that was trained: reconstruction less KL"),
+    "elbo": ("ELBO", "a lower bound: reconstruction less KL"),
     "reconstruction": ("reconstruction", "log p(x|z): how well a picture is described by its z"),
     "kl": ("KL", "what z says of a picture, against the prior"),
 }

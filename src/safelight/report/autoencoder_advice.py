@@ -61,9 +61,9 @@ def _gap(reading: Reading) -> Words:
     bound, whole = (interval(reading.metrics.get(key)) for key in ("elbo", "log_likelihood"))
     if bound is None or whole is None or not math.isfinite(whole.value - bound.value):
         return ""
-    return Markup(
-        "The bound that was trained is {} nats below: what the encoder's simple posterior costs."
-    ).format(words.number(whole.value - bound.value, 1))
+    return Markup("The ELBO is {} nats below: what the encoder's simple posterior costs.").format(
+        words.number(whole.value - bound.value, 1)
+    )
 
 
 def _labels(reading: Reading) -> Words:
@@ -112,7 +112,9 @@ def _no_likelihood(reading: Reading) -> Sequence[Step]:
 def _train_longer(reading: Reading) -> Sequence[Step]:
     held_out = _finite(reading, "val_elbo")
     learned = _finite(reading, "elbo")
-    if len(held_out) < 2 or not learned:
+    # The bound of several samples, raised at the end, may rise where this one falls.
+    other_end = (number(reading.settings.get("final_samples")) or 1) > 1
+    if len(held_out) < 2 or not learned or other_end:
         return []
     (last, now), gap = held_out[-1], learned[-1][1] - held_out[-1][1]
     # Not every epoch is judged: from the last that was before the last quarter.
@@ -122,7 +124,7 @@ def _train_longer(reading: Reading) -> Sequence[Step]:
     if gap > _OVERFITTED and gained < 0:
         told = Markup(
             "It has begun to learn pictures by heart: the held-out ELBO falls, {} nats below that "
-            "of training. Fewer epochs or fewer hidden units help."
+            "of training. Fewer epochs, fewer hidden units or weight decay help."
         )
         return [Step(told.format(words.number(gap, 1)))]
     if gained <= _STILL_RISING:

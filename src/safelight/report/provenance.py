@@ -133,6 +133,7 @@ def tell_environment(reading: Reading) -> Sequence[Block]:
         "processor": environment.get("processor"),
         "cores": environment.get("cores"),
         "bfloat16 instructions": ", ".join(fast) or "none",
+        "accelerator": environment.get("accelerator"),
         "made (UTC)": str(reading.config.get("created") or "").replace("T", " ")[:16],
     }
     return [Facts([(name, words.printable(x)) for name, x in facts.items() if x not in (None, "")])]

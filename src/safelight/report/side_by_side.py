@@ -41,7 +41,7 @@ _NAMES = {
 _LOWER_IS_BETTER = ("loss", "ece", "brier")
 _IN_PERCENT = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "ece")
 _PRIMARY = {"transfer": "accuracy", "vae": "log_likelihood"}
-_ENVIRONMENT = ("safelight", "commit", "python", "backend", "processor", "cores")
+_ENVIRONMENT = ("safelight", "commit", "python", "backend", "processor", "cores", "accelerator")
 
 
 def chapter(readings: Sequence[Reading]) -> Chapter:

@@ -147,18 +147,3 @@ def find_backend() -> Backend:
             "KERAS_BACKEND."
         )
     return _BACKENDS[name]()
-
-
-def has_accelerator() -> bool:
-    """Whether the backend computes on something else than a CPU."""
-    match keras.backend.backend():
-        case "tensorflow":
-            import tensorflow as tf
-
-            return bool(tf.config.list_physical_devices("GPU"))
-        case "jax":
-            import jax
-
-            return jax.default_backend() != "cpu"
-        case _:
-            return False  # the loop's tensors are on the CPU

@@ -48,8 +48,9 @@ class TrainConfig:
             likelihood.
         beta: Weight of the KL divergence (Higgins et al. 2017); 1 gives the ELBO.
         num_samples: k of the importance-weighted bound (Burda et al. 2016); 1 gives the ELBO.
-        final_samples: k of the importance-weighted bound in the last quarter of the training,
-            doubly reparameterized where there is one stochastic layer; 1 changes nothing.
+        final_samples: k of the importance-weighted bound in the last quarter of the training, from
+            one epoch to the next (so a training of one epoch has none), doubly reparameterized
+            where there is one stochastic layer; 1 changes nothing.
         prior: p(z), or p(z2) where there are two layers: `"normal"`, N(0, I); or learned:
             `"mixture"` of Gaussians, `"vamp"` (Tomczak & Welling 2018), `"flow"` (RealNVP).
         prior_components: Gaussians of the mixture, or pseudo-inputs of the VampPrior.
@@ -133,15 +134,18 @@ class TrainConfig:
 
         Args:
             name: Of the row.
-            **changes: Settings that take the place of the row's; `epochs` takes that of `minutes`.
+            **changes: Settings that take the place of the row's; `epochs` takes that of `minutes`,
+                and another `architecture` has its own `hidden_units`.
 
         Raises:
             ValueError: There is no such row, or a setting is out of range.
         """
         if name not in PRESETS:
             raise ValueError(f"preset {name!r}: expected one of {', '.join(PRESETS)}.")
-        ends = {"epochs", "minutes"} if {"epochs", "minutes"} & {*changes} else set()
-        kept = {key: value for key, value in PRESETS[name].items() if key not in ends}
+        replaced = {"epochs", "minutes"} if {"epochs", "minutes"} & {*changes} else set()
+        if "architecture" in changes:
+            replaced.add("hidden_units")  # widths of layers are no numbers of filters
+        kept = {key: value for key, value in PRESETS[name].items() if key not in replaced}
         return cls(**{**kept, **changes})
 
     def _given(self, name: str) -> tuple[str, ...]:
@@ -154,8 +158,13 @@ class TrainConfig:
                 "expected one of them."
             )
         check_objective(self.beta, self.num_samples, self.free_bits, self.gradient)
-        if self.final_samples > 1:
-            check_objective(self.beta, self.final_samples, self.free_bits, "plain")
+        check_final_samples(self.final_samples, self.num_samples, self.beta, self.free_bits)
+        if self.weight_decay * self.learning_rate >= 1:
+            raise ValueError(
+                f"weight_decay={self.weight_decay:g} with learning_rate={self.learning_rate:g}: a "
+                "step would take away all of a kernel; expected a product far below 1, such as "
+                "weight_decay=0.02."
+            )
         self._check_prior()
         binary = self.likelihood in ("auto", "bernoulli")
         if self.binarization in ("dynamic", "static") and not binary:
@@ -165,6 +174,11 @@ class TrainConfig:
             )
 
     def _check_prior(self) -> None:
+        if self.flow_couplings < 2:
+            raise ValueError(
+                f"flow_couplings={self.flow_couplings}: expected at least 2, so that every unit is "
+                "changed once."
+            )
         layers = f"second_latent_dim={self.second_latent_dim}"
         if self.gradient == "dreg" and self.second_latent_dim:
             raise ValueError(
@@ -203,7 +217,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
-# What each costs and gives is measured: docs/lab-notes.md and the README's table. A flow as prior
+# What they cost and give: docs/lab-notes.md and the README's table. A flow as prior
 # with the gradient that suits it is worth five nats on MNIST, residual layers and width two more.
 _RECIPE: dict[str, Any] = {
     "architecture": "residual",
@@ -221,6 +235,29 @@ PRESETS: dict[str, dict[str, Any]] = {
     "good": {**_RECIPE, **_LONG, "minutes": 30.0},
     "best": {**_RECIPE, **_LONG, "minutes": 60.0},
 }
+
+
+def check_final_samples(
+    final_samples: int, num_samples: int, beta: float, free_bits: float
+) -> None:
+    """Whether the last quarter of a training can raise a bound of so many samples.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    if final_samples == 1:
+        return
+    if beta != 1 or free_bits:
+        raise ValueError(
+            f"final_samples={final_samples} with beta={beta} and free_bits={free_bits}: the "
+            "importance-weighted bound of the last quarter has no KL term to weigh; expected "
+            "beta=1 and free_bits=0, or final_samples=1."
+        )
+    if final_samples < num_samples:
+        raise ValueError(
+            f"final_samples={final_samples} with num_samples={num_samples}: the last quarter would "
+            "raise a looser bound than the others; expected final_samples=1, or as many at least."
+        )
 
 
 def check_objective(beta: float, num_samples: int, free_bits: float, gradient: str) -> None:

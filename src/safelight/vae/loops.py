@@ -319,7 +319,7 @@ class EpochLoop:
         return self._backend.repeat(bounds[0], bounds[1], body, moving)
 
     def _shrink(self, state: State, part: Any) -> State:
-        """Takes a part of every kernel away; biases, and whatever a prior learns, stay."""
+        """Takes a part of every layer's kernel away; biases, pictures and components stay."""
         if not self._weight_decay:
             return state
         named = zip(state["weights"], self._variables.names["weights"], strict=True)

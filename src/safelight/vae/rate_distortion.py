@@ -139,14 +139,15 @@ def run_curve(
     Raises:
         ValueError: A training was stopped, or its numbers left the range of floats.
     """
+    # All of them, so that one which does not go with the rest is not met after hours.
+    wanted = [dataclasses.replace(config, beta=beta) for beta in betas]
     run.write_environment()
     started, path = time.perf_counter(), run.path / _FILE
     points = _read_points(path)
-    for number, beta in enumerate(betas, start=1):
+    for number, (beta, settings) in enumerate(zip(betas, wanted, strict=True), start=1):
         if any(point.beta == beta for point in points):
             continue
         stage = f"beta {beta:g} ({number}/{len(betas)})"
-        settings = dataclasses.replace(config, beta=beta)
         points.append(_measure(run, parts, settings, report=_named(report, stage)))
         _write_points(path, points)
     points.sort(key=lambda point: point.beta)

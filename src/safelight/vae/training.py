@@ -24,7 +24,7 @@ import numpy as np
 
 from safelight.vae import objectives, pictures
 from safelight.vae.checkpoints import Checkpoint, identify, load_checkpoint, save_checkpoint
-from safelight.vae.config import TrainConfig
+from safelight.vae.config import TrainConfig, check_final_samples
 from safelight.vae.loops import ACTIVE_VARIANCE, EpochLoop, Scores, Validator
 from safelight.vae.models import VAE
 from safelight.vae.moments import EpochCallback, Moment, Report, Watcher, describe, silent
@@ -68,7 +68,8 @@ class TrainedVAE:
         history_kl: `(epochs, latent_dim)`, KL divergence per unit on the training images.
         seconds: Wall time of `"training"`, and of `"validation"` and `"compilation"` in it; those
             of the runs before, if it was resumed, included.
-        images_per_second: Training speed after compilation, validation not counted.
+        images_per_second: Training speed after compilation, validation not counted; with
+            `final_samples` that of the last quarter.
         interrupted: Whether Ctrl-C, or numbers that left the range of floats, ended it early.
         epochs: Epochs done, the last of them perhaps in part.
     """
@@ -98,7 +99,7 @@ def train(
     With `config.minutes` the number of steps follows from the speed of the first twentieth of the
     time; all is counted, compilation and validation too. Should the machine turn slower or faster
     later on, the remaining cosine is stretched to fit. A resumed training keeps the plan it had,
-    even if that takes longer.
+    even if that takes longer, as it does with `final_samples`, whose steps are dearer.
 
     Ctrl-C ends it with what there is. If a number becomes NaN or infinite, the average of the last
     good epoch is kept, a warning says what to change, and `interrupted` is true as well.
@@ -199,6 +200,7 @@ class _Watch:
         self.counts = dict.fromkeys(
             ("before", "compilation", "validation", "stepping", "steps"), 0.0
         )
+        self._known = {"steps": 0.0, "stepping": 0.0}
 
     @contextlib.contextmanager
     def measure(self, name: str) -> Iterator[None]:
@@ -210,7 +212,13 @@ class _Watch:
         return self.counts["before"] + time.perf_counter() - self.started
 
     def steps_per_second(self) -> float:
-        return self.counts["steps"] / max(self.counts["stepping"], 1e-9)
+        """Of late, if steps have become dearer meanwhile."""
+        steps, seconds = (self.counts[name] - self._known[name] for name in self._known)
+        return steps / max(seconds, 1e-9)
+
+    def forget_speed(self) -> None:
+        """Takes the speed from what follows."""
+        self._known = {name: self.counts[name] for name in self._known}
 
 
 class _Judge:
@@ -262,6 +270,7 @@ class _Session:
             seed=config.seed,
             weight_decay=config.weight_decay,
         )
+        check_final_samples(config.final_samples, model.num_samples, model.beta, model.free_bits)
         self.loop, self.tightened = self.make_loop(), config.final_samples == 1
         self.judge = _Judge(model, data, config.seed)
         self.history: dict[str, list[float]] = {name: [] for name in COLUMNS}
@@ -318,13 +327,15 @@ class _Session:
 
     def _tighten(self) -> None:
         """Goes over to the bound of several samples when it is time, from one epoch to the next."""
-        if self.tightened or self.progress < 1 - FINAL_PART:
+        # The start of an epoch that is nearest to the last quarter's: half an epoch early at most.
+        half = 0.5 * self.loop.num_steps / self.plan.num_steps
+        if self.tightened or self.progress + half < 1 - FINAL_PART - 1e-9:
             return
         gradient = "dreg" if self.model.prior.one_layer else "plain"
-        state = self.loop.read()
-        self.loop = self.make_loop(num_samples=self.config.final_samples, gradient=gradient)
-        self.loop.write(state)
-        self.tightened, self.block = True, 0  # the next step compiles
+        loop = self.make_loop(num_samples=self.config.final_samples, gradient=gradient)
+        loop.write(self.loop.read())
+        self.loop, self.tightened, self.block = loop, True, 0  # the next step compiles
+        self.watch.forget_speed()
         if self.pace is not None:
             self.pace.forget()
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from safelight.vae.backends import has_accelerator
+from safelight.environment import find_accelerator
 from safelight.vae.importance_weights import (
     LANES,
     DenseDecoder,
@@ -254,5 +254,5 @@ def _gather(x: np.ndarray, wanted: np.ndarray, width: int) -> tuple[np.ndarray, 
 def _cached_rows(model: VAE) -> int:
     """Latents whose widest activation in the decoder fits into the cache, or suits a GPU."""
     widest = max(math.prod(layer.output.shape[1:]) for layer in model.decoder.layers)
-    block = _ACCELERATOR_BLOCK_BYTES if has_accelerator() else _BLOCK_BYTES
+    block = _ACCELERATOR_BLOCK_BYTES if find_accelerator() else _BLOCK_BYTES
     return max(1, block // (4 * widest))
