@@ -63,8 +63,8 @@ def load_digits(part: str) -> tuple[np.ndarray, np.ndarray]:
     """MNIST's images, uint8 `(n, 28, 28, 1)`, and labels, of `"train"` or `"test"`."""
     from safelight import datasets, vae
 
-    found = vae.load_images(datasets.load("mnist", part=part))
-    return found.images, found.labels
+    digits = datasets.load("mnist", part=part)
+    return vae.load_images(digits).images, digits.labels
 
 
 def versions() -> dict[str, str]:

@@ -1,7 +1,9 @@
 """Benchmarks of likelihood, samples and gradient noise: their tables, and the peers' weights."""
 
 import importlib
+import json
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -99,3 +101,31 @@ def test_a_peers_weights_give_our_model_its_function(module, tmp_path, monkeypat
         squares = np.square(z[:, None] - means) / np.exp(logs) + logs + np.log(2 * np.pi)
         density = np.log(np.exp(-0.5 * squares.sum(-1)).mean(1))
         np.testing.assert_allclose(model.prior.log_density(z), density, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("rate", "sizes"), [(100.0, [1024, 2048, 4096]), (0.5, [1024])])
+def test_products_that_would_take_minutes_are_left_out(module, monkeypatch, rate, sizes):
+    driver, calls = module("matrix_product_rate"), []
+
+    def seconds(size):
+        calls.append(size)
+        return 2e-9 * size**3 / rate
+
+    monkeypatch.setattr(driver, "_seconds", seconds)
+    found = driver.rates_by_size(lambda size: size)
+    assert [int(size) for size in found] == sizes
+    assert list(found.values()) == pytest.approx([rate] * len(sizes))
+    assert sorted(set(calls)) == sizes
+
+
+def test_points_of_another_machine_and_those_not_judged_are_left_out(module, tmp_path):
+    driver = module("vae_likelihood_per_minute")
+    here = {"nll": 80.0, "standard_error": 0.1, "seconds": 60.0, "trained_on": driver.machine()}
+    elsewhere = {**here, "trained_on": {**driver.machine(), "cpu": "another"}}
+    for name, content in {"quick-2": here, "best-60": elsewhere, "quick-10": here}.items():
+        path = tmp_path / f"{driver.CLAIM}-{name}-0.json"
+        path.write_text(json.dumps(content))
+    (tmp_path / f"{driver.CLAIM}-vamp-10-0-trained.json").write_text("{}")
+    (tmp_path / f"{driver.CLAIM}-quick-30-1.json").write_text(json.dumps(here))
+    options = types.SimpleNamespace(work=tmp_path, seed=0)
+    assert driver.read_points(options) == {"quick": {"2": here, "10": here}}
