@@ -275,9 +275,9 @@ def draw(points: dict[str, dict[str, Any]]) -> None:
 
     curves = {
         NAMES[name].replace("`", ""): sorted(
-            (found["seconds"] / 60, found["nll"], *_bounds(found)) for found in by_minutes.values()
+            (float(minutes), found["nll"], *_bounds(found)) for minutes, found in some.items()
         )
-        for name, by_minutes in points.items()
+        for name, some in points.items()
     }
     figure = plots.plot_curves(
         curves,

@@ -45,14 +45,21 @@ def render_minutes(result: dict) -> list[str]:
     header = ("-log p(x), nats", *(f"after {m} min of training" for m in minutes))
     return [
         "MNIST, dynamic binarisation, 5,000 importance samples by one estimate for all, all test "
-        f"images, standard error over images, seed {result['seed']}; "
-        f"{machine_name(result['machine'])}.",
+        f"images, standard error over images, seed {result['seed']}; trained on "
+        f"{machine_name(result['machine'])}{_elsewhere(points)}.",
         "",
         *table(header, rows),
         "",
         f"Measured with {versions_line([result])}.",
         "",
     ]
+
+
+def _elsewhere(points: dict[str, dict]) -> str:
+    """Where the likelihoods were computed, if not on the machine of the training."""
+    found = [piece.get("judged_on", {}) for some in points.values() for piece in some.values()]
+    names = sorted({str(where["accelerator"]) for where in found if where.get("accelerator")})
+    return f"; some or all of it judged on {', '.join(names)}" if names else ""
 
 
 def render_samples(result: dict) -> list[str]:
