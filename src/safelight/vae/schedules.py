@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,43 @@ class Plan:
         """The same up to `step`; from there at an even pace to another end."""
         passed = tuple(knot for knot in self.knots if knot[0] < step)
         return Plan((*passed, (step, float(self.progress(step))), (num_steps, 1.0)))
+
+
+class Stopwatch:
+    """Wall seconds, each kind for itself, and steps; those of the runs before included.
+
+    Attributes:
+        started: When, by `time.perf_counter`.
+        counts: Seconds `"before"`, of `"compilation"`, `"validation"` and `"stepping"`; and
+            `"steps"` done in the last of these.
+    """
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.counts = dict.fromkeys(
+            ("before", "compilation", "validation", "stepping", "steps"), 0.0
+        )
+        self._known = {"steps": 0.0, "stepping": 0.0}
+
+    @contextlib.contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Adds what happens within it to one of `counts`."""
+        started = time.perf_counter()
+        yield
+        self.counts[name] += time.perf_counter() - started
+
+    def total(self) -> float:
+        """Seconds in all."""
+        return self.counts["before"] + time.perf_counter() - self.started
+
+    def steps_per_second(self) -> float:
+        """Since the speed was forgotten, or from the start."""
+        steps, seconds = (self.counts[name] - self._known[name] for name in self._known)
+        return steps / max(seconds, 1e-9)
+
+    def forget_speed(self) -> None:
+        """Takes the speed from what follows."""
+        self._known = {name: self.counts[name] for name in self._known}
 
 
 class Pace:

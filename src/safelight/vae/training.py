@@ -9,14 +9,13 @@ kept, what is said, and what is done when something goes wrong.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from safelight.vae.config import TrainConfig, check_final_samples
 from safelight.vae.loops import ACTIVE_VARIANCE, EpochLoop, Scores, Validator
 from safelight.vae.models import VAE
 from safelight.vae.moments import EpochCallback, Moment, Report, Watcher, describe, silent
-from safelight.vae.schedules import Pace, Plan, average_decays, step_sizes
+from safelight.vae.schedules import Pace, Plan, Stopwatch, average_decays, step_sizes
 
 logger = logging.getLogger(__name__)
 
@@ -192,35 +191,6 @@ class _DivergedError(ArithmeticError):
     """A number became NaN or infinite."""
 
 
-class _Watch:
-    """Wall seconds, each kind for itself, and steps; those of the runs before included."""
-
-    def __init__(self) -> None:
-        self.started = time.perf_counter()
-        self.counts = dict.fromkeys(
-            ("before", "compilation", "validation", "stepping", "steps"), 0.0
-        )
-        self._known = {"steps": 0.0, "stepping": 0.0}
-
-    @contextlib.contextmanager
-    def measure(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.counts[name] += time.perf_counter() - started
-
-    def total(self) -> float:
-        return self.counts["before"] + time.perf_counter() - self.started
-
-    def steps_per_second(self) -> float:
-        """Of late, if steps have become dearer meanwhile."""
-        steps, seconds = (self.counts[name] - self._known[name] for name in self._known)
-        return steps / max(seconds, 1e-9)
-
-    def forget_speed(self) -> None:
-        """Takes the speed from what follows."""
-        self._known = {name: self.counts[name] for name in self._known}
-
-
 class _Judge:
     """Scores weights on held-out pictures, as often as a twentieth of the time allows.
 
@@ -258,7 +228,7 @@ class _Session:
     """One training in progress."""
 
     def __init__(self, model: VAE, data: _Data, config: TrainConfig) -> None:
-        self.model, self.config, self.watch = model, config, _Watch()
+        self.model, self.config, self.watch = model, config, Stopwatch()
         self.num_images = len(data.images)
         self.batch_size = min(config.batch_size, self.num_images)
         self.make_loop = functools.partial(
