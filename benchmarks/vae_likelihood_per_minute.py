@@ -37,12 +37,7 @@ from transfer_cached_vs_end_to_end import HERE, ROOT
 from vae.generative_report import NAMES
 
 CLAIM = "vae_likelihood_per_minute"
-STAGES = {
-    "all": ("train", "judge", "report"),
-    "train": ("train",),
-    "judge": ("judge",),
-    "report": ("report",),
-}
+STAGES = ("train", "judge", "report")
 PEERS = ("vae", "vamp", "iwae")
 LEARNING_RATES = (1e-3, 2e-3)
 HELD_OUT = 5000  # of the training images, for the choice of the peers' learning rate
@@ -90,10 +85,11 @@ def train_ours(name: str, minutes: float, seed: int, weights: Path) -> dict[str,
 
 
 def save_weights(model: Any, path: Path) -> None:
-    """All of a model's weights, in its own order, float32."""
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, *[np.asarray(value) for value in model.get_weights()])
-    os.replace(partial, path)
+    """All of a model's weights, in its own order."""
+    from safelight.runs import atomic_path
+
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        np.savez(file, *model.get_weights())
 
 
 def rebuild_ours(name: str, minutes: float, seed: int, weights: Path) -> Any:
@@ -228,9 +224,8 @@ def judge_point(
     """A training that is kept, and what it is worth."""
     if not known.exists():
         raise SystemExit(f"{known}: not there; --stage train makes it.")
-    images = load_digits("train")[0]
     model = (
-        model_of(weights, images)
+        model_of(weights, load_digits("train")[0])
         if name in PEERS
         else rebuild_ours(name, float(minutes), options.seed, weights)
     )
@@ -240,9 +235,9 @@ def judge_point(
 
 def run_all(options: Any) -> None:
     """Measure what is missing; write one result from all points of the seed that are there."""
-    if options.stage not in STAGES:
-        raise SystemExit(f"--stage {options.stage}: expected one of {', '.join(STAGES)}.")
-    stages = STAGES[options.stage]
+    if options.stage not in ("all", *STAGES):
+        raise SystemExit(f"--stage {options.stage}: expected all, or one of {', '.join(STAGES)}.")
+    stages = STAGES if options.stage == "all" else (options.stage,)
     for name in options.only.split(","):
         for minutes in options.minutes.split(","):
             measure(options, stages, name, minutes)
@@ -256,11 +251,12 @@ def run_all(options: Any) -> None:
 def read_points(options: Any) -> dict[str, dict[str, Any]]:
     """What was trained here and judged wherever, by name and minutes."""
     points: dict[str, dict[str, Any]] = {}
+    here = machine()
     for name in NAMES:
         for path in options.work.glob(f"{CLAIM}-{name}-*-{options.seed}.json"):
             minutes = path.stem.split("-")[-2]
             found = json.loads(path.read_text(encoding="utf-8"))
-            if found.get("trained_on", machine()) != machine():
+            if found.get("trained_on", here) != here:
                 logger.warning("%s, %s minutes: trained on another machine", name, minutes)
                 continue
             points.setdefault(name, {})[minutes] = found

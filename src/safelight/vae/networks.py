@@ -167,7 +167,7 @@ def build_encoder(
         units = (CONV_DENSE_UNITS,)
     elif plan.architecture == "resnet":
         for i, filters in enumerate(units):
-            x = _strided(layers.Conv2D, filters, None, f"down_{i}", dtype, use_bias=True)(x)
+            x = _strided(layers.Conv2D, filters, None, f"down_{i}", dtype)(x)
             x = _residual_blocks(x, f"block_{i}", plan)
         x = layers.Activation(plan.activation, name="activation", dtype=dtype)(x)
         units = ()
@@ -266,34 +266,38 @@ def _grow_dense(x: Any, image_shape: tuple[int, ...], plan: _Plan) -> Any:
 
 
 def _grow_convolutional(x: Any, image_shape: tuple[int, ...], plan: _Plan) -> Any:
-    height, width, channels = image_shape
-    filters, activation, dtype = [*reversed(plan.hidden_units)], plan.activation, plan.dtype
-    factor = _STRIDE ** len(filters)
-    rows, columns = math.ceil(height / factor), math.ceil(width / factor)
+    activation, dtype = plan.activation, plan.dtype
     x = layers.Dense(CONV_DENSE_UNITS, activation, name="hidden_0", dtype=dtype)(x)
-    x = layers.Dense(rows * columns * filters[0], activation, name="hidden_1", dtype=dtype)(x)
-    x = layers.Reshape((rows, columns, filters[0]), name="reshape", dtype=dtype)(x)
-    for i, number in enumerate(filters[1:]):
+    x = _smallest(x, image_shape, plan, "hidden_1", activation)
+    for i, number in enumerate(plan.hidden_units[-2::-1]):
         x = _strided(layers.Conv2DTranspose, number, activation, f"conv_{i}", dtype)(x)
-    x = _strided(layers.Conv2DTranspose, channels, None, "pixels", dtype)(x)
+    channels = image_shape[-1]
+    # PictureBias is the output's.
+    x = _strided(layers.Conv2DTranspose, channels, None, "pixels", dtype, use_bias=False)(x)
     return _crop(x, image_shape, plan)
 
 
 def _grow_residual(x: Any, image_shape: tuple[int, ...], plan: _Plan) -> Any:
     """The encoder backwards; at the pictures' own size half of the first filters, in one block."""
-    height, width, channels = image_shape
-    filters, dtype = [*reversed(plan.hidden_units)], plan.dtype
-    factor = _STRIDE ** len(filters)
-    rows, columns = math.ceil(height / factor), math.ceil(width / factor)
-    x = layers.Dense(rows * columns * filters[0], name="start", dtype=dtype)(x)
-    x = layers.Reshape((rows, columns, filters[0]), name="reshape", dtype=dtype)(x)
-    x = _residual_blocks(x, "block_0", plan)
-    for i, number in enumerate([*filters[1:], max(1, filters[-1] // 2)], start=1):
-        up = _strided(layers.Conv2DTranspose, number, None, f"up_{i}", dtype, use_bias=True)
-        x = _residual_blocks(up(x), f"block_{i}", plan, _BLOCKS if i < len(filters) else 1)
+    dtype, last = plan.dtype, max(1, plan.hidden_units[0] // 2)
+    x = _residual_blocks(_smallest(x, image_shape, plan, "start", None), "block_0", plan)
+    num_sizes = len(plan.hidden_units)
+    for i, number in enumerate([*plan.hidden_units[-2::-1], last], start=1):
+        up = _strided(layers.Conv2DTranspose, number, None, f"up_{i}", dtype)
+        x = _residual_blocks(up(x), f"block_{i}", plan, 1 if i == num_sizes else _BLOCKS)
     x = layers.Activation(plan.activation, name="activation", dtype=dtype)(x)
-    x = _same_size(channels, "pixels", dtype, use_bias=False)(x)
+    x = _same_size(image_shape[-1], "pixels", dtype, use_bias=False)(x)
     return _crop(x, image_shape, plan)
+
+
+def _smallest(
+    x: Any, image_shape: tuple[int, ...], plan: _Plan, name: str, activation: str | None
+) -> Any:
+    """A dense layer to the smallest size, which doubling makes large enough for a picture."""
+    factor = _STRIDE ** len(plan.hidden_units)
+    shape = *(math.ceil(side / factor) for side in image_shape[:2]), plan.hidden_units[-1]
+    x = layers.Dense(math.prod(shape), activation, name=name, dtype=plan.dtype)(x)
+    return layers.Reshape(shape, name="reshape", dtype=plan.dtype)(x)
 
 
 def _crop(x: Any, image_shape: tuple[int, ...], plan: _Plan) -> Any:
@@ -335,8 +339,7 @@ def _strided(
     activation: str | None,
     name: str,
     dtype: Any,
-    *,
-    use_bias: bool | None = None,
+    **options: Any,
 ) -> layers.Layer:
     return kind(
         filters,
@@ -345,10 +348,9 @@ def _strided(
         padding="same",
         data_format="channels_last",
         activation=activation,
-        # PictureBias is the output's.
-        use_bias=activation is not None if use_bias is None else use_bias,
         name=name,
         dtype=dtype,
+        **options,
     )
 
 
