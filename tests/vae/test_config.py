@@ -15,7 +15,7 @@ from safelight.vae.config import PRESETS, TrainConfig
         ({"final_samples": 3, "num_samples": 5}, "final_samples=3 with num_samples=5: .*looser"),
         ({"final_samples": 0}, "final_samples=0: expected at least 1"),
         ({"weight_decay": -0.1}, "weight_decay=-0.1: expected 0 or more"),
-        ({"weight_decay": 500.0, "learning_rate": 0.002}, "weight_decay=500 .*take away all"),
+        ({"weight_decay": 900.0, "learning_rate": 0.001}, "weight_decay=900 .*take away 90.0% of"),
         ({"flow_couplings": 1}, "flow_couplings=1: expected at least 2"),
         ({"flow_units": 0}, "flow_units=0: expected at least 1"),
     ],

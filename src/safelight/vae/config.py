@@ -26,6 +26,7 @@ _AMOUNTS = (
     "second_latent_dim",
     "weight_decay",
 )
+MAX_DECAY = 0.01  # part of the kernels that one step may take away
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,11 +160,11 @@ class TrainConfig:
             )
         check_objective(self.beta, self.num_samples, self.free_bits, self.gradient)
         check_final_samples(self.final_samples, self.num_samples, self.beta, self.free_bits)
-        if self.weight_decay * self.learning_rate >= 1:
+        if self.weight_decay * self.learning_rate > MAX_DECAY:
             raise ValueError(
-                f"weight_decay={self.weight_decay:g} with learning_rate={self.learning_rate:g}: a "
-                "step would take away all of a kernel; expected a product far below 1, such as "
-                "weight_decay=0.02."
+                f"weight_decay={self.weight_decay:g} with learning_rate={self.learning_rate:g}: "
+                f"every step would take away {self.weight_decay * self.learning_rate:.1%} of the "
+                f"kernels; expected {MAX_DECAY:.0%} at most, such as weight_decay=0.02."
             )
         self._check_prior()
         binary = self.likelihood in ("auto", "bernoulli")
