@@ -140,9 +140,13 @@ def test_it_fits_a_phone_and_keeps_nobody_out(
 
 def test_more_pictures_are_added_by_keyboard(page, paint, tmp_path):
     drop(page, save(tmp_path / "a.png", paint(0.2)))
+    page.wait_for_function("!document.querySelector('.pending, .generating')")
     page.evaluate("document.activeElement.blur()")
-    page.keyboard.press("Tab")
     with page.expect_file_chooser() as chosen:
+        for _ in range(5):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.closest('.sl-drop') !== null"):
+                break
         page.keyboard.press("Enter")
     chosen.value.set_files([str(save(tmp_path / "b.png", paint(0.8)))])
     page.wait_for_function("document.querySelectorAll('.sl-card').length == 2")
