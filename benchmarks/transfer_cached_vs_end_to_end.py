@@ -134,7 +134,7 @@ def prepare_data(protocol: Protocol, place: Workplace) -> tuple[Protocol, Path, 
     sizes = (protocol.num_train, protocol.num_validation, protocol.num_test)
     name = f"{protocol.dataset}-{protocol.image_size}px-" + "-".join(map(str, sizes))
     data = place.work / f"{name}-split{protocol.split_seed}.npz"
-    weights = place.work / "weights.npz"
+    weights = place.work / "vgg16-imagenet-notop.npz"
     if not (data.with_suffix(".json").exists() and weights.exists()):
         logger.info("preparing %s", data.name)
         recipe = place.work / "protocol.json"

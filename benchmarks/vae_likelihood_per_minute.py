@@ -138,7 +138,7 @@ def train_peer(options: Any, name: str, minutes: float, seed: int, weights: Path
 
 def _try_peer(options: Any, name: str, rate: float) -> dict[str, Any]:
     """Two minutes at a learning rate, judged on held-out training images."""
-    images, weights = load_digits("train")[0], options.work / "weights.npz"
+    images, weights = load_digits("train")[0], options.work / f"{CLAIM}-peer.npz"
     train, held_out = images[:-HELD_OUT], images[-HELD_OUT:]
     said = _run_peer(options, name, 2.0, 0, rate, train, weights)
     return {**said, **judge(model_of(weights, train), held_out, 0, 500)}
