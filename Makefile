@@ -29,8 +29,8 @@ test: .venv/.dev  ## all tests but those marked `network` (the quick ones alone:
 	$(RUN) pytest -m "not network" $(PARALLEL)
 
 # Their own environment: with three backends in one, nothing says which of them was tested.
-ON_BACKENDS := -m "not slow and not network and not one_backend" tests/vae tests/transfer/test_explanations.py tests/transfer/test_references.py
-test-backends: .venv-backends/.made  ## the tests of vae and of explanations on JAX and on PyTorch
+ON_BACKENDS := -m "not slow and not network and not one_backend" tests/vae tests/export tests/transfer/test_explanations.py tests/transfer/test_references.py
+test-backends: .venv-backends/.made  ## the tests of vae, of explanations and of exports on JAX and on PyTorch
 	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest $(ON_BACKENDS) $(PARALLEL)
 	KERAS_BACKEND=torch .venv-backends/bin/python -m pytest $(ON_BACKENDS) $(PARALLEL)
 

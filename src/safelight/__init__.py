@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import safelight.assets as assets
     import safelight.datasets as datasets
     import safelight.explorer as explorer
+    import safelight.export as export
     import safelight.folds as folds
     import safelight.images as images
     import safelight.metrics as metrics
@@ -33,6 +34,7 @@ __all__ = [
     "assets",
     "datasets",
     "explorer",
+    "export",
     "folds",
     "images",
     "metrics",

@@ -52,7 +52,9 @@ vae.app.add_typer(look.app)  # without a name: its commands stand beside the oth
 app.add_typer(vae.app, name="vae")
 app.add_typer(runs.app, name="runs")
 app.command(short_help="Write a page about a run: how good, what it mistakes.")(report.report)
-app.command(short_help="Write a page to walk a latent space in, without a server.")(export.export)
+app.command(short_help="Write a classifier for other programs, or a latent space to walk in.")(
+    export.export
+)
 app.command(short_help="Serve a run as a page in the browser.")(serve.serve)
 app.add_typer(assets.app, name="assets")
 app.add_typer(cache.app, name="cache")

@@ -1,42 +1,182 @@
-"""`safelight export`: a run in a form that needs neither Python nor a server of ours."""
+"""`safelight export`: a run in a form that needs neither Safelight nor a server of ours."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from safelight.cli import console
-from safelight.cli.data import Strict, load_pictures
-from safelight.cli.trained import RunFolder, find_source, open_vae
+from safelight.cli.data import (
+    Strict,
+    Threshold,
+    damage,
+    is_known,
+    load_data,
+    load_pictures,
+    open_trained,
+)
+from safelight.cli.trained import find_source, open_vae
+from safelight.datasets import ImageDataset
+from safelight.export.formats import Format, Name, check_installed, find_format
 from safelight.runs import Run
+
+if TYPE_CHECKING:
+    from safelight.export.parity import Parity
+
+_SHOWN = 2000
 
 
 def export(
-    run: RunFolder,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `train` made.")],
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DATA",
+            help="The pictures of a classifier's training, to compare the exported model on those "
+            "that it has not seen; `elpv` is found without.",
+            show_default=False,
+        ),
+    ] = None,
+    to: Annotated[
+        Name | None,
+        typer.Option(
+            "--format", help="A classifier as a model for other programs.", show_default=False
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="The folder to make, with the model in it.", show_default=False
+        ),
+    ] = None,
     web: Annotated[
-        Path,
+        Path | None,
         typer.Option(
-            metavar="DIR", help="The folder to make, with index.html in it.", show_default=False
+            metavar="DIR",
+            help="An autoencoder as a page: the folder to make, with index.html in it.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     num_pictures: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=0, help="Training pictures that the page shows, at most; 0 keeps all out."
+            min=0,
+            help="Pictures to compare on (500), or training pictures that the page shows (2000), "
+            "at most; 0 does without.",
+            show_default=False,
         ),
-    ] = 2000,
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier export in that folder.")
     ] = False,
     strict: Strict = False,
+    threshold: Threshold = 0.5,
 ) -> None:
-    """Write a page in which the latent space of an autoencoder can be walked.
+    """Write a run for programs that know nothing of Safelight.
 
-    Drag, and the decoder runs in the browser. The folder can be served by anything, such as
-    `python -m http.server`, and loads nothing from elsewhere. Training pictures become part of it.
+    A classifier becomes a model in one of several formats, with its preprocessing and calibration
+    inside; both then answer the same pictures, and how far they are apart is told. An autoencoder
+    becomes a page in which its latent space can be walked: drag, and the decoder runs in the
+    browser. That folder can be served by anything, such as `python -m http.server`, and loads
+    nothing from elsewhere; training pictures become part of it.
     """
+    if (web is None) == (to is None):
+        raise ValueError("expected either --web DIR, or --format with --output DIR.")
+    if web is not None:
+        if output is not None or data is not None:
+            raise ValueError("--web DIR: --output and DATA go with --format, for classifiers.")
+        shown = _SHOWN if num_pictures is None else num_pictures
+        _write_page(run, web, shown, overwrite=overwrite, strict=strict)
+        return
+    assert to is not None
+    if output is None:
+        raise ValueError(f"--format {to}: expected --output DIR with it, the folder to make.")
+    load = functools.partial(load_data, strict=strict, threshold=threshold)
+    _write_model(run, data, find_format(to), output, num_pictures, load, overwrite=overwrite)
+
+
+def _write_model(
+    run: Path,
+    data: str | None,
+    row: Format,
+    output: Path,
+    num_pictures: int | None,
+    load: Callable[[str], ImageDataset],
+    *,
+    overwrite: bool,
+) -> None:
+    """A classifier in a format, compared with the original."""
+    from safelight.export.folders import check_target
+
+    name = _check_classifier(run)
+    check_target(output, overwrite=overwrite)
+    check_installed(row)
+    needed = num_pictures != 0 or row.int8
+    dataset = load(_data_of(run, data, name)) if needed else None
+    console.start_keras()
+    from safelight.export import export_classifier
+    from safelight.export.parity import NUM_PICTURES
+
+    with damage(run), console.progress() as report:
+        found = export_classifier(
+            run,
+            output,
+            dataset=dataset,
+            to=row.name,
+            num_pictures=NUM_PICTURES if num_pictures is None else num_pictures,
+            overwrite=overwrite,
+            progress=report,
+        )
+    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    console.say(f"{'model':<18}{console.printable(output)}  ({console.megabytes(size)})")
+    _say_parity(found)
+
+
+def _check_classifier(run: Path) -> str:
+    """The data set that a classifier was trained on; cheap, before Keras loads."""
+    opened = open_trained(run)
+    with damage(run):
+        kind, name = opened.config.get("kind"), str(opened.config["dataset"]["name"])
+    if kind != "transfer":
+        raise ValueError(
+            f"{run} is a run of kind {kind!r}: --format is for those that `transfer train` made; "
+            "for an autoencoder there is --web DIR."
+        )
+    return name
+
+
+def _data_of(run: Path, data: str | None, name: str) -> str:
+    if data is not None:
+        return data
+    if not is_known(name):
+        raise ValueError(
+            f"{run} was trained on {name!r}: name the folder of these pictures after RUN, to "
+            "compare the exported model on them, or write it unchecked with --num-pictures 0."
+        )
+    return name
+
+
+def _say_parity(found: Parity | None) -> None:
+    if found is None:
+        console.remark("compared with the original on two drawn pictures alone")
+        return
+    console.say(f"{'same class':<18}{found.agreement:.1%} of {found.num_images} unseen pictures")
+    console.say(f"{'probabilities':<18}at most {found.largest_difference:.1e} apart")
+    change = found.accuracy_change
+    assert change is not None
+    clear = "" if change.low <= 0 <= change.high else ", not by chance"
+    console.say(
+        f"{'accuracy':<18}{found.accuracy:.1%}; {100 * change.value:+.1f} points "
+        f"[{100 * change.low:+.1f}, {100 * change.high:+.1f}] against the original{clear}"
+    )
+
+
+def _write_page(run: Path, web: Path, num_pictures: int, *, overwrite: bool, strict: bool) -> None:
+    """An autoencoder as a page."""
     from safelight.explorer.folders import check_target
 
     opened = open_vae(run)

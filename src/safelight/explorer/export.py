@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from safelight import __version__, assets, datasets
+from safelight.bundles import with_folder
 from safelight.datasets import ImageDataset
 from safelight.explorer import packing, points
-from safelight.explorer.folders import ENTRY, MARK, PAGE, check_target, with_folder
+from safelight.explorer.folders import ENTRY, MARK, PAGE, check_target
 from safelight.explorer.onnx_graph import decoder_graph
 from safelight.explorer.points import Points
 from safelight.files import StrPath

@@ -161,7 +161,8 @@ class ImageNetPreprocessing(keras.layers.Layer):
 
     def call(self, images: Any) -> Any:
         if self.mode == "caffe":
-            return images[..., ::-1] - ops.array(CAFFE_MEAN_BGR, dtype="float32")
+            # PyTorch has no slices with a negative step.
+            return ops.flip(images, axis=-1) - ops.array(CAFFE_MEAN_BGR, dtype="float32")
         if self.mode == "tf":
             return images / 127.5 - 1.0
         if self.mode == "torch":

@@ -1,0 +1,24 @@
+"""Exported models: which folders may be made or replaced. Loads no Keras, as `bundles`."""
+
+from __future__ import annotations
+
+from safelight import bundles
+from safelight.export.formats import FORMATS
+from safelight.files import StrPath
+
+MARK = "safelight-model.json"
+SCRIPT, READER = "predict.py", "images.py"
+_NAMES = {SCRIPT, READER, "model.bin", "__pycache__", *(row.file for row in FORMATS.values())}
+
+
+def check_target(folder: StrPath, *, overwrite: bool = False) -> None:
+    """Raises what `export_classifier` would raise for a folder, before anything is computed.
+
+    Args:
+        folder: As for `export_classifier`.
+        overwrite: As for `export_classifier`.
+
+    Raises:
+        ValueError: See `bundles.check_folder`.
+    """
+    bundles.check_folder(folder, mark=MARK, names=_NAMES, overwrite=overwrite)

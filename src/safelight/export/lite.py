@@ -1,0 +1,36 @@
+"""What is on pictures? `python predict.py PICTURE...`, in the folder of an exported classifier.
+
+Needs onnxruntime, NumPy and Pillow, nothing else. A line a picture: file, class, probability.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import onnxruntime
+
+from safelight.images import ImageError, read_image
+
+
+def main(folder: Path, files: list[str]) -> int:
+    """Answers pictures and returns the number of those that could not be read."""
+    known = json.loads((folder / "safelight-model.json").read_text(encoding="utf-8"))
+    model = onnxruntime.InferenceSession(str(folder / known["file"]))
+    failed = 0
+    for file in files:
+        try:
+            pixels = read_image(file)
+        except ImageError as error:
+            print(error, file=sys.stderr)
+            failed += 1
+            continue
+        (probabilities,) = model.run(None, {known["input"]["name"]: pixels[None]})[0]
+        best = int(probabilities.argmax())
+        print(f"{file}  {known['class_names'][best]}  {probabilities[best]:.1%}")
+    return failed
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("usage: python predict.py PICTURE...")
+    sys.exit(min(main(Path(__file__).parent, sys.argv[1:]), 1))
