@@ -115,6 +115,9 @@ def write_model(model: keras.Model, folder: Path, row: Format) -> None:
         folder: It exists.
         row: The format; it can be written here.
     """
+    if row.is_onnx:
+        onnx_files.write(model, folder / row.file)
+        return
     shape = (None, None, None, model.input_shape[-1])
     signature = [keras.InputSpec(shape=shape, dtype="uint8", name=onnx_files.INPUT)]
     model.export(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import onnx
 
@@ -16,7 +17,48 @@ from safelight.datasets import ImageDataset
 from safelight.files import atomic_path
 
 INPUT, OUTPUT = "images", "probabilities"
+_OPSET = 18
 NUM_SCALED_ON = 100
+
+
+def write(model: keras.Model, path: Path) -> None:
+    """Writes a model as an ONNX file, for any batch and size of pictures.
+
+    Its weights go through the conversion as inputs and take their places afterwards: tf2onnx copies
+    the graph in each of its passes, and a hundred megabytes of weights would become ten gigabytes.
+
+    Args:
+        model: As from `resizing.build_exportable`, on TensorFlow.
+        path: A file in a folder that exists.
+    """
+    import onnxruntime
+    import tensorflow as tf
+    import tf2onnx
+
+    weights = {f"weight_{i}": each for i, each in enumerate(model.non_trainable_variables)}
+    signature = [
+        tf.TensorSpec((None, None, None, model.input_shape[-1]), "uint8", name=INPUT),
+        *(tf.TensorSpec(each.shape, each.dtype, name=name) for name, each in weights.items()),
+    ]
+
+    @tf.function(input_signature=signature)
+    def call(images: Any, *values: Any) -> Any:
+        return model.stateless_call([], list(values), images, training=False)[0]
+
+    converted, _ = tf2onnx.convert.from_function(call, input_signature=signature, opset=_OPSET)
+    for value in list(converted.graph.input):
+        if value.name in weights:
+            array = keras.ops.convert_to_numpy(weights[value.name])
+            tensor = onnx.numpy_helper.from_array(array, value.name)
+            converted.graph.initializer.append(tensor)
+            converted.graph.input.remove(value)
+    # Leaves out what can be computed once, such as kernels in another order of axes.
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(path)
+    onnxruntime.InferenceSession(
+        converted.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def name_output(path: Path, *, class_names: Sequence[str]) -> None:

@@ -81,5 +81,5 @@ def build_exportable(classifier: keras.Model) -> keras.Model:
     with backbones.dtype_policy("float32"):
         copy = keras.models.clone_model(classifier, clone_function=clone)
     copy.set_weights(classifier.get_weights())
-    copy.trainable = False
+    copy.trainable = False  # all weights in one list
     return copy
