@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from safelight.plots.style import (
     BLUE,
@@ -72,8 +72,20 @@ def plot_curves(
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     style_axes(ax)
-    as_data(ax.legend(frameon=False, fontsize=SMALL, labelcolor=INK).get_texts())
+    _name_lines(ax)
     return figure_of(ax)
+
+
+def _name_lines(ax: Axes) -> None:
+    """Above the axes, where no line or bar can be; in the order of the lines' last points."""
+    handles, names = ax.get_legend_handles_labels()
+    ends = [handle.lines[0].get_ydata()[-1] for handle in handles]
+    order = np.argsort(ends)[::-1]
+    legend = ax.legend(
+        [handles[i] for i in order], [names[i] for i in order], frameon=False, fontsize=SMALL,
+        labelcolor=INK, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.3,
+    )  # fmt: skip
+    as_data(legend.get_texts())
 
 
 def _check(name: str, rows: Sequence[Sequence[float]]) -> np.ndarray:
@@ -98,6 +110,9 @@ def _draw(ax: Axes, name: str, rows: np.ndarray, number: int) -> None:
 def _scale(ax: Axes, places: np.ndarray, log: str) -> None:
     if "y" in log:
         ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
     if "x" in log:
         ax.set_xscale("log")
         if len(places) <= _MOST_TICKS:
