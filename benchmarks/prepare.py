@@ -68,7 +68,7 @@ def make_arrays(protocol: Protocol) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    """Write data.npz and data.json, and the weights where it is not there yet."""
+    """Write data.npz and data.json, and the weights where they are not there yet."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("protocol", "data", "weights"):
         parser.add_argument(f"--{name}", required=True, type=Path)
