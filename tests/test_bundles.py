@@ -43,3 +43,29 @@ def test_a_folder_is_whole_or_as_it_was(tmp_path):
     bundles.with_folder(folder, lambda work: (work / "b").write_text("second"))
     assert [file.name for file in folder.iterdir()] == ["b"]
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_the_older_one_is_put_back_if_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    folder = tmp_path / "export"
+    bundles.with_folder(folder, lambda work: (work / "a").write_text("first"))
+    real = bundles.os.replace
+
+    def replace(source, target):
+        if source.name == "new":
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(bundles.os, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        bundles.with_folder(folder, lambda work: (work / "a").write_text("second"))
+    assert (folder / "a").read_text() == "first"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path):
+    folder, link = tmp_path / "export", tmp_path / "link"
+    bundles.with_folder(folder, lambda work: (work / "a").write_text("first"))
+    link.symlink_to(folder, target_is_directory=True)
+    bundles.with_folder(link, lambda work: (work / "a").write_text("second"))
+    assert link.is_symlink()
+    assert (folder / "a").read_text() == "second"

@@ -29,12 +29,17 @@ def check_folder(
         ValueError: It is a file, holds something that no such export wrote, or an export that is
             not to be replaced.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()  # where links lead to is what is replaced
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; pass the name of a folder.")
     if not folder.parent.is_dir():
         raise ValueError(
             f"{folder}: there is no folder {folder.parent}; make it first, or choose another."
+        )
+    if folder.is_mount() or not os.access(folder.parent, os.W_OK):
+        raise ValueError(
+            f"{folder}: cannot be made or replaced as a whole; choose a folder that can, below a "
+            "folder that may be written."
         )
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     foreign = there - {mark, *names}
@@ -50,14 +55,20 @@ def check_folder(
 
 def with_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     """Fills a folder under a temporary name beside it, and then puts it in the other's place."""
-    parent = folder.absolute().parent
+    folder = folder.resolve()
+    parent = folder.parent
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=parent))
     try:
         new, old = work / "new", work / "old"
         new.mkdir()
         fill(new)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(new, folder)
+        try:
+            if folder.exists():
+                os.replace(folder, old)
+            os.replace(new, folder)
+        except BaseException:
+            if old.exists() and not folder.exists():
+                os.replace(old, folder)
+            raise
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -147,6 +147,8 @@ def test_more_pictures_are_added_by_keyboard(page, paint, tmp_path):
             page.keyboard.press("Tab")
             if page.evaluate("document.activeElement.closest('.sl-drop') !== null"):
                 break
+        else:
+            pytest.fail("Tab does not come to the pictures")
         page.keyboard.press("Enter")
     chosen.value.set_files([str(save(tmp_path / "b.png", paint(0.8)))])
     page.wait_for_function("document.querySelectorAll('.sl-card').length == 2")

@@ -96,6 +96,6 @@ def make_run():
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory, dataset):
-    """Averaged over two views, with a kernel head: all that a classifier can have."""
-    classifier = _build_classifier(symmetries=(0, 4), kernel=True)
+    """Averaged over turned and mirrored views, with a kernel head."""
+    classifier = _build_classifier(symmetries=(0, 1, 6), kernel=True)
     return _make_run(tmp_path_factory.mktemp("run") / "run", dataset, classifier)

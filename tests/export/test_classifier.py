@@ -1,6 +1,7 @@
 """Every format answers as the original, on real files of many sizes, and says so."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -106,7 +107,7 @@ def test_its_own_script_reads_odd_pictures_as_safelight_does_and_needs_it_not(
         (blocked / name / "__init__.py").write_text("raise ImportError('not here')")
     done = subprocess.run(
         [sys.executable, folder / "predict.py", *files, broken],
-        capture_output=True, text=True, env={"PYTHONPATH": str(blocked)}, check=False,
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(blocked)}, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert "broken.png: not a picture" in done.stderr
@@ -178,6 +179,17 @@ def test_folders_of_others_are_kept(run, dataset, tmp_path):
     (folder / "thesis.tex").write_text("years of work")
     with pytest.raises(ValueError, match=r"thesis\.tex, which no export wrote"):
         export_classifier(run.path, folder, dataset=None, to="saved_model", overwrite=True)
+    assert (folder / "thesis.tex").read_text() == "years of work"
+
+
+@needs_onnx
+def test_eight_bits_that_are_no_numbers_are_not_written(run, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        exporting, "open_model", lambda *_: lambda images: np.full((len(images), 3), np.nan)
+    )
+    with pytest.raises(ValueError, match="by up to nan"):
+        export_classifier(run.path, tmp_path / "m", dataset=dataset, to="onnx-int8", num_pictures=0)
+    assert list(tmp_path.iterdir()) == []
 
 
 @needs_onnx
@@ -202,7 +214,7 @@ def test_the_change_of_accuracy_is_paired():
 
 def test_runs_of_another_kind_are_told(tmp_path, call):
     other = Run.create(tmp_path / "run")
-    other.write_config({"kind": "vae", "dataset": {"name": "mnist"}})
+    other.write_config({"kind": "vae"})
     other.model_path.write_bytes(b"")
     arguments = ("export", other.path, "--format", "onnx", "--output", tmp_path / "model")
     code, _, err = call(*arguments, early=True)
@@ -246,9 +258,10 @@ def test_the_command_compares_on_what_was_not_learned_from(call, dataset, make_r
     assert "apart" in out
 
 
-@needs_tensorflow
 def test_pictures_to_compare_on_are_spread_over_what_was_not_learned_from(run, dataset):
-    some = exporting.choose_pictures(run, dataset, 5)
+    some, unseen = exporting.choose_pictures(run, dataset, 5), experiment.unseen_part(run, dataset)
+    places = [unseen[0].digests.index(digest) for digest in some.digests]
+    assert places == [0, 5, 11, 16, 22]
     digests = run.config["split"]["digests"]
     assert len(some) == 5
     assert {digest[:16] for digest in some.digests} <= set(digests["test"])

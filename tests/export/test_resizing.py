@@ -6,6 +6,8 @@ from safelight.export.resizing import MatrixResizing, build_exportable, triangle
 from safelight.images import resize
 from safelight.transfer.backbones import ImageResizing
 
+pytestmark = pytest.mark.filterwarnings("ignore")
+
 
 @pytest.mark.parametrize("size", [1, 2, 7, 24, 25, 60, 301])
 def test_each_new_pixel_takes_a_triangle_of_the_old_ones(size):

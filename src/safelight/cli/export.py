@@ -112,16 +112,18 @@ def _write_model(
     """A classifier in a format, compared with the original."""
     from safelight.export.folders import check_target
 
-    name = _check_classifier(run)
+    opened = _open_classifier(run)
     check_target(output, overwrite=overwrite)
     check_installed(row)
-    needed = num_pictures != 0 or row.int8
-    dataset = load(_data_of(run, data, name)) if needed else None
+    dataset = None
+    if num_pictures != 0 or row.int8:
+        dataset = load(_data_of(opened, data, row))
+        _check_labels(opened, dataset, named=data is not None)
     console.start_keras()
     from safelight.export import export_classifier
     from safelight.export.parity import NUM_PICTURES
 
-    with damage(run), console.progress() as report:
+    with console.progress() as report:
         found = export_classifier(
             run,
             output,
@@ -133,42 +135,58 @@ def _write_model(
         )
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     console.say(f"{'model':<18}{console.printable(output)}  ({console.megabytes(size)})")
-    _say_parity(found)
+    if found is None:
+        console.remark("no pictures to compare on but two drawn ones, which were answered")
+    else:
+        _say_parity(found)
 
 
-def _check_classifier(run: Path) -> str:
-    """The data set that a classifier was trained on; cheap, before Keras loads."""
-    opened = open_trained(run)
-    with damage(run):
-        kind, name = opened.config.get("kind"), str(opened.config["dataset"]["name"])
+def _open_classifier(path: Path) -> Run:
+    """A trained classifier; cheap, before Keras loads."""
+    opened = open_trained(path)
+    kind = opened.config.get("kind")
     if kind != "transfer":
         raise ValueError(
-            f"{run} is a run of kind {kind!r}: --format is for those that `transfer train` made; "
+            f"{path} is a run of kind {kind!r}: --format is for those that `transfer train` made; "
             "for an autoencoder there is --web DIR."
         )
-    return name
+    return opened
 
 
-def _data_of(run: Path, data: str | None, name: str) -> str:
+def _data_of(run: Run, data: str | None, row: Format) -> str:
+    """What to compare on: as named, or the known data set that the run was trained on."""
     if data is not None:
         return data
-    if not is_known(name):
-        raise ValueError(
-            f"{run} was trained on {name!r}: name the folder of these pictures after RUN, to "
-            "compare the exported model on them, or write it unchecked with --num-pictures 0."
-        )
-    return name
+    with damage(run.path):
+        name = str(run.config["dataset"].get("name", ""))
+    if is_known(name):
+        return name
+    purpose = "to scale 8 bits on them" if row.int8 else "to compare the exported model on them"
+    without = "" if row.int8 else ", or do without with --num-pictures 0"
+    raise ValueError(
+        f"{run.path} was trained on {name!r}: name the folder of these pictures after RUN, "
+        f"{purpose}{without}."
+    )
 
 
-def _say_parity(found: Parity | None) -> None:
-    if found is None:
-        console.remark("compared with the original on two drawn pictures alone")
+def _check_labels(run: Run, dataset: ImageDataset, *, named: bool) -> None:
+    """Other labels than in training would give a wrong accuracy, and nobody would see it."""
+    if dataset.fingerprint == run.config["dataset"].get("fingerprint"):
         return
+    if not named:
+        raise ValueError(
+            f"{run.path} was trained on {dataset.name} with other labels: expected the --threshold "
+            "of its training."
+        )
+    console.remark("other pictures or labels than those of the run's training")
+
+
+def _say_parity(found: Parity) -> None:
     console.say(f"{'same class':<18}{found.agreement:.1%} of {found.num_images} unseen pictures")
     console.say(f"{'probabilities':<18}at most {found.largest_difference:.1e} apart")
     change = found.accuracy_change
     assert change is not None
-    clear = "" if change.low <= 0 <= change.high else ", not by chance"
+    clear = ", not by chance" if change.low > 0 or change.high < 0 else ""
     console.say(
         f"{'accuracy':<18}{found.accuracy:.1%}; {100 * change.value:+.1f} points "
         f"[{100 * change.low:+.1f}, {100 * change.high:+.1f}] against the original{clear}"

@@ -3,8 +3,9 @@
     from safelight import export
     export.export_classifier("runs/cells", "cells_onnx", dataset=dataset, to="onnx")
 
-The folder holds the model, which takes raw pictures of any size and gives calibrated probabilities,
-what there is to know of it (`model.json`), and how far its answers lie from the original's.
+The folder holds the model, which takes raw pictures of any size and gives calibrated
+probabilities, and in `safelight-model.json` what there is to know of it, with how far its answers
+lie from the original's.
 Names are loaded when they are first used, and Keras with them.
 """
 

@@ -18,17 +18,26 @@ import keras
 import numpy as np
 
 from safelight import __version__, images
+from safelight.assets import ASSETS
 from safelight.bundles import with_folder
 from safelight.datasets import ImageDataset
 from safelight.export import onnx_files
 from safelight.export.folders import MARK, READER, SCRIPT, check_target
 from safelight.export.formats import Format, check_format
-from safelight.export.parity import NUM_PICTURES, Parity, check_parity, compare_answers
+from safelight.export.parity import (
+    NUM_PICTURES,
+    TOLERANCE,
+    Parity,
+    check_parity,
+    compare_answers,
+)
 from safelight.export.resizing import build_exportable
 from safelight.export.runtimes import open_model
 from safelight.files import StrPath, write_text
+from safelight.images import ImageError
 from safelight.runs import Run, to_json
 from safelight.transfer import backbones, experiment
+from safelight.transfer.config import TrainConfig
 from safelight.transfer.prediction import Predictor
 
 Progress = Callable[[str, int, int, str], None]
@@ -53,8 +62,8 @@ def export_classifier(
         folder: To be made; an earlier export there is replaced if `overwrite` is true.
         dataset: Pictures with the run's classes; those that the run has learned from are left out
             of the comparison. `None` compares on two drawn pictures alone.
-        to: The format, a row of `formats.FORMATS`. `"onnx-int8"` is smaller and on many processors
-            faster, and a little less accurate: how much is in the result.
+        to: The format, a row of `formats.FORMATS`. `"onnx-int8"` is smaller and a little less
+            accurate: how much is in the result.
         num_pictures: To compare on, at most.
         overwrite: Whether to replace an earlier export.
         progress: Called with (stage, done, total, words).
@@ -71,8 +80,8 @@ def export_classifier(
     if num_pictures < 0:
         raise ValueError(f"num_pictures={num_pictures}: expected 0 or more.")
     run = Run.open(run_path)
-    experiment.settings_of(run)
-    class_names = [str(name) for name in run.config["dataset"]["class_names"]]
+    settings = experiment.settings_of(run)
+    about = _about(run, settings)
     learned = _pictures_to_scale_on(run, dataset) if row.int8 else None
     unseen = choose_pictures(run, dataset, num_pictures) if dataset and num_pictures else None
     tell: Progress = progress or (lambda *_: None)
@@ -83,10 +92,10 @@ def export_classifier(
         with _said(row):
             write_model(build_exportable(classifier), work, row)
             if row.is_onnx:
-                _finish_onnx(work / row.file, class_names, learned, tell)
+                _finish_onnx(work / row.file, about["class_names"], learned, tell)
             exported = open_model(work, row)
         found.append(_compare(classifier, exported, row, unseen, tell))
-        write_text(work / MARK, to_json(describe(run, classifier, row, found[0])))
+        write_text(work / MARK, to_json({**describe(classifier, row, found[0]), **about}))
 
     with_folder(Path(folder), fill)
     return found[0]
@@ -143,19 +152,15 @@ def _options(row: Format) -> dict[str, Any]:
     return {}
 
 
-def describe(
-    run: Run, classifier: keras.Model, row: Format, found: Parity | None
-) -> dict[str, Any]:
-    """Everything about an exported model that is not in its file."""
+def describe(classifier: keras.Model, row: Format, found: Parity | None) -> dict[str, Any]:
+    """What an exported model takes and gives, and how it compares."""
     entrance = backbones.find_resizing(classifier)
-    dataset = run.config["dataset"]
     return {
         "safelight_export": 1,
         "version": __version__,
         "format": row.name,
         "file": row.file,
         "precision": "int8" if row.int8 else "float32",
-        "class_names": [str(name) for name in dataset["class_names"]],
         "input": {
             "name": onnx_files.INPUT,
             "dtype": "uint8",
@@ -163,10 +168,32 @@ def describe(
         },
         "output": {"name": onnx_files.OUTPUT, "shape": ["batch", classifier.output_shape[-1]]},
         "image_size": [entrance.height, entrance.width],
+        "parity": None if found is None else found.to_dict(),
+    }
+
+
+def _about(run: Run, settings: TrainConfig) -> dict[str, Any]:
+    """What is to be known of the run beside its model.
+
+    Raises:
+        ValueError: Its config.json lacks something.
+    """
+    try:
+        dataset = run.config["dataset"]
+        class_names = [str(name) for name in dataset["class_names"]]
+        run.config["split"]["digests"]["train"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{run.path}: config.json is damaged ({error}); train the run again."
+        ) from error
+    weights = f"{settings.backbone}-imagenet-notop" if settings.pretrained else ""
+    known = [ASSETS[name] for name in (dataset.get("name"), weights) if name in ASSETS]
+    return {
+        "class_names": class_names,
         "dataset": dataset.get("name"),
         "fingerprint": dataset.get("fingerprint"),
         "test_accuracy_of_run": run.metrics.get("accuracy") if run.finished else None,
-        "parity": None if found is None else found.to_dict(),
+        "licences": [f"{each.name}: {each.licence}, {each.attribution}" for each in known],
     }
 
 
@@ -195,23 +222,23 @@ def _compare(
     def original(image: np.ndarray) -> np.ndarray:
         return ready.answer(image).probabilities[0]
 
+    tolerance = 1.0 if row.int8 else TOLERANCE  # NaN is more than either
     drawn = np.random.default_rng(0).integers(0, 256, (2, 40, 56, 3), dtype=np.uint8)
     with _said(row):
         first = compare_answers(drawn, original, exported)
-    if not row.int8:
-        check_parity(first, row.title)
+    check_parity(first, row.title, tolerance=tolerance)
     if unseen is None:
         return None
     pictures = (unseen.read(number) for number in range(len(unseen)))
-    found = compare_answers(
-        pictures,
-        original,
-        exported,
-        labels=unseen.labels,
-        progress=lambda done: tell("comparing", done, len(unseen), ""),
-    )
-    if not row.int8:
-        check_parity(found, row.title)
+    with _said(row):
+        found = compare_answers(
+            pictures,
+            original,
+            exported,
+            labels=unseen.labels,
+            progress=lambda done: tell("comparing", done, len(unseen), ""),
+        )
+    check_parity(found, row.title, tolerance=tolerance)
     return found
 
 
@@ -222,6 +249,8 @@ def _said(row: Format) -> Iterator[None]:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
+    except (ImageError, OSError):  # a picture that has gone, a full disk
+        raise
     except Exception as error:
         first = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(

@@ -3,7 +3,7 @@
 | format | file | run by |
 |---|---|---|
 | `onnx` | `model.onnx` | ONNX Runtime, on nearly everything |
-| `onnx-int8` | `model.onnx` | the same; convolutions in 8 bits, a quarter of the size |
+| `onnx-int8` | `model.onnx` | the same; convolutions in 8 bits, a quarter of their size |
 | `saved_model` | `saved_model/` | TensorFlow, TensorFlow Serving |
 | `litert` | `model.tflite` | LiteRT (TensorFlow Lite), on phones and small machines |
 | `openvino` | `model.xml`, `model.bin` | OpenVINO, on Intel's processors |

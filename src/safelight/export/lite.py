@@ -3,6 +3,7 @@
 Needs onnxruntime, NumPy and Pillow, nothing else. A line a picture: file, class, probability.
 """
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -31,6 +32,9 @@ def main(folder: Path, files: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):  # names may be in letters that a terminal lacks
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     if len(sys.argv) < 2:
         sys.exit("usage: python predict.py PICTURE...")
     sys.exit(min(main(Path(__file__).parent, sys.argv[1:]), 1))

@@ -99,20 +99,21 @@ def compare_answers(
     return Parity(np.array(expected), np.array(found), told)
 
 
-def check_parity(found: Parity, title: str) -> None:
+def check_parity(found: Parity, title: str, *, tolerance: float = TOLERANCE) -> None:
     """Whether a model that should compute the same does.
 
     Args:
         found: Both models' answers.
         title: Of the format, for the sentence.
+        tolerance: Of a probability.
 
     Raises:
-        ValueError: A probability is off by more than `TOLERANCE`. Within that, only classes that
+        ValueError: A probability is off by more than that, or NaN. Within that, only classes that
             the original cannot tell apart may change places.
     """
-    if not found.largest_difference <= TOLERANCE:
+    if not found.largest_difference <= tolerance:
         raise ValueError(
             f"{title}: on {found.num_images} pictures its probabilities differ from the original's "
             f"by up to {found.largest_difference:.1e}, and {found.agreement:.1%} get the same "
-            f"class; expected {TOLERANCE:g} at most. Nothing was written; choose another format."
+            f"class; expected {tolerance:g} at most. Nothing was written; choose another format."
         )

@@ -72,14 +72,13 @@ def plot_curves(
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     style_axes(ax)
-    _name_lines(ax)
+    _name_lines(ax, [float(rows[-1, 1]) for rows in points.values()])
     return figure_of(ax)
 
 
-def _name_lines(ax: Axes) -> None:
+def _name_lines(ax: Axes, ends: list[float]) -> None:
     """Above the axes, where no line or bar can be; in the order of the lines' last points."""
-    handles, names = ax.get_legend_handles_labels()
-    ends = [handle.lines[0].get_ydata()[-1] for handle in handles]
+    handles, names = (found[-len(ends) :] for found in ax.get_legend_handles_labels())
     order = np.argsort(ends)[::-1]
     legend = ax.legend(
         [handles[i] for i in order], [names[i] for i in order], frameon=False, fontsize=SMALL,
