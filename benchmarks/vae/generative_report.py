@@ -101,7 +101,7 @@ def render_noise(result: dict) -> list[str]:
         [name, *(f"{statistics.median(found[e]['variance']):.3g}" for e in epochs)]
         for name, found in result["encoder"].items()
     ]
-    told = [f"after {e} epoch{'' if e == 1 else 's'}" for e in epochs]
+    told = [f"after {e} epoch{'' if e == '1' else 's'}" for e in epochs]
     header = ("variance of the encoder's gradient", *told)
     return [
         f"MNIST, a flow as prior, batches of 100, {result['num_draws']} draws of z, summed over "
