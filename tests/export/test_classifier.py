@@ -147,9 +147,9 @@ def test_names_are_inside_an_onnx_file_too(exported, dataset):
 
 @needs_tensorflow
 def test_a_model_that_answers_otherwise_is_not_written(run, dataset, tmp_path, monkeypatch):
-    real = exporting.open_model
+    real = exporting.open_exported
     monkeypatch.setattr(
-        exporting, "open_model", lambda *where: lambda images: real(*where)(images)[:, ::-1]
+        exporting, "open_exported", lambda *where: lambda images: real(*where)(images)[:, ::-1]
     )
     with pytest.raises(ValueError, match="differ from the original's by up to"):
         export_classifier(run.path, tmp_path / "model", dataset=None, to="saved_model")
@@ -185,7 +185,7 @@ def test_folders_of_others_are_kept(run, dataset, tmp_path):
 @needs_onnx
 def test_eight_bits_that_are_no_numbers_are_not_written(run, dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        exporting, "open_model", lambda *_: lambda images: np.full((len(images), 3), np.nan)
+        exporting, "open_exported", lambda *_: lambda images: np.full((len(images), 3), np.nan)
     )
     with pytest.raises(ValueError, match="by up to nan"):
         export_classifier(run.path, tmp_path / "m", dataset=dataset, to="onnx-int8", num_pictures=0)

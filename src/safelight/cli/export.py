@@ -133,8 +133,7 @@ def _write_model(
             overwrite=overwrite,
             progress=report,
         )
-    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
-    console.say(f"{'model':<18}{console.printable(output)}  ({console.megabytes(size)})")
+    _say_written("model", output, output)
     if found is None:
         console.remark("no pictures to compare on but two drawn ones, which were answered")
     else:
@@ -213,9 +212,15 @@ def _write_page(run: Path, web: Path, num_pictures: int, *, overwrite: bool, str
             overwrite=overwrite,
             progress=report,
         )
-    size = console.megabytes(sum(file.stat().st_size for file in web.iterdir()))
-    console.say(f"{'page':<18}{console.printable(page)}  ({size})")
+    _say_written("page", page, web)
     console.say(f"{'to look at it':<18}python -m http.server --directory {console.printable(web)}")
+
+
+def _say_written(what: str, path: Path, folder: Path) -> None:
+    size = console.megabytes(
+        sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    )
+    console.say(f"{what:<18}{console.printable(path)}  ({size})")
 
 
 def _source(run: Run) -> str:

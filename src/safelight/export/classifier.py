@@ -18,8 +18,8 @@ import keras
 import numpy as np
 
 from safelight import __version__, images
-from safelight.assets import ASSETS
 from safelight.bundles import with_folder
+from safelight.credits import tell_licences
 from safelight.datasets import ImageDataset
 from safelight.export import onnx_files
 from safelight.export.folders import MARK, READER, SCRIPT, check_target
@@ -32,7 +32,7 @@ from safelight.export.parity import (
     compare_answers,
 )
 from safelight.export.resizing import build_exportable
-from safelight.export.runtimes import open_model
+from safelight.export.runtimes import open_exported
 from safelight.files import StrPath, write_text
 from safelight.images import ImageError
 from safelight.runs import Run, to_json
@@ -40,6 +40,7 @@ from safelight.transfer import backbones, experiment
 from safelight.transfer.config import TrainConfig
 from safelight.transfer.prediction import Predictor
 
+NUM_SCALED_ON = 100
 Progress = Callable[[str, int, int, str], None]
 
 
@@ -93,7 +94,7 @@ def export_classifier(
             write_model(build_exportable(classifier), work, row)
             if row.is_onnx:
                 _finish_onnx(work / row.file, about["class_names"], learned, tell)
-            exported = open_model(work, row)
+            exported = open_exported(work, row.name)
         found.append(_compare(classifier, exported, row, unseen, tell))
         write_text(work / MARK, to_json({**describe(classifier, row, found[0]), **about}))
 
@@ -106,14 +107,17 @@ def _pictures_to_scale_on(run: Run, dataset: ImageDataset | None) -> ImageDatase
         raise ValueError(
             "8 bits need pictures to be scaled on: pass the data set that the run was trained on."
         )
-    return experiment.learned_part(run, dataset)
+    return _spread(experiment.learned_part(run, dataset), NUM_SCALED_ON)
 
 
 def choose_pictures(run: Run, dataset: ImageDataset, num_pictures: int) -> ImageDataset:
     """Pictures that the run has not learned from, at most so many, evenly over the data set."""
-    unseen, _ = experiment.unseen_part(run, dataset)
-    number = min(num_pictures, len(unseen))
-    return unseen.subset(np.linspace(0, len(unseen) - 1, number).astype(int))
+    return _spread(experiment.unseen_part(run, dataset)[0], num_pictures)
+
+
+def _spread(dataset: ImageDataset, number: int) -> ImageDataset:
+    """So many pictures, evenly over all, or all where they are fewer."""
+    return dataset.subset(np.linspace(0, len(dataset) - 1, min(number, len(dataset))).astype(int))
 
 
 def write_model(model: keras.Model, folder: Path, row: Format) -> None:
@@ -186,14 +190,14 @@ def _about(run: Run, settings: TrainConfig) -> dict[str, Any]:
         raise ValueError(
             f"{run.path}: config.json is damaged ({error}); train the run again."
         ) from error
-    weights = f"{settings.backbone}-imagenet-notop" if settings.pretrained else ""
-    known = [ASSETS[name] for name in (dataset.get("name"), weights) if name in ASSETS]
     return {
         "class_names": class_names,
         "dataset": dataset.get("name"),
         "fingerprint": dataset.get("fingerprint"),
         "test_accuracy_of_run": run.metrics.get("accuracy") if run.finished else None,
-        "licences": [f"{each.name}: {each.licence}, {each.attribution}" for each in known],
+        "licences": tell_licences(
+            str(dataset.get("name")), settings.backbone, pretrained=settings.pretrained
+        ),
     }
 
 

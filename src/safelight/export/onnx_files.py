@@ -18,7 +18,6 @@ from safelight.files import atomic_path
 
 INPUT, OUTPUT = "images", "probabilities"
 _OPSET = 18
-NUM_SCALED_ON = 100
 
 
 def write(model: keras.Model, path: Path) -> None:
@@ -96,17 +95,15 @@ def quantize(
 
     Args:
         path: The model; it is replaced.
-        dataset: The pictures; of many, some are taken.
+        dataset: The pictures, a hundred or so.
         progress: Called with (done, total).
     """
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    chosen = np.linspace(0, len(dataset) - 1, min(NUM_SCALED_ON, len(dataset))).astype(int)
-
     class Reader(quantization.CalibrationDataReader):
         def __init__(self) -> None:
-            self._pictures = _read(dataset, chosen, progress)
+            self._pictures = _read(dataset, progress)
 
         def get_next(self) -> dict[str, Any] | None:
             pixels = next(self._pictures, None)
@@ -128,9 +125,9 @@ def quantize(
 
 
 def _read(
-    dataset: ImageDataset, chosen: np.ndarray, progress: Callable[[int, int], None] | None
+    dataset: ImageDataset, progress: Callable[[int, int], None] | None
 ) -> Iterator[np.ndarray]:
-    for done, number in enumerate(chosen):
-        yield dataset.read(int(number))
+    for number in range(len(dataset)):
+        yield dataset.read(number)
         if progress is not None:
-            progress(done + 1, len(chosen))
+            progress(number + 1, len(dataset))

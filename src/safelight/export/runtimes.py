@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from safelight.export.formats import Format, find_format
+from safelight.export.formats import find_format
 
 Runtime = Callable[[np.ndarray], np.ndarray]
 
@@ -23,16 +23,10 @@ def open_exported(folder: str | Path, name: str) -> Runtime:
     Returns:
         A function from `(batch, height, width, channels)` uint8 to `(batch, num_classes)`.
     """
-    return open_model(Path(folder), find_format(name))
+    return _OPENERS[name](Path(folder) / find_format(name).file)
 
 
-def open_model(folder: Path, row: Format) -> Runtime:
-    """As `open_exported`, for a row of the table."""
-    return _OPENERS[row.name](folder / row.file)
-
-
-def open_onnx(path: Path) -> Runtime:
-    """ONNX Runtime on the CPU."""
+def _open_onnx(path: Path) -> Runtime:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -93,8 +87,8 @@ def _open_torch(path: Path) -> Runtime:
 
 
 _OPENERS: dict[str, Callable[[Path], Runtime]] = {
-    "onnx": open_onnx,
-    "onnx-int8": open_onnx,
+    "onnx": _open_onnx,
+    "onnx-int8": _open_onnx,
     "saved_model": _open_saved_model,
     "litert": _open_litert,
     "openvino": _open_openvino,

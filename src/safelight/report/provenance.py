@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from safelight.assets import ASSETS
+from safelight.credits import tell_licences
 from safelight.report import words
 from safelight.report.blocks import Block, Command, Facts, Text, Words
 from safelight.report.reading import Reading, dig, mapping, number
@@ -91,10 +91,12 @@ def tell_protocol(reading: Reading) -> Sequence[Block]:
 
 def licences(reading: Reading) -> list[str]:
     """What the pictures and weights are under that Safelight fetches, a sentence for each."""
-    backbone = str(reading.settings.get("backbone"))
-    weights = f"{backbone}-imagenet-notop" if reading.settings.get("pretrained") else ""
-    known = [ASSETS[name] for name in (reading.dataset, weights) if name in ASSETS]
-    return [f"{each.name}: {each.licence}, {each.attribution}" for each in known]
+    settings = reading.settings
+    return tell_licences(
+        reading.dataset,
+        str(settings.get("backbone")),
+        pretrained=bool(settings.get("pretrained")),
+    )
 
 
 def tell_command(reading: Reading) -> Sequence[Block]:
