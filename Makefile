@@ -12,7 +12,7 @@ export PIP_USER := 0
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-backends test-app notebooks lint benchmarks docs lock clean
+.PHONY: help demo test test-backends test-app test-scale notebooks lint benchmarks docs lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -40,6 +40,11 @@ test-app: .venv-app/.made  ## the tests of app, explorer and the report's page, 
 	.venv-app/bin/python -m pytest -m "not network" tests/app tests/test_cli_serve.py tests/explorer/test_browser.py \
 	  tests/report/test_browser.py $(PARALLEL)
 
+# Its own environment: Ray, pyarrow and what they bring are 250 MB that nothing else needs.
+test-scale: .venv-scale/.made  ## the tests of many pictures and of a cluster: Ray with two workers on this machine
+	.venv-scale/bin/python -m pytest -m "not network" tests/scale tests/transfer/test_volume.py tests/test_tables.py \
+	  tests/test_remote.py
+
 notebooks: .venv/.dev  ## run the notebooks from top to bottom and keep their pictures (a quarter of an hour)
 	.venv/bin/python notebooks/tools/execute.py notebooks/[0-9]*.py
 
@@ -63,9 +68,11 @@ lock: .venv/.dev  ## choose the newest versions again, within the ranges of pypr
 	.venv/bin/$(LOCK) --constraint requirements/dev.txt --output-file requirements/demo.txt
 	cp requirements/dev.txt requirements/app.txt  # its versions are kept where they can be
 	.venv/bin/$(LOCK) --extra app --group dev --group browser --output-file requirements/app.txt
+	cp requirements/dev.txt requirements/scale.txt
+	.venv/bin/$(LOCK) --extra scale --group dev --output-file requirements/scale.txt
 
 clean:  ## remove .venv* and everything made from the sources; runs/ and fetched assets stay
-	rm -rf .venv .venv-torch .venv-backends .venv-app build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-torch .venv-backends .venv-app .venv-scale build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find src tests benchmarks notebooks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 .venv/.demo: requirements/demo.txt pyproject.toml
@@ -103,5 +110,16 @@ clean:  ## remove .venv* and everything made from the sources; runs/ and fetched
 	@.venv/bin/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
 	  > "$$(.venv-app/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/locked.pth"
 	.venv-app/bin/python -m pip install -qq --disable-pip-version-check --no-input \
+	  --no-deps --require-hashes --only-binary :all: --requirement $<
+	@touch $@
+
+# As .venv-app.
+.venv-scale/.made: requirements/scale.txt .venv/.dev
+	@echo "Installing Ray and pyarrow into .venv-scale (once; 130 MB to download)"
+	@rm -rf .venv-scale
+	@.venv/bin/python -m venv .venv-scale
+	@.venv/bin/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	  > "$$(.venv-scale/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/locked.pth"
+	.venv-scale/bin/python -m pip install -qq --disable-pip-version-check --no-input \
 	  --no-deps --require-hashes --only-binary :all: --requirement $<
 	@touch $@

@@ -176,6 +176,7 @@ USED = [
     *PROJECT["project"]["optional-dependencies"]["tensorflow"],
 ]
 WITH_TOOLS = [*USED, *PROJECT["dependency-groups"]["build"], *PROJECT["dependency-groups"]["dev"]]
+WITH_SCALE = [*WITH_TOOLS, *PROJECT["project"]["optional-dependencies"]["scale"]]
 WITH_PAGES = [
     *WITH_TOOLS,
     *PROJECT["project"]["optional-dependencies"]["app"],
@@ -190,8 +191,13 @@ def pins(name: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("file", "declared"),
-    [("demo.txt", USED), ("dev.txt", WITH_TOOLS), ("app.txt", WITH_PAGES)],
-    ids=["demo", "dev", "app"],
+    [
+        ("demo.txt", USED),
+        ("dev.txt", WITH_TOOLS),
+        ("app.txt", WITH_PAGES),
+        ("scale.txt", WITH_SCALE),
+    ],
+    ids=["demo", "dev", "app", "scale"],
 )
 def test_every_declared_dependency_is_locked_within_its_range(file, declared):
     locked = pins(file)
@@ -203,7 +209,7 @@ def test_every_declared_dependency_is_locked_within_its_range(file, declared):
     assert wrong == [], "run `make lock`"
 
 
-@pytest.mark.parametrize("file", ["demo.txt", "dev.txt", "app.txt"])
+@pytest.mark.parametrize("file", ["demo.txt", "dev.txt", "app.txt", "scale.txt"])
 def test_every_locked_version_has_hashes_and_names_no_place(file):
     text = (ROOT / "requirements" / file).read_text(encoding="utf-8")
     entries = re.split(r"^(?=[\w.-]+==)", text, flags=re.MULTILINE)[1:]
@@ -221,5 +227,10 @@ def test_pages_are_tested_with_the_same_versions_but_for_what_gradio_wants_older
     assert {name for name in known if known[name] != paged[name]} <= {"pillow", "tomlkit"}
 
 
+def test_clusters_are_tested_with_the_same_versions():
+    assert pins("dev.txt").items() <= pins("scale.txt").items()
+
+
 def test_nothing_locked_brings_a_second_backend():
-    assert pins("app.txt").keys().isdisjoint({"torch", "jax", "jaxlib"})
+    for name in ("app.txt", "scale.txt"):
+        assert pins(name).keys().isdisjoint({"torch", "jax", "jaxlib"})

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safelight.duplicates import hash_picture
+from safelight.files import StrPath
 from safelight.images import ImageError, decode_image, open_image
 
 _LOGGER = logging.getLogger(__name__)
@@ -210,7 +211,7 @@ def _of_classes(root: Path, folders: list[Path], part: str) -> list[Picture]:
     ]
 
 
-def walk(folder: Path) -> Iterator[Path]:
+def walk(folder: Path, *, without: StrPath | None = None) -> Iterator[Path]:
     """Find what may be a picture below a folder, whatever its suffix.
 
     Use it to name pictures without opening them. Links are followed, but never in a circle; hidden
@@ -218,29 +219,48 @@ def walk(folder: Path) -> Iterator[Path]:
 
     Args:
         folder: Where to look.
+        without: A folder in it that is passed over, too.
 
-    Returns:
-        The files, in the order of their names.
+    Yields:
+        The files, in the order of their whole names; of all these names only those of the folders
+        on the way are in memory.
 
     Raises:
         OSError: If a folder cannot be read.
     """
-    found: list[Path] = []
-    seen: set[str] = set()
-    for place, folders, files in os.walk(folder, onerror=_reraise, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = filter(_visible, folders)
-        paths = (Path(place, name) for name in files if _visible(name))
-        found += (path for path in paths if path.suffix.lower() not in _COMPANIONS)
-    return iter(sorted(found, key=lambda path: path.as_posix()))
+    seen: set[str] = set() if without is None else {os.path.realpath(without)}
+    stack = [iter([f"{folder}/"])]
+    while stack:
+        name = next(stack[-1], None)
+        if name is None:
+            stack.pop()
+        elif not name.endswith("/"):
+            yield Path(name)
+        elif (real := os.path.realpath(name)) not in seen:
+            seen.add(real)
+            stack.append(iter(_list(name)))
 
 
-def _reraise(error: OSError) -> None:
-    raise error
+def _list(place: str) -> list[str]:
+    """What is to be looked at in a folder: folders, with a slash behind them, and files.
+
+    With that slash the order of names is that of the whole names of what is below them.
+    """
+    with os.scandir(place) as entries:
+        seen = [(entry.name, _is_folder(entry)) for entry in entries if _visible(entry.name)]
+    names = (
+        f"{place}{name}{'/' if is_folder else ''}"
+        for name, is_folder in seen
+        if is_folder or Path(name).suffix.lower() not in _COMPANIONS
+    )
+    return sorted(names)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _printable(path: Path) -> str:

@@ -15,10 +15,10 @@ from safelight.transfer import backbones, engines, features, models
 from safelight.transfer.augmentation import ViewMaker
 from safelight.transfer.config import Augmentation
 from safelight.transfer.feature_cache import CacheError, FeatureCache
+from safelight.transfer.feature_rows import Features
 from safelight.transfer.features import (
     FeatureExtractor,
     FeatureLayer,
-    Features,
 )
 
 pytestmark = pytest.mark.usefixtures("eager")

@@ -34,7 +34,10 @@ Check = Annotated[
     ),
 ]
 Replace = Annotated[
-    bool, typer.Option("--overwrite", help="With --explain: replace pictures of these names.")
+    bool,
+    typer.Option(
+        "--overwrite", help="With --explain or --output: replace what is there by these names."
+    ),
 ]
 
 _MAX_BYTES = 150  # of a stem; file systems take 255 for a name, and a partial file has a longer one

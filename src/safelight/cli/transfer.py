@@ -30,6 +30,17 @@ from safelight.cli.explain import (
     write_explanations,
 )
 from safelight.cli.runs import Json, print_learning_curve, print_numbers, print_results
+from safelight.cli.volume import (
+    Address,
+    Listed,
+    MaybeImages,
+    Table,
+    Volume,
+    Where,
+    Workers,
+    computing,
+    find_executor,
+)
 from safelight.datasets import ImageDataset
 from safelight.runs import Run
 from safelight.transfer.config import TrainConfig
@@ -85,6 +96,9 @@ def train(
     threshold: Threshold = 0.5,
     overwrite: Overwrite = False,
     strict: Strict = False,
+    executor: Where = "local",
+    workers: Workers = None,
+    address: Address = None,
 ) -> None:
     """Train a classifier and leave a run folder: model, numbers with intervals, pictures.
 
@@ -95,6 +109,7 @@ def train(
     from safelight.folds import deal_folds
 
     # In this order mistakes show soon: the folders first, Keras (seconds) after them.
+    where = find_executor(executor, workers, address)
     Run.check(output, overwrite=overwrite)
     _check_numbers(splits, folds, test_fraction)
     dataset = load_data(data, strict=strict, threshold=threshold)
@@ -111,7 +126,7 @@ def train(
 
     _check(settings)
     run = Run.create(output, overwrite=overwrite)
-    with console.progress() as report:
+    with console.progress() as report, computing(where):
         metrics = run_training(
             run, dealt[0], settings, dataset=dataset, report=report, others=dealt[1:]
         )
@@ -295,7 +310,9 @@ def evaluate(
 @app.command(short_help="Say what is on pictures.")
 def predict(
     run: RunFolder,
-    images: Images,
+    images: MaybeImages = None,
+    output: Table = None,
+    listed: Listed = None,
     refuse: Annotated[
         float,
         typer.Option(
@@ -307,6 +324,9 @@ def predict(
     explain: Explain = None,
     check: Check = False,
     overwrite: Replace = False,
+    executor: Where = "local",
+    workers: Workers = None,
+    address: Address = None,
     as_json: Json = False,
 ) -> None:
     """Say what is on pictures: a line for each with its file, class and probability.
@@ -315,15 +335,24 @@ def predict(
     each shows where its answer comes from. A file that cannot be read is one line on standard
     error, and the others are answered. Exits with 0 if all were answered, with 1 if some were, with
     2 if none.
+
+    With --output the answers to any number of pictures become a table: its columns are file,
+    prediction, probability and p(CLASS) of each class, with --refuse also familiarity and refused.
+    Whatever the number, memory stays the same, and the same command goes on where it was broken
+    off.
     """
     if not 0 <= refuse < 1:
         raise ValueError(f"--refuse {refuse}: expected a rate of false alarms, 0 <= RATE < 1.")
-    if explain is None and (check or overwrite):
-        raise ValueError(
-            f"{'--check' if check else '--overwrite'}: expected --explain DIR with it."
-        )
+    volume = Volume(output, listed, executor, workers, address)
+    volume.check(images, explain=explain)
+    if explain is None and (check or (overwrite and output is None)):
+        wanted = "--explain DIR" if check else "--explain DIR or --output TABLE"
+        raise ValueError(f"{'--check' if check else '--overwrite'}: expected {wanted} with it.")
     opened, names = _open(run)
-    files = list_files(images)
+    if output is not None:
+        volume.answer(opened, images, refuse=refuse, overwrite=overwrite, as_json=as_json)
+        return
+    files = list_files(images or [])
     targets = name_pictures(explain, files, overwrite=overwrite) if explain else []
     console.start_keras()
     from safelight.transfer import experiment, prediction, references, unfamiliar

@@ -16,7 +16,7 @@ import numpy as np
 from safelight.datasets import ImageDataset
 from safelight.images import resize
 from safelight.transfer.augmentation import BatchAugmenter
-from safelight.transfer.features import Features
+from safelight.transfer.feature_rows import Features
 
 
 class _Batches(keras.utils.PyDataset):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import importlib.util
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -158,7 +159,10 @@ def _build_openvino(trunk: keras.Model, precision: str) -> Run:
         trunk.export(folder, verbose=False)
         network = openvino.convert_model(folder)
     hint = "bf16" if precision == "bfloat16" else "f32"
-    compiled = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+    settings = {"INFERENCE_PRECISION_HINT": hint}
+    if threads := os.environ.get("SAFELIGHT_NUM_THREADS"):
+        settings["INFERENCE_NUM_THREADS"] = threads
+    compiled = openvino.Core().compile_model(network, "CPU", settings)
     # They come in the order of their names, output_10 before output_2.
     names = [output.get_any_name() for output in compiled.outputs]
     places = sorted(range(len(names)), key=lambda place: int(names[place].rpartition("_")[2]))

@@ -26,12 +26,13 @@ from typing import Any
 
 import numpy as np
 
-from safelight import assets
+from safelight import assets, untrusted
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_BYTES = 20 * 2**30
 _SPARE_DISK_BYTES = 256 * 2**20
+_MOST_OPEN = 64  # shards of an entry; systems allow 256 to 1,024 open files, and there are a dozen
 
 
 class CacheError(RuntimeError):
@@ -78,10 +79,31 @@ def _file_bytes(path: Path) -> int:
 def _read_manifest(path: Path) -> dict[str, Any] | None:
     """A shard's manifest; `None` where it is gone, damaged, or not one."""
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        return {key: facts[key] for key in ("digests", "file_bytes", "sha256")}
+        facts = untrusted.read_json(path)
+        found = {key: facts[key] for key in ("digests", "file_bytes", "sha256")}
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    digests = found["digests"]
+    named = isinstance(digests, list) and all(isinstance(each, str) for each in digests)
+    return found if named else None
+
+
+def _damaged(path: Path, reason: str) -> str:
+    return f"{path} is damaged ({reason}): `safelight cache verify` deletes what is."
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    """What an entry depends on.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    facts = untrusted.read_json(path)
+    shape = facts.get("row_shape") if isinstance(facts, dict) else None
+    if not isinstance(shape, list) or not all(isinstance(side, int) for side in shape):
+        raise ValueError(f"{path} holds no facts")
+    _storage_dtype(str(facts.get("dtype")))
+    return facts
 
 
 class CacheEntry:
@@ -107,9 +129,7 @@ class CacheEntry:
             manifest = None if path.stem in self._known else _read_manifest(path)
             # A shard counts only if the file behind the manifest is as long as it should be.
             if manifest and _file_bytes(path.with_suffix(".npy")) == manifest["file_bytes"]:
-                self._known.add(path.stem)
-                for row, digest in enumerate(manifest["digests"]):
-                    self._index.setdefault(digest, (path.stem, row))
+                self._learn(path.stem, manifest["digests"])
 
     def __contains__(self, digest: str) -> bool:
         return digest in self._index
@@ -134,7 +154,12 @@ class CacheEntry:
                 f"rows has shape {rows.shape}: expected {(len(digests), *self.row_shape)}."
             )
         stored = np.ascontiguousarray(rows).view(_storage_dtype(self.dtype))
-        name = f"shard-{uuid.uuid4().hex}"
+        facts: dict[str, Any] = {
+            "digests": list(digests),
+            "sha256": hashlib.sha256(stored.data).hexdigest(),
+        }
+        # Named after what it holds: whoever computed it, and when, leaves no trace.
+        name = f"shard-{facts_key(facts)}"
         temporary = self.folder / f"tmp-{name}.npy"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -142,11 +167,7 @@ class CacheEntry:
                 np.save(file, stored)
                 file.flush()
                 os.fsync(file.fileno())
-            facts = {
-                "digests": list(digests),
-                "file_bytes": temporary.stat().st_size,
-                "sha256": hashlib.sha256(stored.data).hexdigest(),
-            }
+            facts["file_bytes"] = temporary.stat().st_size
             os.replace(temporary, self.folder / f"{name}.npy")
             _write_json(self.folder / f"{name}.json", facts)
         except OSError as error:
@@ -157,7 +178,13 @@ class CacheEntry:
                 f"{error.strerror or error}. Free some space (`safelight cache clear`) or point "
                 "SAFELIGHT_HOME to another disk; what was extracted before is kept."
             ) from error
-        self.refresh()
+        # Not `refresh`, which looks at all shards: a million rows are thousands of these.
+        self._learn(name, digests)
+
+    def _learn(self, shard: str, digests: Iterable[str]) -> None:
+        self._known.add(shard)
+        for row, digest in enumerate(digests):
+            self._index.setdefault(digest, (shard, row))
 
     def remove_leftovers(self) -> None:
         """Deletes what a killed process left; call it only while holding the entry's lock."""
@@ -185,18 +212,35 @@ class CacheEntry:
         for shard, pairs in places.items():
             positions, rows = np.array(pairs).T
             order = np.argsort(rows)
-            out[positions[order]] = self._open(shard)[rows[order]]
+            there = self._open(shard)
+            if rows.max() >= len(there):
+                raise CacheError(
+                    _damaged(self.folder / f"{shard}.npy", f"it has {len(there)} rows")
+                )
+            out[positions[order]] = there[rows[order]]
         return _as_dtype(out, self.dtype)
 
     def hold(self, digests: Iterable[str]) -> None:
-        """Opens the shards of these images: they stay readable if another process drops them."""
-        for digest in digests:
-            self._open(self._index[digest][0])
+        """Opens the shards of these images: they stay readable if another process drops them.
+
+        The last few dozen of them, where there are more: an open one is an open file.
+        """
+        shards = dict.fromkeys(self._index[digest][0] for digest in digests)
+        for shard in list(shards)[-_MOST_OPEN:]:
+            self._open(shard)
 
     def _open(self, shard: str) -> np.ndarray:
         if shard not in self._shards:
+            if len(self._shards) >= _MOST_OPEN:
+                del self._shards[next(iter(self._shards))]
             path = self.folder / f"{shard}.npy"
-            self._shards[shard] = np.load(path, mmap_mode="r", allow_pickle=False)
+            try:
+                rows = untrusted.map_array(path)
+            except ValueError as error:
+                raise CacheError(_damaged(path, str(error))) from error
+            if (rows.shape[1:], rows.dtype) != (self.row_shape, _storage_dtype(self.dtype)):
+                raise CacheError(_damaged(path, f"it holds {rows.dtype} {rows.shape}"))
+            self._shards[shard] = rows
         return self._shards[shard]
 
     def damaged_shards(self) -> list[str]:
@@ -205,7 +249,7 @@ class CacheEntry:
         for path in sorted(self.folder.glob("shard-*.json")):
             manifest = _read_manifest(path)
             try:
-                rows = np.load(path.with_suffix(".npy"), allow_pickle=False)
+                rows = untrusted.map_array(path.with_suffix(".npy"))
                 found = hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest()
             except (OSError, ValueError):
                 found = ""
@@ -213,11 +257,68 @@ class CacheEntry:
                 damaged.append(path.stem)
         return damaged
 
+    def pack(self, rows: np.ndarray) -> np.ndarray:
+        """Rows as they lie on disk, in a dtype that every program knows."""
+        kept = rows if str(rows.dtype) == self.dtype else rows.astype(self.dtype)
+        return np.ascontiguousarray(kept).view(_storage_dtype(self.dtype))
+
+    def unpack(self, packed: np.ndarray) -> np.ndarray:
+        """Of `pack`, the inverse."""
+        return _as_dtype(packed, self.dtype)
+
     def drop(self, shards: Iterable[str]) -> None:
         """Deletes shards, their manifests first: without one a shard does not count."""
         for name in shards:
             (self.folder / f"{name}.json").unlink(missing_ok=True)
             (self.folder / f"{name}.npy").unlink(missing_ok=True)
+
+
+class ShardWriter:
+    """Collects rows of several entries and writes their shards together.
+
+    All entries of one pass are flushed at the same moment, so that an interruption leaves them
+    equally long and the pass goes on from one place. On the way out, whatever the reason, what is
+    whole is kept. Where a shard ends depends on the number of rows alone, never on a clock, so
+    that one pass leaves the same shards wherever it is computed.
+
+    Args:
+        entries: Of one pass.
+        rows_per_shard: A whole number of batches.
+    """
+
+    def __init__(self, entries: Sequence[CacheEntry], rows_per_shard: int) -> None:
+        self._entries, self._limit = entries, rows_per_shard
+        self._digests: list[str] = []
+        self._rows: list[list[np.ndarray]] = [[] for _ in entries]
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # After a failed write another would only hide the first error.
+        if kind is None or not issubclass(kind, CacheError):
+            self.flush()
+
+    def add(self, digests: Sequence[str], rows: Sequence[np.ndarray]) -> None:
+        """Takes a batch: one array for each entry, a row for each digest."""
+        self._digests += digests
+        for kept, new, entry in zip(self._rows, rows, self._entries, strict=True):
+            kept.append(new if str(new.dtype) == entry.dtype else new.astype(entry.dtype))
+        if len(self._digests) >= self._limit:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what was collected as one shard of each entry."""
+        if self._digests:
+            for entry, kept in zip(self._entries, self._rows, strict=True):
+                self._append_new(entry, np.concatenate(kept))
+        self._digests, self._rows = [], [[] for _ in self._entries]
+
+    def _append_new(self, entry: CacheEntry, rows: np.ndarray) -> None:
+        """Some entries of a pass may already hold a row that others lacked."""
+        fresh = [i for i, digest in enumerate(self._digests) if digest not in entry]
+        if fresh:
+            entry.append([self._digests[i] for i in fresh], rows[fresh])
 
 
 class FeatureCache:
@@ -246,7 +347,8 @@ class FeatureCache:
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / "facts.json").exists():
                 _write_json(folder / "facts.json", facts)
-            os.utime(folder)
+            with contextlib.suppress(OSError):  # somebody else's, to be read
+                os.utime(folder)
         except OSError as error:
             raise CacheError(
                 f"the activation cache {self.root} cannot be written ({error.strerror}): expected "
@@ -256,16 +358,25 @@ class FeatureCache:
 
     @contextlib.contextmanager
     def locked(self, entries: Sequence[CacheEntry]) -> Iterator[None]:
-        """Holds the entries' locks: of two processes one extracts, and the other finds."""
+        """Holds the entries' locks: of two processes one extracts, and the other finds.
+
+        A cache that may only be read, somebody else's, is read without, and what has to be written
+        there fails in `append`.
+        """
         from filelock import FileLock
 
+        alone = True
         with contextlib.ExitStack() as stack:
             # In one order everywhere: two processes cannot block each other.
             for folder in sorted({entry.folder for entry in entries}):
-                stack.enter_context(FileLock(folder.with_suffix(".lock")))
+                try:
+                    stack.enter_context(FileLock(folder.with_suffix(".lock")))
+                except OSError:
+                    alone = False
             for entry in entries:
                 entry.refresh()
-                entry.remove_leftovers()
+                if alone:
+                    entry.remove_leftovers()
             yield
 
     def make_room(self, needed_bytes: int, keep: Sequence[CacheEntry]) -> None:
@@ -275,6 +386,8 @@ class FeatureCache:
             CacheError: They do not fit under the limit or on the disk even so.
         """
         self.root.mkdir(parents=True, exist_ok=True)
+        for doomed in self.root.glob("doomed-*"):  # whoever was removing it was killed
+            shutil.rmtree(doomed, ignore_errors=True)
         kept = {entry.folder.name for entry in keep}
         entries = self.entries()
         droppable = [entry for entry in reversed(entries) if entry.key not in kept]
@@ -302,11 +415,11 @@ class FeatureCache:
             folder = facts_file.parent
             if folder.name.startswith("doomed-"):
                 continue
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, TypeError):
                 found.append(
                     EntrySummary(
                         folder.name,
-                        json.loads(facts_file.read_text(encoding="utf-8")),
+                        _read_facts(facts_file),
                         _count_rows(folder),
                         sum(path.stat().st_size for path in folder.iterdir()),
                         folder.stat().st_mtime,

@@ -17,27 +17,31 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import os
-import time
-from collections.abc import Callable, Generator, Sequence
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal
 
 import keras
 import numpy as np
 
+from safelight import executors
 from safelight.datasets import ImageDataset
 from safelight.images import resize
-from safelight.transfer import backbones, engines
+from safelight.transfer import backbones, engines, parcels
 from safelight.transfer.augmentation import ViewMaker
-from safelight.transfer.feature_cache import CacheEntry, CacheError, FeatureCache
+from safelight.transfer.config import Augmentation
+from safelight.transfer.feature_cache import CacheEntry, FeatureCache, ShardWriter
+from safelight.transfer.feature_rows import Features
 
 Pooling = Literal["avg", "max"]
 Progress = Callable[[int, int], None]
+_Computed = tuple[Sequence[str], list[np.ndarray]]
 
 BATCH_SIZE = 32
 _SHARD_BYTES = 64 * 2**20
-_SHARD_ROWS = 512
+_SHARD_ROWS = 256  # what a kill may cost: half a minute at ten pictures a second
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,77 +58,6 @@ class FeatureLayer:
 
     def __str__(self) -> str:
         return f"{self.layer}/{self.pooling}" if self.pooling else self.layer
-
-
-def _spare_memory() -> int:
-    """Bytes of memory that are free now; 2 GB where the system does not say."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return 2 * 10**9
-
-
-class Features:
-    """One layer's rows for the images of a data set, read lazily from the cache.
-
-    Attributes:
-        shape: Shape of one row.
-        num_images: Images, in the data set's order.
-        num_views: Views of each, counted from 0, the image itself.
-    """
-
-    def __init__(self, entries: Sequence[CacheEntry], digests: Sequence[str]) -> None:
-        self._entries, self._digests = tuple(entries), tuple(digests)
-        self.shape = entries[0].row_shape
-        self.dtype = entries[0].dtype
-        self.num_images, self.num_views = len(digests), len(entries)
-        self._held: dict[int, np.ndarray] = {}
-
-    def hold(self, max_bytes: int | None = None) -> bool:
-        """Reads all rows into memory, if they fit; training reads each of them many times.
-
-        The operating system keeps read files in memory too, but gives them up first.
-
-        Args:
-            max_bytes: Default: half of the memory that is free now.
-
-        Returns:
-            Whether they are held; if not, they are read from the cache as before.
-        """
-        needed = self.num_images * sum(entry.row_bytes for entry in self._entries)
-        if needed > (_spare_memory() // 2 if max_bytes is None else max_bytes):
-            return False
-        held = {view: self.gather(view=view) for view in range(self.num_views)}
-        self._held = held
-        return True
-
-    def _rows(self, view: int, chosen: np.ndarray) -> np.ndarray:
-        if view in self._held:
-            return self._held[view][chosen]
-        return self._entries[view].gather([self._digests[i] for i in chosen])
-
-    def gather(
-        self, indices: Sequence[int] | np.ndarray | None = None, *, view: int | np.ndarray = 0
-    ) -> np.ndarray:
-        """The rows of some images (of all by default).
-
-        Args:
-            indices: `(m,)` positions in the data set.
-            view: One view for all, or `(m,)` a view for each.
-
-        Returns:
-            `(m, *shape)` in the stored dtype.
-        """
-        chosen = np.arange(self.num_images) if indices is None else np.asarray(indices)
-        views = np.broadcast_to(view, chosen.shape)
-        if np.ndim(view) == 0:
-            return self._rows(int(view), chosen)
-        parts = [(v, np.flatnonzero(views == v)) for v in np.unique(views)]
-        rows = [self._rows(int(v), chosen[at]) for v, at in parts]
-        out = np.empty((len(chosen), *self.shape), rows[0].dtype)
-        for (_, at), part in zip(parts, rows, strict=True):
-            out[at] = part
-        return out
 
 
 class FeatureExtractor:
@@ -196,7 +129,7 @@ class FeatureExtractor:
             report = None if progress is None else functools.partial(_shift, progress, done, total)
             with self.cache.locked(of_view):
                 self._derive(layers, dataset, of_view)
-                self._fill(trunk, dataset, of_view, _Job(view, views, report))
+                self._fill(trunk, dataset, of_view, _Job(tuple(layers), view, views, report))
                 for entry in of_view:
                     entry.hold(dataset.digests)
         columns = zip(*entries, strict=True)
@@ -204,6 +137,27 @@ class FeatureExtractor:
             layer: Features(column, dataset.digests)
             for layer, column in zip(layers, columns, strict=True)
         }
+
+    def compute(self, pixels: np.ndarray, layers: Sequence[FeatureLayer]) -> list[np.ndarray]:
+        """The rows that `extract` would keep of one batch, without keeping them.
+
+        Args:
+            pixels: `(batch, height, width, 3)` float32, pictures resized to `image_size`.
+            layers: Which activations.
+        """
+        rows = self._trunk(tuple(layers)).run(pixels)
+        dtypes = map(self._dtype, layers)
+        return [
+            row if str(row.dtype) == dtype else row.astype(dtype)
+            for row, dtype in zip(rows, dtypes, strict=True)
+        ]
+
+    def engine_of(self, layers: Sequence[FeatureLayer]) -> str:
+        """The engine that computes them, `"auto"` decided."""
+        return self._trunk(tuple(layers)).engine
+
+    def _dtype(self, layer: FeatureLayer) -> str:
+        return "float32" if layer.pooling else self.precision
 
     def _trunk(self, layers: tuple[FeatureLayer, ...]) -> _Trunk:
         """From resized pixels to the wanted activations, pooled in float32."""
@@ -231,7 +185,7 @@ class FeatureExtractor:
             self.cache.entry(
                 {**self._facts(layer, view, views), "engine": trunk.name},
                 shape,
-                "float32" if layer.pooling else self.precision,
+                self._dtype(layer),
             )
             for layer, shape in zip(layers, trunk.shapes, strict=True)
         ]
@@ -283,7 +237,7 @@ class FeatureExtractor:
         above = self._above(layers[kept[0]], tuple(layers[p] for p in others)) if todo else None
         if above is None:
             return
-        with _ShardWriter(targets) as writer:
+        with ShardWriter(targets, _rows_per_shard(targets)) as writer:
             for start in range(0, len(todo), BATCH_SIZE):
                 digests = todo[start : start + BATCH_SIZE]
                 writer.add(digests, above.run(source.gather(digests)))
@@ -302,25 +256,69 @@ class FeatureExtractor:
         self, trunk: _Trunk, dataset: ImageDataset, entries: list[CacheEntry], job: _Job
     ) -> None:
         missing = set(itertools.chain.from_iterable(e.missing(dataset.digests) for e in entries))
-        first_at = {digest: i for i, digest in reversed(list(enumerate(dataset.digests)))}
-        todo = sorted(first_at[digest] for digest in missing)
+        first_at: dict[str, int] = {}
+        for position, digest in enumerate(dataset.digests):
+            if digest in missing:
+                first_at.setdefault(digest, position)
+        todo = sorted(first_at.values())
         done = len(dataset) - len(todo)
         self.num_found += done
-        writer = _ShardWriter(entries)
+        writer = ShardWriter(entries, _rows_per_shard(entries))
         if job.progress is not None:
             job.progress(done)
+        executor = executors.current() if todo else None
+        found = (
+            self._compute(trunk, dataset, todo, job)
+            if executor is None
+            else self._compute_elsewhere(executor, dataset, todo, entries, job)
+        )
         # Closed explicitly: after an error or Ctrl-C no thread may go on decoding.
-        with contextlib.closing(self._batches(dataset, todo, job)) as batches, writer:
-            for indices, pixels in batches:
-                writer.add([dataset.digests[i] for i in indices], trunk.run(pixels))
-                self.num_computed += len(indices)
-                done += len(indices)
+        with contextlib.closing(found) as batches, writer:
+            for digests, rows in batches:
+                writer.add(digests, rows)
+                if executor is not None:
+                    writer.flush()  # it is a shard; the last, which is short, may come early
+                self.num_computed += len(digests)
+                done += len(digests)
                 if job.progress is not None:
                     job.progress(done)
 
+    def _compute(
+        self, trunk: _Trunk, dataset: ImageDataset, todo: Sequence[int], job: _Job
+    ) -> Generator[_Computed]:
+        """Rows of one batch after the other, computed in this process."""
+        with contextlib.closing(self._batches(dataset, todo, job)) as batches:
+            for indices, pixels in batches:
+                yield [dataset.digests[i] for i in indices], trunk.run(pixels)
+
+    def _compute_elsewhere(
+        self,
+        executor: executors.Executor,
+        dataset: ImageDataset,
+        todo: Sequence[int],
+        entries: Sequence[CacheEntry],
+        job: _Job,
+    ) -> Generator[_Computed]:
+        """The same by an executor's workers, a shard at a time, in the order they are ready in."""
+        rows = _rows_per_shard(entries)
+        parts = (parcels.cut_out(dataset, todo[at : at + rows]) for at in range(0, len(todo), rows))
+        layers = tuple(job.layers)
+        work = _ExtractionWork(
+            parcels.pack_model(self._model),
+            self.precision,
+            self._trunk(layers).engine,
+            layers,
+            job.view,
+            None if job.views is None else (job.views.augmentation, job.views.seed),
+            tuple(entry.folder.name for entry in entries),
+        )
+        for digests, packed in executor.run(work, parts):
+            pairs = zip(entries, packed, strict=True)
+            yield list(digests), [entry.unpack(each) for entry, each in pairs]
+
     def _batches(
-        self, dataset: ImageDataset, todo: list[int], job: _Job
-    ) -> Generator[tuple[list[int], np.ndarray]]:
+        self, dataset: ImageDataset, todo: Sequence[int], job: _Job
+    ) -> Generator[tuple[Sequence[int], np.ndarray]]:
         """Batches of resized pixels, decoded ahead by two threads while the network computes."""
 
         def prepare(index: int) -> np.ndarray:
@@ -372,6 +370,7 @@ class _Trunk:
 class _Job:
     """One view of a data set on its way through the trunk."""
 
+    layers: tuple[FeatureLayer, ...]
     view: int
     views: ViewMaker | None
     progress: Callable[[int], None] | None
@@ -381,49 +380,50 @@ def _shift(progress: Progress, offset: int, total: int, done: int) -> None:
     progress(offset + done, total)
 
 
-class _ShardWriter:
-    """Collects rows of several entries and writes their shards together.
+def _rows_per_shard(entries: Sequence[CacheEntry]) -> int:
+    """A whole number of batches, which are the unit that numbers are computed in."""
+    largest = max(entry.row_bytes for entry in entries)
+    return BATCH_SIZE * max(1, min(_SHARD_ROWS, _SHARD_BYTES // largest) // BATCH_SIZE)
 
-    All entries of one pass are flushed at the same moment, so that an interruption leaves them
-    equally long and the pass goes on from one place. On the way out, whatever the reason, what is
-    whole is kept.
-    """
 
-    def __init__(self, entries: Sequence[CacheEntry]) -> None:
-        self._entries = entries
-        largest = max(entry.row_bytes for entry in entries)
-        self._limit = max(1, min(_SHARD_ROWS, _SHARD_BYTES // largest))
-        self._digests: list[str] = []
-        self._rows: list[list[np.ndarray]] = [[] for _ in entries]
-        self._since = time.monotonic()
+@dataclasses.dataclass(frozen=True, eq=False)
+class _ExtractionWork:
+    """All that a worker needs to compute the same rows: what is asked for, and under which keys."""
 
-    def __enter__(self) -> _ShardWriter:
-        return self
+    model: bytes
+    precision: str
+    engine: str
+    layers: tuple[FeatureLayer, ...]
+    view: int
+    views: tuple[Augmentation, int] | None
+    keys: tuple[str, ...]
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # After a failed write another would only hide the first error.
-        if kind is None or not issubclass(kind, CacheError):
-            self.flush()
+    def begin(self) -> Callable[[Iterable[ImageDataset]], Iterator[_Computed]]:
+        """Builds the trunk; then maps parts of a data set to digests and packed rows."""
+        extractor = FeatureExtractor(
+            parcels.unpack_model(self.model), precision=self.precision, engine=self.engine
+        )
+        views = self.views and ViewMaker(self.views[0], seed=self.views[1])
+        job = _Job(self.layers, self.view, views or None, None)
+        with tempfile.TemporaryDirectory() as folder:
+            extractor.cache = FeatureCache(Path(folder))
+            entries = extractor._entries(self.layers, self.view, job.views)
+        found = tuple(entry.folder.name for entry in entries)
+        if found != self.keys:
+            raise ValueError(
+                "a worker would compute other activations than this machine: expected the same "
+                "versions of Keras, its backend, Pillow and the engine on all of them."
+            )
+        trunk = extractor._trunk(self.layers)
 
-    def add(self, digests: list[str], rows: list[np.ndarray]) -> None:
-        self._digests += digests
-        for kept, new, entry in zip(self._rows, rows, self._entries, strict=True):
-            kept.append(new if str(new.dtype) == entry.dtype else new.astype(entry.dtype))
-        if len(self._digests) >= self._limit or time.monotonic() - self._since > 60:
-            self.flush()
+        def compute(parts: Iterable[ImageDataset]) -> Iterator[_Computed]:
+            for part in parts:
+                found = extractor._compute(trunk, part, range(len(part)), job)
+                columns = zip(*(rows for _, rows in found), strict=True)
+                pairs = zip(entries, columns, strict=True)
+                yield part.digests, [entry.pack(np.concatenate(rows)) for entry, rows in pairs]
 
-    def flush(self) -> None:
-        if self._digests:
-            for entry, kept in zip(self._entries, self._rows, strict=True):
-                self._append_new(entry, np.concatenate(kept))
-        self._digests, self._rows = [], [[] for _ in self._entries]
-        self._since = time.monotonic()
-
-    def _append_new(self, entry: CacheEntry, rows: np.ndarray) -> None:
-        """Some entries of a pass may already hold a row that others lacked."""
-        fresh = [i for i, digest in enumerate(self._digests) if digest not in entry]
-        if fresh:
-            entry.append([self._digests[i] for i in fresh], rows[fresh])
+        return compute
 
 
 def pool(tensor: Any, pooling: Pooling | None, *, name: str | None = None) -> Any:

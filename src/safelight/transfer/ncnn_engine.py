@@ -73,7 +73,7 @@ class NcnnTrunk:
             binary.write_bytes(weights)
             if self._net.load_param(str(param)) or self._net.load_model(str(binary)):
                 raise ValueError(f"ncnn cannot read the translation of {model.name}.")
-        self._threads = ThreadPoolExecutor(_num_cores())
+        self._threads = ThreadPoolExecutor(num_threads())
 
     def __call__(self, inputs: np.ndarray) -> list[np.ndarray]:
         """The outputs for `(batch, height, width, channels)`, float32, channels last."""
@@ -98,7 +98,11 @@ class NcnnTrunk:
         return found
 
 
-def _num_cores() -> int:
+def num_threads() -> int:
+    """One for each processor that this process may use, unless SAFELIGHT_NUM_THREADS says less."""
+    wanted = os.environ.get("SAFELIGHT_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted):
+        return int(wanted)
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:

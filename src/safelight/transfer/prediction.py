@@ -16,11 +16,11 @@ from safelight.transfer import backbones, models
 from safelight.transfer.augmentation import ViewMaker, turn
 from safelight.transfer.config import TrainConfig
 from safelight.transfer.feature_cache import FeatureCache
+from safelight.transfer.feature_rows import Features
 from safelight.transfer.features import (
     BATCH_SIZE,
     FeatureExtractor,
     FeatureLayer,
-    Features,
     Progress,
 )
 from safelight.transfer.plan import Plan

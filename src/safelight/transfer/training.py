@@ -27,7 +27,8 @@ from safelight.transfer.batches import FeatureBatches, ImageBatches
 from safelight.transfer.calibration import fit_temperature
 from safelight.transfer.config import TrainConfig
 from safelight.transfer.feature_cache import FeatureCache
-from safelight.transfer.features import FeatureExtractor, FeatureLayer, Features
+from safelight.transfer.feature_rows import Features
+from safelight.transfer.features import FeatureExtractor, FeatureLayer
 from safelight.transfer.fine_tuning import FineTuned, Report, fine_tune, silent
 from safelight.transfer.heads import fit_dense_head, fit_logistic_head
 from safelight.transfer.kernel_heads import fit_kernel_head
