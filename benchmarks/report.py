@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from accuracy.report import render_accuracy, render_anomalies, render_grid, render_unfamiliar
+from backends import report as backends_report
 from measuring import machine_name
 from protocol import CLAIM, accuracy_interval, correct_of
 from tables import median_of, table, versions_line
@@ -25,6 +26,7 @@ from trunk.report import render_trunk
 from vae import generative_report
 from vae import report as vae_report
 from vae.protocol import CLAIM as VAE_CLAIM
+from volume import report as volume_report
 
 HERE = Path(__file__).resolve().parent
 TARGETS = (HERE.parent / "README.md", HERE / "README.md")
@@ -203,6 +205,10 @@ def render_table(results: list[dict]) -> str:
         generative_report.MINUTES_CLAIM: generative_report.render_minutes,
         generative_report.SAMPLES_CLAIM: generative_report.render_samples,
         generative_report.NOISE_CLAIM: generative_report.render_noise,
+        volume_report.MEMORY_CLAIM: volume_report.render_memory,
+        volume_report.CLUSTER_CLAIM: volume_report.render_cluster,
+        backends_report.SPEED_CLAIM: backends_report.render_speed,
+        backends_report.EXPORT_CLAIM: backends_report.render_exports,
     }
     for claim, render_one in singles.items():
         lines += [line for r in results if r["claim"] == claim for line in render_one(r)]

@@ -73,6 +73,12 @@ def train(
     film: Annotated[
         bool, typer.Option("--film", help="Keep how the latent space came to be, as a GIF.")
     ] = False,
+    devices: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Devices that share every batch; of several, with KERAS_BACKEND=jax."
+        ),
+    ] = 1,
     overwrite: Overwrite = False,
     strict: Strict = False,
 ) -> None:
@@ -89,14 +95,21 @@ def train(
     dataset = pictures.keep_class(load_pictures(data, strict=strict), only)
     parts = load_parts(dataset, settings, test_fraction=test_fraction)
     console.start_keras()
+    from safelight.vae.devices import is_leader, sharing
+
+    leads = is_leader(devices)  # processes have to meet before anything is computed
     from safelight.vae import experiment
 
     config = experiment.resolve(settings, parts)
+    if not leads:
+        with sharing(devices), console.progress() as report:
+            experiment.follow_training(output, parts, config, report=report)
+        return
     source = name_source(data, output)
     run = experiment.open_run(
         output, parts, config, source=source, only=only or "", overwrite=overwrite
     )
-    with console.progress() as report:
+    with sharing(devices), console.progress() as report:
         metrics = experiment.run_training(run, parts, config, report=report, film=film)
     print_results(run)
     if film:

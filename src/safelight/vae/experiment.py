@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
+from safelight import model_files
 from safelight.datasets import ImageDataset
 from safelight.files import atomic_path, write_csv
+from safelight.locks import alone
 from safelight.runs import Run, to_json
 from safelight.vae import album, pictures
 from safelight.vae.building import build_vae
@@ -97,6 +97,7 @@ def open_described(path: Path, description: Mapping[str, Any], *, overwrite: boo
     return run
 
 
+@alone
 def run_training(
     run: Run,
     parts: Parts,
@@ -168,6 +169,25 @@ def run_training(
     return metrics
 
 
+def follow_training(path: Path, parts: Parts, config: TrainConfig, *, report: Report) -> None:
+    """Computes its part of a training whose run another process writes.
+
+    Args:
+        path: The run folder; where there is a checkpoint, it goes on from there as the other does.
+        parts: The data, the same as there.
+        config: As from `resolve`.
+        report: Told how far it is.
+    """
+    train(
+        build(parts, config),
+        told(parts, "train", config),
+        validation=told(parts, "validation", config),
+        config=config,
+        checkpoint=path / "checkpoint.npz",
+        report=report,
+    )
+
+
 def settings_of(run: Run) -> TrainConfig:
     """The settings that a run was trained with, without `"auto"`.
 
@@ -178,7 +198,10 @@ def settings_of(run: Run) -> TrainConfig:
     config = run.config
     if config.get("kind") != "vae":
         raise ValueError(f"{run.path} is a run of kind {config.get('kind')!r}: expected 'vae'.")
-    settings = dict(config["settings"])
+    settings = config.get("settings")
+    if not isinstance(settings, dict):
+        raise ValueError(f"{run.path}: config.json is damaged (no settings); train it again.")
+    settings = dict(settings)
     fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
     unknown = sorted(set(settings) - set(fields))
     if unknown:
@@ -187,7 +210,12 @@ def settings_of(run: Run) -> TrainConfig:
         )
     for name, value in settings.items():
         settings[name] = tuple(value) if isinstance(value, list) else value
-    return TrainConfig(**settings)
+    try:
+        return TrainConfig(**settings)
+    except TypeError as error:
+        raise ValueError(
+            f"{run.path}: config.json is damaged ({error}); train it again."
+        ) from error
 
 
 def load_vae(run: Run) -> VAE:
@@ -200,13 +228,7 @@ def load_vae(run: Run) -> VAE:
         raise ValueError(
             f"{run.path} has no model.keras: its training did not finish; run it again."
         )
-    # Keras calls whatever is no zip archive "not found".
-    if not zipfile.is_zipfile(run.model_path):
-        raise ValueError(f"{run.model_path} is damaged: expected the file that training wrote.")
-    try:
-        model = keras.saving.load_model(run.model_path, compile=False, safe_mode=True)
-    except Exception as error:
-        raise ValueError(f"{run.model_path} cannot be read as a Keras model: {error}") from error
+    model = model_files.load_model(run.model_path)
     if not isinstance(model, VAE):
         raise ValueError(
             f"{run.model_path} holds a {type(model).__name__}: expected a variational autoencoder."

@@ -25,6 +25,7 @@ import numpy as np
 from keras import ops
 
 from safelight.vae.backends import State, find_backend
+from safelight.vae.devices import Devices
 from safelight.vae.models import LOGS, VAE
 
 ACTIVE_VARIANCE = 0.01
@@ -184,6 +185,7 @@ class EpochLoop:
         seed: Of order and noise.
         weight_decay: Part of the kernels that a step with learning rate 1 would take away, apart
             from Adam (Loshchilov & Hutter 2019, arXiv 1711.05101).
+        devices: That share the work; `None` for one.
         **objective: `num_samples` and `gradient` in place of the model's own.
 
     Attributes:
@@ -199,14 +201,16 @@ class EpochLoop:
         batch_size: int,
         seed: int = 0,
         weight_decay: float = 0.0,
+        devices: Devices | None = None,
         **objective: Any,
     ) -> None:
         self._model, self._seed, self._backend = model, seed, find_backend()
+        self._devices = devices
         self._weight_decay, self._objective = weight_decay, objective
         self._num_images, self._batch_size = len(images), batch_size
         self.num_steps = -(-len(images) // batch_size)
         data = [images] if labels is None else [images, np.asarray(labels, "int32")]
-        self._data = [self._backend.tensor(array) for array in data]
+        self._data = [self._tensor(array) for array in data]
         pixels = math.prod(images.shape[1:]) if model.binarization == "dynamic" else 0
         with self._own_objective():
             samples = () if model.num_samples == 1 else (model.num_samples,)
@@ -222,8 +226,13 @@ class EpochLoop:
         self._state = self._tensors(dict(zip(_PLACES, start, strict=True)))
         self._run = self._backend.compile(self._steps, _is_convolutional(model))
 
+    def _tensor(self, array: np.ndarray) -> Any:
+        if self._devices is None:
+            return self._backend.tensor(array)
+        return self._devices.copy(np.array(array))  # of its own memory
+
     def _tensors(self, arrays: Mapping[str, list[np.ndarray]]) -> State:
-        return {place: [self._backend.tensor(a) for a in some] for place, some in arrays.items()}
+        return {place: [self._tensor(a) for a in some] for place, some in arrays.items()}
 
     def read(self) -> dict[str, np.ndarray]:
         """All that the next epoch depends on, besides data and seed: a name to each array."""
@@ -244,7 +253,7 @@ class EpochLoop:
                 f"{shapes.get(differing[0])}, expected {own.get(differing[0])}."
             )
         for place, i, name in self._variables.places():
-            self._state[place][i] = self._backend.tensor(arrays[name])
+            self._state[place][i] = self._tensor(arrays[name])
 
     def average(self) -> list[np.ndarray]:
         """The running average of the model's trainable variables, in their order."""
@@ -252,7 +261,7 @@ class EpochLoop:
 
     def begin(self, epoch: int, *, kl_weight: float = 1.0) -> None:
         """Sets order, noise and the weight of the KL divergence of an epoch; the first is 0."""
-        tensor = self._backend.tensor
+        tensor = self._tensor
         self._order = tensor(epoch_order(self._seed, epoch, self._num_images, self._batch_size))
         self._noise = {
             stream: tensor(noise_states(shape, self._seed, epoch, number))
@@ -274,7 +283,7 @@ class EpochLoop:
             sizes: Adam's step sizes, as from `step_sizes`.
             decays: Those of the average, as from `average_decays`.
         """
-        tensor, last = self._backend.tensor, self._done + len(sizes)
+        tensor, last = self._tensor, self._done + len(sizes)
         # Always the length of an epoch: another shape would be compiled anew.
         controls = np.zeros((self.num_steps, 3), "float32")
         shrink = self._weight_decay * rates
@@ -309,6 +318,7 @@ class EpochLoop:
             state, noise, totals = moving
             noise = {stream: next_states(states) for stream, states in noise.items()}
             batch = [ops.take(array, order[step], axis=0) for array in data]
+            batch, noise = self._deal_out(batch, noise)
             loss = functools.partial(self._loss, state["others"], batch, noise)
             (logs, others), gradients = self._backend.gradient(loss, state["weights"])
             state = self._shrink(state, controls[step, 2])
@@ -316,7 +326,21 @@ class EpochLoop:
             totals = {name: total + logs[name] for name, total in totals.items()}
             return {**state, "others": others}, noise, totals
 
-        return self._backend.repeat(bounds[0], bounds[1], body, moving)
+        return self._collect(self._backend.repeat(bounds[0], bounds[1], body, moving))
+
+    def _deal_out(self, batch: list[Any], noise: dict[str, Any]) -> tuple[list[Any], dict]:
+        """The rows of a batch, and their noise, onto the devices that share the work."""
+        if self._devices is None:
+            return batch, noise
+        axes = {"pixels": 0, "latents": -2}
+        dealt = {name: self._devices.split(bits, axes[name]) for name, bits in noise.items()}
+        return [self._devices.split(array) for array in batch], dealt
+
+    def _collect(self, moving: Any) -> Any:
+        """What comes out, whole on every device, as it went in."""
+        if self._devices is None:
+            return moving
+        return keras.tree.map_structure(self._devices.copy, moving)
 
     def _shrink(self, state: State, part: Any) -> State:
         """Takes a part of every layer's kernel away; biases, pictures and components stay."""

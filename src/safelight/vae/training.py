@@ -24,10 +24,12 @@ import numpy as np
 from safelight.vae import objectives, pictures
 from safelight.vae.checkpoints import Checkpoint, identify, load_checkpoint, save_checkpoint
 from safelight.vae.config import TrainConfig, check_final_samples
+from safelight.vae.devices import Devices, current_devices
 from safelight.vae.loops import ACTIVE_VARIANCE, EpochLoop, Scores, Validator
 from safelight.vae.models import VAE
 from safelight.vae.moments import EpochCallback, Moment, Report, Watcher, describe, silent
 from safelight.vae.schedules import Pace, Plan, Stopwatch, average_decays, step_sizes
+from safelight.vae.training_data import TrainingData
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +105,8 @@ def train(
     Ctrl-C ends it with what there is. If a number becomes NaN or infinite, the average of the last
     good epoch is kept, a warning says what to change, and `interrupted` is true as well.
 
+    Inside `devices.sharing` several devices share every batch.
+
     Args:
         model: As from `build_vae`; what is maximised is the model's own business.
         images: uint8 `(n, height, width, channels)`, or `(images, labels)`.
@@ -119,17 +123,19 @@ def train(
             model between its steps.
 
     Raises:
-        ValueError: Images of another shape or dtype; a checkpoint of another training; or a loss
-            that is not a number in the first epoch already.
+        ValueError: Images of another shape or dtype; a checkpoint of another training; devices that
+            are not there or do not divide a batch; or a loss that is not a number in the first
+            epoch already.
     """
     config = config or TrainConfig()
-    data = _Data.of(model, images, validation, config)
-    session = _Session(model, data, config)
+    data = TrainingData.of(model, images, validation, config)
+    session = _Session(model, data, config, current_devices())
     store = _Store.of(checkpoint, session, data)
     interrupted = False
     watcher, told = _split(callback)
     try:
         report("training", 0, 1, "compiling")
+        session.check_agreement()
         session.show_to(watcher)
         session.compile()
         while not session.finished:
@@ -153,40 +159,6 @@ def _split(
     return (callback, None) if isinstance(callback, Watcher) else (None, callback)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Data:
-    """Pictures and labels as the training sees them."""
-
-    images: np.ndarray
-    labels: np.ndarray | None
-    held_out: np.ndarray | None
-    held_out_labels: np.ndarray | None
-
-    @classmethod
-    def of(cls, model: VAE, images: Any, validation: Any, config: TrainConfig) -> _Data:
-        found, labels = _pair(model, images)
-        if config.binarization == "static":
-            found = pictures.binarize(found, seed=config.seed)
-        if validation is None:
-            return cls(found, labels, None, None)
-        held_out, held_out_labels = _pair(model, validation)
-        if config.binarization == "static" or model.binarization == "dynamic":
-            # Training and validation pictures must not share their draws.
-            held_out = pictures.binarize(held_out, seed=config.seed + 1)
-        return cls(found, labels, held_out, held_out_labels)
-
-    def as_tuple(self) -> tuple[np.ndarray | None, ...]:
-        return self.images, self.labels, self.held_out, self.held_out_labels
-
-
-def _pair(model: VAE, data: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    images, labels = data if isinstance(data, tuple) else (data, None)
-    images = np.asarray(model._check_images(images))
-    if not len(images):
-        raise ValueError("no images were passed: expected at least one.")
-    return images, model._check_labels(labels, len(images))
-
-
 class _DivergedError(ArithmeticError):
     """A number became NaN or infinite."""
 
@@ -197,7 +169,7 @@ class _Judge:
     Without held-out pictures some of the training's tell how many units are active, and no more.
     """
 
-    def __init__(self, model: VAE, data: _Data, seed: int) -> None:
+    def __init__(self, model: VAE, data: TrainingData, seed: int) -> None:
         self.held_out = data.held_out is not None
         images, labels = data.held_out, data.held_out_labels
         if images is None:
@@ -227,8 +199,11 @@ class _Judge:
 class _Session:
     """One training in progress."""
 
-    def __init__(self, model: VAE, data: _Data, config: TrainConfig) -> None:
+    def __init__(
+        self, model: VAE, data: TrainingData, config: TrainConfig, devices: Devices | None = None
+    ) -> None:
         self.model, self.config, self.watch = model, config, Stopwatch()
+        self.devices = devices
         self.num_images = len(data.images)
         self.batch_size = min(config.batch_size, self.num_images)
         self.make_loop = functools.partial(
@@ -239,7 +214,11 @@ class _Session:
             batch_size=self.batch_size,
             seed=config.seed,
             weight_decay=config.weight_decay,
+            devices=devices,
         )
+        if devices is not None:
+            devices.check_batch(self.batch_size)
+            self._refuse_clocks()
         check_final_samples(config.final_samples, model.num_samples, model.beta, model.free_bits)
         self.loop, self.tightened = self.make_loop(), config.final_samples == 1
         self.judge = _Judge(model, data, config.seed)
@@ -249,6 +228,23 @@ class _Session:
         self.step, self.block = 0, 0
         self.plan, self.pace = self._make_plan()
         self.warned = False
+
+    @property
+    def _in_step(self) -> bool:
+        """Whether other processes have to do the same steps at the same time."""
+        return self.devices is not None and self.devices.num_processes > 1
+
+    def _refuse_clocks(self) -> None:
+        if self._in_step and self.config.minutes is not None:
+            raise ValueError(
+                f"minutes={self.config.minutes} in several processes, whose clocks differ: "
+                "expected epochs."
+            )
+
+    def check_agreement(self) -> None:
+        """Whether all processes stand at the same step."""
+        if self.devices is not None:
+            self.devices.check_agreement(self.step)
 
     def compile(self) -> None:
         """Compiles what would disturb the measure of speed later."""
@@ -323,6 +319,8 @@ class _Session:
         else:
             self.watch.counts["steps"] += num_steps
             self.block = max(1, int(_BLOCK_SECONDS * self.watch.steps_per_second()))
+        if self._in_step:
+            self.block = self.loop.num_steps  # the same everywhere, whatever the clock says
         if not math.isfinite(means["elbo"]):
             raise _DivergedError
         if self.pace is not None:
@@ -450,7 +448,9 @@ class _Store:
     saved: float = -math.inf
 
     @classmethod
-    def of(cls, path: str | os.PathLike[str] | None, session: _Session, data: _Data) -> _Store:
+    def of(
+        cls, path: str | os.PathLike[str] | None, session: _Session, data: TrainingData
+    ) -> _Store:
         """A store; if there is a training in it, the session goes on from there."""
         if path is None:
             return cls(None, {})
@@ -463,7 +463,9 @@ class _Store:
     def save(self, session: _Session) -> None:
         """Keeps the training, unless it was just kept."""
         now = time.perf_counter()
-        if self.path is not None and (session.finished or now - self.saved > _CHECKPOINT_SECONDS):
+        leads = session.devices is None or session.devices.leads
+        due = session.finished or now - self.saved > _CHECKPOINT_SECONDS
+        if self.path is not None and leads and due:
             session.save(self.path, self.identity)
             self.saved = time.perf_counter()
 
