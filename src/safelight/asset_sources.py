@@ -23,6 +23,8 @@ from typing import IO, cast
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from safelight import untrusted
+
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
@@ -382,8 +384,12 @@ def extract(source: Source, files: list[Path], folder: Path, *, max_bytes: int) 
             target.parent.mkdir(parents=True, exist_ok=True)
             room -= _write(stream, target, room)
             written.append(target)
-    except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError) as error:
+    except gzip.BadGzipFile as error:
         raise SourceError(f"the archive is broken ({error})") from error
+    except (SourceError, OSError):
+        raise
+    except Exception as error:  # zipfile, tarfile and zlib raise almost anything
+        raise SourceError(f"the archive is broken ({untrusted.one_line(error)})") from error
     if not written:
         raise SourceError(f"the archive holds nothing below {source.prefix!r}")
     return written

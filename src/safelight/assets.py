@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from safelight import weight_files
+from safelight import untrusted, weight_files
 from safelight.asset_sources import (
     Progress,
     RemoteFile,
@@ -32,6 +32,7 @@ from safelight.asset_sources import (
     file_digest,
     obtain,
 )
+from safelight.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -343,10 +344,10 @@ def _listing(path: Path) -> dict[str, tuple[int, str]]:
     return {p.relative_to(path).as_posix(): (p.stat().st_size, file_digest(p)) for p in files}
 
 
-def _compare(listing: Mapping[str, tuple[int, str]], known: Mapping[str, list[Any]]) -> None:
+def _compare(listing: Mapping[str, tuple[int, str]], known: Mapping[str, tuple[int, str]]) -> None:
     missing = [name for name in known if name not in listing]
     extra = [name for name in listing if name not in known]
-    changed = [n for n in known if n in listing and list(listing[n]) != known[n]]
+    changed = [n for n in known if n in listing and listing[n] != known[n]]
     for names, what in ((missing, "missing"), (changed, "changed"), (extra, "not part of it")):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -370,9 +371,10 @@ def _check_content(asset: Asset, path: Path, listing: Mapping[str, tuple[int, st
 
 def _read_stamp(asset: Asset) -> dict[str, Any] | None:
     try:
-        stamp = json.loads(asset.stamp_path.read_text(encoding="utf-8"))
-        return stamp if stamp["content"] == asset.content else None
-    except (OSError, ValueError, KeyError):
+        stamp = untrusted.read_json(asset.stamp_path)
+        known = {name: (int(size), str(digest)) for name, (size, digest) in stamp["files"].items()}
+        return {**stamp, "files": known} if stamp["content"] == asset.content else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -391,9 +393,7 @@ def _is_cached(asset: Asset) -> bool:
 
 def _write_stamp(asset: Asset, listing: Mapping[str, tuple[int, str]], source: str) -> None:
     stamp = {"content": asset.content, "source": source, "files": listing}
-    temporary = asset.stamp_path.with_name(f".{asset.name}.stamp.tmp")
-    temporary.write_text(json.dumps(stamp), encoding="utf-8")
-    os.replace(temporary, asset.stamp_path)
+    write_text(asset.stamp_path, json.dumps(stamp))
 
 
 def _adopt(asset: Asset) -> bool:
@@ -444,6 +444,8 @@ def _try_source(
             listing = {asset.file: listing[content.name]}
         _check_content(asset, content, listing)
         os.replace(content, asset.path)
+        # Before the stamp: with one nobody looks here again, and what a kill left would stay.
+        shutil.rmtree(work, ignore_errors=True)
         _write_stamp(asset, listing, label)
         return True
     except SourceError as error:

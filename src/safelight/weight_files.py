@@ -2,13 +2,17 @@
 
 import hashlib
 import io
+import math
 import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from safelight import untrusted
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -43,14 +47,60 @@ def read_h5(path: Path) -> Weights:
     weights: Weights = {}
     try:
         with h5py.File(path, "r") as file:
+            check_h5(file, path.stat().st_size)
             for layer in _texts(file.attrs["layer_names"]):
                 names = _texts(file[layer].attrs["weight_names"])
                 arrays = [np.asarray(file[layer][name], dtype=np.float32) for name in names]
                 for leaf, array in zip(_leaves(names, arrays), arrays, strict=True):
                     weights[f"{layer}/{leaf}"] = array
-    except (OSError, KeyError) as error:
-        raise ValueError(f"{path.name} is not a Keras .h5 weights file ({error})") from error
+    except Exception as error:  # HDF5 raises almost anything on damaged files
+        said = untrusted.one_line(error)
+        raise ValueError(f"{path.name} is not a Keras .h5 weights file ({said})") from error
     return weights
+
+
+def check_h5(file: Any, size: int) -> None:
+    """Looks through an HDF5 file before an array of it is read.
+
+    Args:
+        file: An open `h5py.File`.
+        size: Its bytes.
+
+    Raises:
+        ValueError: It leads to other files, holds something else than numbers, or unfolds to more
+            than it weighs.
+    """
+    import h5py
+
+    seen: set[Any] = set()
+    groups, total = [file["/"]], 0
+    while groups:
+        group = groups.pop()
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise ValueError(f"{untrusted.one_line(name, 80)!r} is a link")
+            found = group[name]
+            place = h5py.h5o.get_info(found.id).addr
+            if place in seen:
+                raise ValueError(f"{untrusted.one_line(name, 80)!r} is there twice")
+            seen.add(place)
+            if isinstance(found, h5py.Group):
+                groups.append(found)
+            else:
+                total += _stored_bytes(found)
+    if total > size:
+        raise ValueError(f"{size:,} bytes claim to unfold to {total:,}")
+
+
+def _stored_bytes(found: Any) -> int:
+    """The bytes of an array of numbers that lies in the file itself."""
+    import h5py
+
+    if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "biuf" or found.shape is None:
+        raise ValueError("it holds something else than numbers")
+    if found.external or found.is_virtual:
+        raise ValueError("it leads to another file")
+    return math.prod(found.shape) * found.dtype.itemsize
 
 
 def _texts(names: Iterable[object]) -> list[str]:
@@ -80,7 +130,12 @@ def read_onnx(path: Path, layers: Iterable[str], initialisers: Mapping[str, str]
     """
     import onnx
 
-    graph = onnx.load(str(path)).graph
+    try:
+        # Nothing beside the file is read, whatever it names.
+        graph = onnx.load(str(path), load_external_data=False).graph
+    except Exception as error:  # protobuf has errors of its own
+        said = untrusted.one_line(error)
+        raise ValueError(f"{path.name} is not an ONNX file ({said})") from error
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     weights: Weights = {}
     for layer in layers:
@@ -130,9 +185,8 @@ def read_npz(path: Path) -> Weights:
         ValueError: if the file is broken.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, zipfile.BadZipFile, EOFError, KeyError) as error:
+        return untrusted.read_arrays(path)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path.name} cannot be read ({error})") from error
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import keras
 import numpy as np
 from scipy.special import softmax
 
-from safelight import plots
+from safelight import model_files, plots
 from safelight.datasets import ImageDataset, Splits
 from safelight.metrics import brier_score, confident_mistakes, expected_calibration_error
 from safelight.neighbours import check_neighbours
@@ -169,15 +168,23 @@ def settings_of(run: Run) -> TrainConfig:
         raise ValueError(
             f"{run.path} is a run of kind {config.get('kind')!r}: expected 'transfer'."
         )
-    settings = dict(config["settings"])
+    settings = config.get("settings")
+    if not isinstance(settings, dict):
+        raise ValueError(f"{run.path}: config.json is damaged (no settings); train it again.")
+    settings = dict(settings)
     known = {field.name for field in dataclasses.fields(TrainConfig)}
     unknown = sorted(set(settings) - known)
     if unknown:
         raise ValueError(
             f"{run.path}: settings {unknown} are unknown to this version of Safelight."
         )
-    settings["head_layers"] = tuple(settings.get("head_layers", ()))
-    return TrainConfig(**settings)
+    try:
+        settings["head_layers"] = tuple(settings.get("head_layers", ()))
+        return TrainConfig(**settings)
+    except TypeError as error:
+        raise ValueError(
+            f"{run.path}: config.json is damaged ({error}); train it again."
+        ) from error
 
 
 def load_classifier(run: Run) -> keras.Model:
@@ -190,13 +197,7 @@ def load_classifier(run: Run) -> keras.Model:
         raise ValueError(
             f"{run.path} has no model.keras: its training did not finish; run it again."
         )
-    # Keras calls whatever is no zip archive "not found".
-    if not zipfile.is_zipfile(run.model_path):
-        raise ValueError(f"{run.model_path} is damaged: expected the file that training wrote.")
-    try:
-        return keras.saving.load_model(run.model_path, compile=False, safe_mode=True)
-    except Exception as error:
-        raise ValueError(f"{run.model_path} cannot be read as a Keras model: {error}") from error
+    return model_files.load_model(run.model_path)
 
 
 def unseen_part(run: Run, dataset: ImageDataset) -> tuple[ImageDataset, int]:

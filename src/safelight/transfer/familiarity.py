@@ -21,8 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from safelight.transfer.roots import scaled_roots
+from safelight.untrusted import read_arrays, take
 
 NUM_NEIGHBORS = 3
 _NUM_FOLDS = 5
@@ -122,16 +122,28 @@ class Familiarity:
             ValueError: There is no such file, or something else is in it.
         """
         try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-                return cls(**{field.name: arrays[field.name] for field in dataclasses.fields(cls)})
+            return cls._of(read_arrays(path))
         except FileNotFoundError as error:
             raise ValueError(
                 f"{path} is not there, so nothing is known to be familiar: expected a run that "
                 "`transfer train` made with this version, from a pretrained network with a frozen "
                 f"part and at least {FEWEST} pictures."
             ) from error
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError) as error:
             raise ValueError(f"{path} is damaged ({error}): train the run again.") from error
+
+    @classmethod
+    def _of(cls, arrays: Mapping[str, NDArray[Any]]) -> Familiarity:
+        widths = take(arrays, "widths", kinds="iu", shape=(None,))
+        references = take(arrays, "references", kinds="e", shape=(None, None))
+        calibration = take(arrays, "calibration", kinds="d", shape=(None,))
+        number = references.shape[1]
+        fits = widths.min(initial=number) >= 1 and widths.max(initial=1) <= number == widths.sum()
+        if not references.size or not fits:
+            raise ValueError(f"{number} features in layers of {widths[:9].tolist()}")
+        if not len(calibration) or (np.diff(calibration) < 0).any():
+            raise ValueError("its distances do not rise")
+        return cls(widths, references, calibration)
 
 
 def fit_familiarity(

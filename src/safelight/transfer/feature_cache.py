@@ -238,7 +238,8 @@ class CacheEntry:
                 rows = untrusted.map_array(path)
             except ValueError as error:
                 raise CacheError(_damaged(path, str(error))) from error
-            if (rows.shape[1:], rows.dtype) != (self.row_shape, _storage_dtype(self.dtype)):
+            fits = rows.ndim > 0 and rows.shape[1:] == self.row_shape
+            if not fits or rows.dtype != _storage_dtype(self.dtype):
                 raise CacheError(_damaged(path, f"it holds {rows.dtype} {rows.shape}"))
             self._shards[shard] = rows
         return self._shards[shard]

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from safelight.files import atomic_path
 from safelight.images import resize
 from safelight.transfer import backbones, engines, models
 from safelight.transfer.augmentation import turn
+from safelight.untrusted import read_bytes, take, unpack_arrays
 
 MAX_IMAGES, MAX_PER_CLASS = 96, 24
 MAX_CLASSES = 8
@@ -88,11 +88,20 @@ class References:
             ValueError: It is something else.
         """
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                names = [name for name in arrays.files if name.startswith("layer/")]
-                means = {name.removeprefix("layer/"): arrays[name] for name in names}
-                return cls(means, int(arrays["num_images"]))
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            arrays = unpack_arrays(io.BytesIO(content))
+            names = [name for name in arrays if name.startswith("layer/")]
+            sides = (None, None, None, None)
+            means = {
+                name.removeprefix("layer/"): take(
+                    arrays, name, kinds="e", shape=sides, finite=False
+                )
+                for name in names
+            }
+            groups = {len(each) for each in means.values()}
+            if len(groups) > 1 or 0 in groups:
+                raise ValueError(f"layers of {sorted(groups)} classes: expected as many in each")
+            return cls(means, int(take(arrays, "num_images", kinds="iu", shape=())))
+        except (OSError, ValueError) as error:
             raise ValueError(f"these are no references ({error})") from error
 
 
@@ -170,6 +179,6 @@ def read_references(folder: Path) -> References | None:
     if not path.is_file():
         return None
     try:
-        return References.from_bytes(path.read_bytes())
-    except ValueError as error:
+        return References.from_bytes(read_bytes(path))
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}): train the run again.") from error

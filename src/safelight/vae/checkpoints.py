@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import keras
 import numpy as np
 
 from safelight.runs import atomic_path
+from safelight.untrusted import parse_json, read_arrays, take
 from safelight.vae.config import TrainConfig
 
 FORMAT = 1
@@ -114,19 +114,31 @@ def load_checkpoint(path: str | os.PathLike[str], identity: Mapping[str, Any]) -
     if not path.exists():
         return None
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        about = json.loads(str(arrays.pop(_ABOUT)))
-        found = about.pop("identity")
-        history_kl = arrays.pop(_KL)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_arrays(path)
+        # A column of the history may hold NaN, which is no JSON.
+        about = parse_json(str(take(arrays, _ABOUT, kinds="U", shape=())), finite=False)
+        found, fields = _split_about(about)
+        history_kl = arrays[_KL]
+        if history_kl.dtype.kind != "f":
+            raise ValueError(f"{_KL} is {history_kl.dtype}")
+    except (OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"{path}: no checkpoint, or a damaged one ({type(error).__name__}); remove it to start "
             "anew."
         ) from error
     _refuse_other(path, found, identity)
-    state = {name.removeprefix("state/"): array for name, array in arrays.items()}
-    return Checkpoint(**about, history_kl=history_kl, arrays=state)
+    state = {n.removeprefix("state/"): x for n, x in arrays.items() if n.startswith("state/")}
+    return Checkpoint(**fields, history_kl=history_kl, arrays=state)
+
+
+def _split_about(about: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Identity and the other fields, if they are what `save_checkpoint` writes."""
+    kinds = {"identity": dict, "epochs": int, "seconds": dict, "plan": list, "history": dict}
+    if not isinstance(about, dict) or set(about) != set(kinds):
+        raise ValueError(f"it holds other fields than {', '.join(kinds)}")
+    if not all(isinstance(about[name], kind) for name, kind in kinds.items()):
+        raise ValueError("its fields are of other kinds")
+    return about["identity"], {name: about[name] for name in kinds if name != "identity"}
 
 
 def _refuse_other(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -20,7 +20,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from scipy.special import logsumexp
 
 from safelight.metrics import Interval, mean_intervals
 from safelight.runs import Run, atomic_path
+from safelight.untrusted import read_arrays, take
 from safelight.vae.estimates import draw_pixels
 from safelight.vae.models import VAE
 from safelight.vae.probes import choose
@@ -148,25 +148,40 @@ class FittedDensity:
             ValueError: Something else is in the file.
         """
         try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-                return cls._of(arrays)
-        except (OSError, KeyError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+            return cls._of(read_arrays(path))
+        except (OSError, ValueError) as error:
             raise ValueError(f"{path} is damaged ({error}): delete it and sample again.") from error
 
     @classmethod
-    def _of(cls, arrays: Any) -> FittedDensity:
+    def _of(cls, arrays: Mapping[str, NDArray[Any]]) -> FittedDensity:
         names = ("gaussian", "mixture")
-        fields = [field.name for field in dataclasses.fields(Mixture)]
-        mixtures = {n: Mixture(*(arrays[f"{n}_{field}"] for field in fields)) for n in names}
-        values = arrays["log_density"].tolist()
-        gains = [Interval(*row) for row in arrays["gain"].tolist()]
+        mixtures = {name: _take_mixture(arrays, name) for name in names}
+        if mixtures["gaussian"].latent_dim != mixtures["mixture"].latent_dim:
+            raise ValueError("its densities are of different latent spaces")
+        values = take(arrays, "log_density", kinds="d", shape=(3,), finite=False).tolist()
+        gains = take(arrays, "gain", kinds="d", shape=(2, 3), finite=False).tolist()
+        chosen_by = take(arrays, "chosen_by", kinds="d", shape=(None, 2), finite=False)
+        if not np.isfinite(chosen_by[:, 0]).all():
+            raise ValueError("its numbers of components are none")
         return cls(
             mixtures["mixture"],
             mixtures["gaussian"],
-            {int(number): value for number, value in arrays["chosen_by"].tolist()},
+            {int(number): value for number, value in chosen_by.tolist()},
             dict(zip(("prior", *names), values, strict=True)),
-            dict(zip(names, gains, strict=True)),
+            {name: Interval(*row) for name, row in zip(names, gains, strict=True)},
         )
+
+
+def _take_mixture(arrays: Mapping[str, NDArray[Any]], name: str) -> Mixture:
+    weights = take(arrays, f"{name}_weights", kinds="d", shape=(None,))
+    means = take(arrays, f"{name}_means", kinds="d", shape=(len(weights), None))
+    sides = (len(weights), means.shape[1], means.shape[1])
+    factors = take(arrays, f"{name}_factors", kinds="d", shape=sides)
+    if not means.size or min(weights.min(), np.diagonal(factors, 0, 1, 2).min()) <= 0:
+        raise ValueError("a mixture has no components, or some of no weight or width")
+    if abs(weights.sum() - 1) > 1e-6:
+        raise ValueError("the weights of a mixture do not sum to 1")
+    return Mixture(weights, means, factors)
 
 
 def fit_density(

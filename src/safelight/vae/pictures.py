@@ -200,8 +200,10 @@ def source_folder(run: Run, source: str) -> Path | None:
         run: The run.
         source: Of its data set, as seen from its folder; empty where none was named.
     """
+    if not isinstance(source, str) or not source:  # a damaged configuration
+        return None
     folder = run.path.resolve() / source
-    return folder if source and folder.is_dir() else None
+    return folder if folder.is_dir() else None
 
 
 def check_classes(dataset: ImageDataset, run: Run, expected: Sequence[str]) -> None:
