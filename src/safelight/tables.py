@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import io
 import math
 import os
 import shutil
@@ -53,9 +52,7 @@ def write_part(path: Path, columns: Columns) -> None:
             as a formula are made harmless: see `defuse`.
     """
     if path.suffix == ".csv":
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(_rows(columns))
-        write_text(path, text.getvalue())
+        write_text(path, _to_csv(_rows(columns)))
         return
     import pyarrow.parquet
 
@@ -95,10 +92,9 @@ def defuse_name(name: str) -> str:
 
 
 def _join_csv(parts: Iterable[Path], target: Path, names: Sequence[str]) -> None:
-    header = io.StringIO(newline="")
-    csv.writer(header, lineterminator="\n").writerow(map(defuse, names))
+    header = _to_csv([[defuse(name) for name in names]])
     with target.open("wb") as whole:
-        whole.write(header.getvalue().encode("utf-8", errors="backslashreplace"))
+        whole.write(header.encode("utf-8", errors="backslashreplace"))
         for path in parts:
             with path.open("rb") as part:
                 shutil.copyfileobj(part, whole)
@@ -119,6 +115,20 @@ def _join_parquet(parts: Iterable[Path], target: Path) -> None:
                 waiting = []
         if waiting:
             writer.write_table(pyarrow.concat_tables(waiting))
+
+
+def _to_csv(rows: Iterable[Sequence[object]]) -> str:
+    # Only characters of the line's end are quoted for being one, and a name may hold either.
+    lines = _Lines()
+    csv.writer(lines, lineterminator="\r\n").writerows(rows)
+    return "".join(lines)
+
+
+class _Lines(list[str]):
+    """What is written, row by row, with ends of one character."""
+
+    def write(self, row: str) -> None:
+        self.append(row.removesuffix("\r\n") + "\n")
 
 
 def _rows(columns: Columns) -> Iterator[list[object]]:
