@@ -36,6 +36,7 @@ from safelight.export.runtimes import open_exported
 from safelight.files import StrPath, write_text
 from safelight.images import ImageError
 from safelight.runs import Run, to_json
+from safelight.telemetry import import_openvino
 from safelight.transfer import backbones, experiment
 from safelight.transfer.config import TrainConfig
 from safelight.transfer.prediction import Predictor
@@ -148,6 +149,8 @@ def _options(row: Format) -> dict[str, Any]:
         import torch
 
         return {"dynamic_shapes": dict.fromkeys((0, 1, 2), torch.export.Dim.DYNAMIC)}
+    if row.name == "openvino":
+        import_openvino()  # before Keras does
     if row.name == "litert":
         import tensorflow as tf
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from safelight.export.formats import find_format
+from safelight.telemetry import import_openvino
 
 Runtime = Callable[[np.ndarray], np.ndarray]
 
@@ -67,8 +68,7 @@ def _open_litert(path: Path) -> Runtime:
 
 
 def _open_openvino(path: Path) -> Runtime:
-    import openvino
-
+    openvino = import_openvino()
     # It would compute in bfloat16 where the processor can, unless it is told not to.
     compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda images: np.asarray(compiled(images)[0])

@@ -23,6 +23,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from safelight.telemetry import import_openvino
 from safelight.transfer import ncnn_engine
 from safelight.transfer.config import CHOICES
 
@@ -153,8 +154,7 @@ def _has_openvino() -> bool:
 
 
 def _build_openvino(trunk: keras.Model, precision: str) -> Run:
-    import openvino
-
+    openvino = import_openvino()
     with tempfile.TemporaryDirectory() as folder:
         trunk.export(folder, verbose=False)
         network = openvino.convert_model(folder)
