@@ -4,7 +4,9 @@ Nothing here knows of data sets. Pixels are taken as they are stored: colour pro
 not applied, which is also what Keras' and PyTorch's loaders do.
 """
 
+import contextlib
 import stat
+import threading
 import warnings
 from io import BufferedReader
 from pathlib import Path
@@ -25,6 +27,12 @@ Mode = Literal["RGB", "L"]
 
 # A header that claims more is refused before a pixel is decoded: 300 MB as RGB is the ceiling.
 MAX_PIXELS = 100_000_000
+
+# Threads read a larger one after the other, since each takes a gigabyte while it is decoded.
+_LARGE_PIXELS = 50_000_000
+_ONE_AT_A_TIME = threading.Lock()
+_BAND_PIXELS = 1_000_000
+_MAX_REASON = 100  # letters of an error of Pillow's
 
 # An allow-list keeps Pillow's rarer parsers (EPS runs Ghostscript) away from strangers' files.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -133,8 +141,10 @@ def decode_image(stream: BinaryIO, *, file: str, mode: Mode = "RGB") -> NDArray[
         with Image.open(stream, formats=_FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise ImageError(file, _too_large(picture.width, picture.height))
-            picture.load()
-            return _to_array(_eight_bit(_upright(picture), file), mode)
+            large = picture.width * picture.height > _LARGE_PIXELS
+            with _ONE_AT_A_TIME if large else contextlib.nullcontext():
+                picture.load()
+                return _to_array(_eight_bit(_upright(picture), file), mode)
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -226,10 +236,9 @@ def _to_picture(image: NDArray[np.uint8]) -> Image.Image:
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # noqa: BLE001  a broken EXIF block is no reason to refuse sound pixels
-        return picture
+    with contextlib.suppress(Exception):  # a broken EXIF block is no reason to refuse sound pixels
+        ImageOps.exif_transpose(picture, in_place=True)
+    return picture
 
 
 def _eight_bit(picture: Image.Image, file: str) -> Image.Image:
@@ -241,16 +250,28 @@ def _eight_bit(picture: Image.Image, file: str) -> Image.Image:
         kind = "32-bit integers" if picture.mode == "I" else "floating-point numbers"
         raise ImageError(file, f"its pixels are {kind} of unknown range; save it as 8 or 16 bit")
     if picture.has_transparency_data:
-        colours = picture.convert("RGBA")
-        white = Image.new("RGBA", colours.size, "white")
-        return Image.alpha_composite(white, colours).convert("RGB")
-    if picture.mode in ("1", "L"):
-        return picture.convert("L")
-    return picture.convert("RGB")
+        return _over_white(picture)
+    return _in_mode(picture, "L" if picture.mode in ("1", "L") else "RGB")
+
+
+def _over_white(picture: Image.Image) -> Image.Image:
+    """In mode "RGB", band by band: four whole copies of 100 megapixels would be 2 GB."""
+    flat = Image.new("RGB", picture.size)
+    rows = max(1, _BAND_PIXELS // picture.width)
+    for top in range(0, picture.height, rows):
+        box = (0, top, picture.width, min(top + rows, picture.height))
+        band = picture.crop(box).convert("RGBA")
+        white = Image.new("RGBA", band.size, "white")
+        flat.paste(Image.alpha_composite(white, band).convert("RGB"), box)
+    return flat
+
+
+def _in_mode(picture: Image.Image, mode: str) -> Image.Image:
+    return picture if picture.mode == mode else picture.convert(mode)  # which would copy it
 
 
 def _to_array(picture: Image.Image, mode: Mode) -> NDArray[np.uint8]:
-    pixels = np.array(picture.convert(mode))
+    pixels = np.array(_in_mode(picture, mode))
     return pixels[..., np.newaxis] if mode == "L" else pixels
 
 
@@ -260,5 +281,7 @@ def _too_large(width: int = 0, height: int = 0) -> str:
 
 
 def _damage(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
+    # What a file says of itself is part of it: one line, without what a terminal would obey.
+    text = (str(error).strip().splitlines() or [""])[0][:_MAX_REASON] or type(error).__name__
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return "truncated (the file ends too early)" if "truncated" in text else f"damaged ({text})"

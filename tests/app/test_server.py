@@ -61,6 +61,12 @@ def test_the_machines_own_names_are(served, name):
     assert get(served.address, Host=name)[0] == 200
 
 
+@pytest.mark.parametrize("page", ["http://evil.example", "null", "http://127.0.0.1:1", "file://"])
+def test_another_page_in_the_same_browser_may_send_nothing(served, page):
+    assert get(served.address, Origin=page)[0] == 421
+    assert get(served.address, Origin=served.address)[0] == 200
+
+
 def test_it_listens_to_this_machine_alone_unless_told_otherwise(served, serving, folder):
     assert not served.open_to_others
     with serving(folder, host="0.0.0.0") as wide:

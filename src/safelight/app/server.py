@@ -163,7 +163,7 @@ def _mount(app: Any, page: gradio.Blocks) -> Any:
 
 
 class _Guard:
-    """Adds `privacy.HEADERS` to every answer, and answers only to the names of this machine.
+    """Adds `privacy.HEADERS` to every answer; answers to its own names and its own page alone.
 
     A page of somebody else's in the same browser could otherwise give its own name this address
     (DNS rebinding) and read along.
@@ -181,7 +181,11 @@ class _Guard:
         await send({"type": "http.response.body", "body": b"This server has another name.\n"})
 
     def _knows(self, scope: Any) -> bool:
-        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+        headers = dict(scope["headers"])
+        host, origin = (headers.get(name, b"").decode("latin-1") for name in (b"host", b"origin"))
+        # A page of somebody else's may also send what it gets no answer to, such as files.
+        if origin and origin.removeprefix("http://").removeprefix("https://") != host:
+            return False
         return self._names is None or re.sub(r":\d+$", "", host) in self._names
 
     def _adding_headers(self, send: Any) -> Any:

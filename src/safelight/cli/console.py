@@ -36,7 +36,7 @@ _MAX_WORDS = 30  # beside a bar; longer ones get a line of their own
 
 def fail(message: str, *, code: int = 2) -> NoReturn:
     """Prints one sentence on standard error and leaves."""
-    err.print(Text(f"safelight: {message}"))
+    err.print(_as_text(f"safelight: {message}"))
     sys.exit(code)
 
 
@@ -94,14 +94,19 @@ def printable(name: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def _as_text(text: str) -> Text:
+    """Never markup, and nothing that a terminal obeys, whoever chose the names in it."""
+    return Text("\n".join(printable(line) for line in text.split("\n")))
+
+
 def say(text: str = "") -> None:
     """Prints a line as it is: names of files and classes are data, never markup."""
-    out.print(Text(text))
+    out.print(_as_text(text))
 
 
 def remark(text: str) -> None:
     """Prints a line on standard error, as it is."""
-    err.print(Text(text))
+    err.print(_as_text(text))
 
 
 def print_json(content: Any) -> None:
@@ -157,7 +162,7 @@ class _Progress(Progress):
     def get_renderables(self) -> Iterator[RenderableType]:
         yield from super().get_renderables()
         if self.sentence:
-            yield Text(self.sentence)
+            yield _as_text(self.sentence)
 
 
 def _silent(stage: str, done: int, total: int, words: str) -> None:
@@ -197,7 +202,7 @@ def table(
     for name in columns:
         grid.add_column(name, justify="right" if name in right else "left", overflow="fold")
     for row in rows:
-        grid.add_row(*(Text(cell) for cell in row))
+        grid.add_row(*(_as_text(cell) for cell in row))
     out.print(grid)
 
 

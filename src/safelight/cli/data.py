@@ -171,7 +171,7 @@ def damage(run: Path | str) -> Iterator[None]:
     """Says in a sentence that a run, or one of two, has a config.json that lacks something."""
     try:
         yield
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
         raise ValueError(
             f"{run}: config.json is damaged ({error}); train the run again."
         ) from error

@@ -90,9 +90,10 @@ def print_results(run: Run) -> None:
     Raises:
         ValueError: Its metrics.json holds something else.
     """
+    metrics = run.metrics
     try:
-        _print_results(run)
-    except (KeyError, TypeError, AttributeError) as error:
+        _print_results(run, metrics)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError) as error:
         raise ValueError(f"{run.path / 'metrics.json'}: damaged ({error}).") from error
 
 
@@ -242,8 +243,7 @@ def _rounded(number: float | None, digits: int) -> str:
     return "?" if number is None else f"{number:.{digits}f}"
 
 
-def _print_results(run: Run) -> None:
-    metrics = run.metrics
+def _print_results(run: Run, metrics: dict[str, Any]) -> None:
     print_numbers(metrics)
     _print_calibration(metrics.get("calibration"))
     _print_familiarity(metrics.get("familiarity"))

@@ -155,9 +155,13 @@ def _pack_points(shown: Points, *, conditional: bool) -> dict[str, Any]:
 
 def _nats(run: Run, model: VAE, shown: Points | None) -> np.ndarray:
     """What each unit holds: as the run was judged, else by the pictures shown, else unknown, 0."""
-    path = run.path / "metrics.json"
-    judged = json.loads(path.read_text("utf-8")).get("kl_per_unit") if path.is_file() else None
-    kl = np.asarray(judged or [], "float64")
+    judged = run.metrics.get("kl_per_unit") if run.finished else None
+    try:
+        kl = np.asarray(judged or [], "float64")
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{run.path / 'metrics.json'}: kl_per_unit is damaged ({error})."
+        ) from error
     if kl.ndim == 1 and len(kl) >= model.visible_dim and np.isfinite(kl).all():
         return kl[: model.visible_dim]
     return np.zeros(model.visible_dim) if shown is None else shown.kl

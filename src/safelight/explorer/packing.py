@@ -47,8 +47,8 @@ def script(files: Mapping[str, Any]) -> str:
     Args:
         files: Name to what JSON can say.
     """
-    # JSON is JavaScript. Inside a page a script ends where the text "</" begins its end tag.
-    values = json.dumps(files, ensure_ascii=True, allow_nan=False).replace("</", "<\\/")
+    # JSON is JavaScript. In a page "</script" would end a script, and "<!--<script" hide its end.
+    values = json.dumps(files, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
     return f"self.explorerFiles = Object.assign(self.explorerFiles ?? {{}}, {values});\n"
 
 

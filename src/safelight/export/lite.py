@@ -13,6 +13,11 @@ import onnxruntime
 from safelight.images import ImageError, read_image
 
 
+def spelt(text: object) -> str:
+    """A text on one line, without what a terminal would obey: names may be of anybody's making."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
 def main(folder: Path, files: list[str]) -> int:
     """Answers pictures and returns the number of those that could not be read."""
     known = json.loads((folder / "safelight-model.json").read_text(encoding="utf-8"))
@@ -22,12 +27,13 @@ def main(folder: Path, files: list[str]) -> int:
         try:
             pixels = read_image(file)
         except ImageError as error:
-            print(error, file=sys.stderr)
+            print(spelt(error), file=sys.stderr)
             failed += 1
             continue
         (probabilities,) = model.run(None, {known["input"]["name"]: pixels[None]})[0]
         best = int(probabilities.argmax())
-        print(f"{file}  {known['class_names'][best]}  {probabilities[best]:.1%}")
+        name = spelt(known["class_names"][best])
+        print(f"{spelt(file)}  {name}  {probabilities[best]:.1%}")
     return failed
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from markupsafe import Markup
 
-_DAMAGE = (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError)
+DAMAGE = (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError)
 """What reading a file raises that holds something else than it should."""
 
 Words = Markup | str
@@ -183,7 +183,7 @@ def answer_or_damage(make: Callable[[], Answer]) -> Answer:
     """An answer; where the run's numbers are not what they should be, a sentence that says so."""
     try:
         return make()
-    except _DAMAGE as error:
+    except DAMAGE as error:
         told = f"The numbers of this run are damaged ({type(error).__name__}: {error})."
         return Answer("", "there is no answer", "–", "", [told], [])
 
@@ -191,6 +191,6 @@ def answer_or_damage(make: Callable[[], Answer]) -> Answer:
 def _make(maker: Maker) -> Sequence[Block]:
     try:
         return maker()
-    except _DAMAGE as error:
+    except DAMAGE as error:
         words = f"This part of the run is damaged ({type(error).__name__}: {error}) and left out."
         return [Text(words, tone="warning")]

@@ -16,12 +16,15 @@ from typing import Any
 from safelight.files import StrPath, write_text
 from safelight.metrics import Interval
 from safelight.report import advice, autoencoder, classifier
+from safelight.report.blocks import DAMAGE
 from safelight.report.provenance import COMMANDS, licences, train_command
 from safelight.report.reading import Reading, dig, interval, mapping, number, read_run
 from safelight.report.words import plain, printable
 from safelight.transfer.data_page import escape
+from safelight.untrusted import read_bytes
 
 FILE_NAME = "README.md"
+_MAX_BYTES = 16 * 2**20  # a larger one is somebody's own
 _MARK = "Written by safelight report; a card that was changed since is kept. Checksum:"
 _TASKS = {"transfer": "image-classification", "vae": "unconditional-image-generation"}
 _HUB_METRICS = {
@@ -50,7 +53,13 @@ def write_model_card(run: StrPath) -> tuple[Path, bool]:
     path = reading.run.path / FILE_NAME
     if path.exists() and not _is_untouched(path):
         return path, False
-    text = render_model_card(reading)
+    try:
+        text = render_model_card(reading)
+    except DAMAGE as error:
+        raise ValueError(
+            f"{reading.run.path}: its numbers are damaged ({type(error).__name__}: {error}), so "
+            "there is no model card; `--no-card` leaves it out."
+        ) from error
     try:
         write_text(path, text)
     except OSError as error:
@@ -83,7 +92,7 @@ def render_model_card(reading: Reading) -> str:
 def _is_untouched(path: Path) -> bool:
     """Whether a card is as it was written here."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, limit=_MAX_BYTES).decode("utf-8")
     except (OSError, ValueError):
         return False
     found = re.fullmatch(rf"(?s)(.*)\n<!-- {re.escape(_MARK)} ([0-9a-f]+) -->\n", text)
@@ -95,7 +104,7 @@ def _checksum(text: str) -> str:
 
 
 def _front_matter(reading: Reading) -> str:
-    """YAML whose texts are written as JSON, which YAML contains: no name can be markup."""
+    """YAML whose texts are quoted as in JSON, which YAML contains: no name can be markup."""
     content: dict[str, Any] = {
         "library_name": "keras",
         "tags": ["safelight", "keras", reading.kind],
@@ -139,7 +148,9 @@ def _yaml(value: Any) -> list[str]:
             for item in value
             for place, line in enumerate(_yaml(item))
         ]
-    return [json.dumps(value, ensure_ascii=True)]
+    # Letters as they are: YAML does not join the halves into which JSON cuts those beyond 16 bits.
+    plain_value = printable(value) if isinstance(value, str) else value
+    return [json.dumps(plain_value, ensure_ascii=False)]
 
 
 def _results(reading: Reading) -> list[dict[str, Any]]:

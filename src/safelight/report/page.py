@@ -17,6 +17,7 @@ from safelight.report import autoencoder, classifier, other, side_by_side, sweep
 from safelight.report.blocks import Chapter
 from safelight.report.reading import Reading, read_run
 from safelight.report.rendering import make_environment
+from safelight.untrusted import open_file
 
 FILE_NAME = "report.html"
 _MARK = "safelight report"
@@ -121,7 +122,7 @@ def _target(readings: Sequence[Reading], output: StrPath | None) -> Path:
 
 def _is_ours(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return f'content="{_MARK}'.encode() in file.read(4096)
-    except OSError:
+    except (OSError, ValueError):
         return False

@@ -17,6 +17,7 @@ from safelight.report.reading import Reading
 MAX_PIXELS = 40_000_000
 """Of a picture that a page takes in; a file that unfolds to more is no chart."""
 
+_MAX_SIDE = 16_383  # of WebP
 _MAX_OTHERS = 12
 _EFFORT = 20  # of the packing, of 100: more takes longer and saves little
 
@@ -75,10 +76,12 @@ def read_png(path: Path) -> tuple[bytes, tuple[int, int]]:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             with Image.open(path, formats=["PNG"]) as opened:
-                if opened.width * opened.height > MAX_PIXELS:
+                if opened.width * opened.height > MAX_PIXELS or max(opened.size) > _MAX_SIDE:
                     raise ValueError(f"it has {opened.width} x {opened.height} pixels")
                 picture = opened.convert("RGBA")
-    except (OSError, SyntaxError, Warning, Image.DecompressionBombError) as error:
+    except ValueError:
+        raise
+    except Exception as error:  # Pillow's parsers raise almost anything on damaged files
         raise ValueError(f"it cannot be read ({type(error).__name__})") from error
     white = Image.new("RGBA", picture.size, "white")
     flat = Image.alpha_composite(white, picture).convert("RGB")

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from safelight.files import StrPath
 from safelight.metrics import Interval
 from safelight.runs import Run
+from safelight.untrusted import is_inside
 
 _T = TypeVar("_T")
 
@@ -72,7 +73,8 @@ class Reading:
     def picture(self, name: str) -> Path | None:
         """The picture of that name, if the run has it."""
         path = self.run.path / "pictures" / f"{name}.png"
-        return path if path.is_file() else None
+        # What a stranger's link leads to is not shown to whoever gets the page.
+        return path if path.is_file() and is_inside(path, self.run.path) else None
 
     def interval(self, *keys: str) -> Interval | None:
         """A number with its interval out of metrics.json; None where it is not there."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import math
 import time
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from safelight import plots
+from safelight import plots, untrusted
 from safelight.files import write_csv
 from safelight.metrics import Interval
 from safelight.runs import Run
@@ -218,9 +219,9 @@ def _read_points(path: Path) -> list[Point]:
     if not path.is_file():
         return []
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [Point.from_row(row) for row in csv.DictReader(file)]
-    except (KeyError, ValueError, TypeError) as error:
+        text = untrusted.read_bytes(path, inside=path.parent).decode("utf-8")
+        return [Point.from_row(row) for row in csv.DictReader(io.StringIO(text, newline=""))]
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise ValueError(f"{path} is damaged ({error}): begin anew with --overwrite.") from error
 
 
