@@ -6,18 +6,23 @@ Loads no Keras, so that mistakes show soon.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from safelight.files import StrPath
+from safelight.locks import hold
 
 
 def check_folder(
     folder: StrPath, *, mark: str, names: Collection[str], overwrite: bool = False
 ) -> None:
     """Whether an export may be written there, before anything is computed.
+
+    What a killed export left beside it is cleared away; an older one that it had just moved aside
+    is put back.
 
     Args:
         folder: The folder to make.
@@ -41,6 +46,7 @@ def check_folder(
             f"{folder}: cannot be made or replaced as a whole; choose a folder that can, below a "
             "folder that may be written."
         )
+    _end_killed(folder)
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     foreign = there - {mark, *names}
     if there and (mark not in there or foreign):
@@ -59,16 +65,36 @@ def with_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     parent = folder.parent
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=parent))
     try:
-        new, old = work / "new", work / "old"
-        new.mkdir()
-        fill(new)
-        try:
-            if folder.exists():
-                os.replace(folder, old)
-            os.replace(new, folder)
-        except BaseException:
-            if old.exists() and not folder.exists():
-                os.replace(old, folder)
-            raise
+        with hold(work):
+            (work / "new").mkdir()
+            fill(work / "new")
+            _put_in_place(work, folder)
     finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _put_in_place(work: Path, folder: Path) -> None:
+    new, old = work / "new", work / "old"
+    try:
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(new, folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            os.replace(old, folder)
+        raise
+
+
+def _end_killed(folder: Path) -> None:
+    """Clears away what killed processes left of `with_folder`; who is at work holds their own."""
+    name = re.compile(rf"\.{re.escape(folder.name)}\.[a-z0-9_]{{8}}\.partial")
+    for work in sorted(folder.parent.iterdir()):
+        if not name.fullmatch(work.name) or work.is_symlink() or not work.is_dir():
+            continue
+        try:
+            with hold(work):
+                if (work / "old").is_dir() and not folder.exists():
+                    os.replace(work / "old", folder)
+        except (OSError, ValueError):
+            continue
         shutil.rmtree(work, ignore_errors=True)

@@ -22,11 +22,11 @@ data and never evaluated. This module knows no subject: it only carries what the
 
 import csv
 import errno
+import io
 import json
 import logging
 import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -35,8 +35,16 @@ from typing import Any, Self
 
 import numpy as np
 
+from safelight import locks, untrusted
 from safelight.environment import describe_environment
-from safelight.files import StrPath, atomic_path, write_csv, write_text
+from safelight.files import (
+    StrPath,
+    atomic_path,
+    list_partials,
+    plain_cell,
+    write_csv,
+    write_text,
+)
 from safelight.metrics import Interval
 
 __all__ = ["Run", "RunSummary", "StrPath", "atomic_path", "list_runs", "to_json"]
@@ -44,12 +52,13 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 _FORMAT_KEY = "safelight_run"
-# In the order of removal: without metrics.json the folder is no finished run any more.
+# In the order of removal: without metrics.json the folder is no finished run any more. config.json
+# is written over, never removed: after a kill the folder would be nobody's, and be refused.
 _FILES = (
     "metrics.json", "predictions.csv", "predictions_folds.csv", "familiarity.npz",
     "references.npz", "model.keras", "checkpoint.npz", "density.npz", "anomalies.csv",
     "rate_distortion.csv", "history_kl.npy", "history.csv", "data.md", "report.html",
-    "environment.json", "config.json",
+    "environment.json",
 )  # fmt: skip
 _KEPT = ("checkpoint.npz", "rate_distortion.csv")  # what an unfinished run can be continued from
 _MAX_DEPTH = 3
@@ -73,14 +82,16 @@ class Run:
 
         Raises:
             ValueError: if the folder holds a run and `overwrite` is false, holds anything that is
-                no run, or cannot be written.
+                no run, is being written by another process, or cannot be written.
         """
         folder = Path(path)
         cls.check(folder, overwrite=overwrite)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _remove_run_files(folder)
-            cls(folder)._write_config({"created": datetime.now(UTC).isoformat(timespec="seconds")})
+            with locks.hold(folder):
+                _remove_run_files(folder)
+                created = datetime.now(UTC).isoformat(timespec="seconds")
+                cls(folder)._write_config({"created": created})
         except OSError as error:
             raise ValueError(_not_written(folder, error)) from error
         return cls(folder)
@@ -101,7 +112,10 @@ class Run:
         try:
             _refuse_foreign(folder)
             _refuse_finished(folder, overwrite, resume)
+            if resume or not (folder / "pictures").is_symlink():  # `create` takes a link away
+                _refuse_linked(folder)
             _refuse_unwritable(folder)
+            locks.check_free(folder)
         except OSError as error:
             raise ValueError(_not_written(folder, error)) from error
 
@@ -183,9 +197,10 @@ class Run:
 
     @property
     def pictures(self) -> tuple[Path, ...]:
-        """The pictures, sorted by name."""
+        """The pictures, sorted by name; links out of the folder are none of its own."""
         found = (self.path / "pictures").glob("*.png")
-        return tuple(sorted(p for p in found if not p.name.startswith(".")))
+        own = (p for p in found if untrusted.is_inside(p, self.path))
+        return tuple(sorted(p for p in own if not p.name.startswith(".")))
 
     def picture_path(self, name: str) -> Path:
         """Say where to save a picture, and make the folder for it.
@@ -194,10 +209,11 @@ class Run:
             name: a plain file name without its ending.
 
         Raises:
-            ValueError: if the name is no plain file name.
+            ValueError: if the name is no plain file name, or the folder is a link elsewhere.
         """
         if not name or name.startswith(".") or PurePath(name).name != name or "\\" in name:
             raise ValueError(f"{name!r} is no plain file name; pass one like 'history'.")
+        _refuse_linked(self.path)
         (self.path / "pictures").mkdir(exist_ok=True)
         return self.path / "pictures" / f"{name}.png"
 
@@ -349,30 +365,33 @@ def _plain(value: Any) -> Any:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        value = untrusted.read_json(path, inside=path.parent)
     except FileNotFoundError as error:
         raise ValueError(f"{path}: is missing; the run did not get that far.") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: cannot be read ({type(error).__name__}: {error}).") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(_not_read(path, error)) from error
     if not isinstance(value, dict):
         raise ValueError(f"{path}: holds a {type(value).__name__}, not an object; it is damaged.")
     return value
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+def _not_read(path: Path, error: Exception) -> str:
+    said = untrusted.one_line(getattr(error, "strerror", None) or error)
+    return f"{path}: cannot be read ({type(error).__name__}: {said})."
 
 
 def _read_csv(path: Path) -> dict[str, list[str]]:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
-        columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in header]
+        text = untrusted.read_bytes(path, inside=path.parent).decode("utf-8")
+        header, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
+        columns = [[*map(plain_cell, column)] for column in zip(*rows, strict=True)] or [
+            [] for _ in header
+        ]
         return dict(zip(header, columns, strict=True))
     except FileNotFoundError as error:
         raise ValueError(f"{path}: is missing; the run did not get that far.") from error
     except (OSError, ValueError, csv.Error) as error:
-        raise ValueError(f"{path}: cannot be read ({type(error).__name__}: {error}).") from error
+        raise ValueError(_not_read(path, error)) from error
 
 
 def _is_run(folder: Path) -> bool:
@@ -450,6 +469,15 @@ def _refuse_finished(folder: Path, overwrite: bool, resume: bool) -> None:
         )
 
 
+def _refuse_linked(folder: Path) -> None:
+    """What is drawn must not land elsewhere: a run that somebody else made may hold links."""
+    pictures = folder / "pictures"
+    if pictures.is_symlink() or (pictures.exists() and not pictures.is_dir()):
+        raise ValueError(
+            f"{pictures}: is a link or a file where the run's own folder belongs; remove it."
+        )
+
+
 def _refuse_unwritable(folder: Path) -> None:
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
@@ -460,8 +488,10 @@ def _refuse_unwritable(folder: Path) -> None:
 
 def _remove_run_files(folder: Path) -> None:
     pictures = folder / "pictures"
-    # A link may lead to pictures that belong to someone else.
-    drawn = [] if pictures.is_symlink() else sorted(pictures.glob("*.png"))
-    partial = [p for p in folder.glob(".*") if re.search(r"\.[0-9a-f]{32}\.partial", p.name)]
-    for path in [*(folder / name for name in _FILES), *drawn, *partial]:
+    # A link may lead to pictures that belong to someone else; it goes, and what it leads to stays.
+    if pictures.is_symlink():
+        drawn = [pictures]
+    else:
+        drawn = [*pictures.glob("*.png"), pictures / "film.gif", *list_partials(pictures)]
+    for path in [*(folder / name for name in _FILES), *drawn, *list_partials(folder)]:
         path.unlink(missing_ok=True)

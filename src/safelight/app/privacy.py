@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import shutil
 import tempfile
+from pathlib import Path
+
+from safelight.locks import hold
 
 _OFF = {
     "GRADIO_ANALYTICS_ENABLED": "False",
@@ -31,7 +35,9 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
+_PREFIX = "safelight-app-uploads-"
 _folder: str = ""
+_held = contextlib.ExitStack()
 
 
 def close() -> str:
@@ -43,7 +49,23 @@ def close() -> str:
     global _folder  # noqa: PLW0603  one process has one Gradio
     os.environ.update(_OFF)
     if not _folder:
-        _folder = tempfile.mkdtemp(prefix="safelight-app-")  # readable by its owner alone
+        _remove_killed()
+        _folder = tempfile.mkdtemp(prefix=_PREFIX)  # readable by its owner alone
+        _held.enter_context(hold(Path(_folder)))
         atexit.register(shutil.rmtree, _folder, ignore_errors=True)
     os.environ["GRADIO_TEMP_DIR"] = _folder
     return _folder
+
+
+def _remove_killed() -> None:
+    """Removes what killed servers of this user have kept; those that live hold their folders."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            own = not hasattr(os, "geteuid") or folder.stat().st_uid == os.geteuid()
+            if folder.is_symlink() or not own:
+                continue
+            with hold(folder):
+                pass
+        except (OSError, ValueError):
+            continue
+        shutil.rmtree(folder, ignore_errors=True)

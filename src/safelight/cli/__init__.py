@@ -14,6 +14,7 @@ A user's mistake is one sentence on standard error and exit code 2, never a trac
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Any
@@ -38,6 +39,8 @@ class _Commands(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return None
 
+
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 app = typer.Typer(
     cls=_Commands,
@@ -94,7 +97,15 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("SAFELIGHT_DEBUG") or not _is_users(error):
             raise
-        fail(str(error))
+        fail(_sentence(error))
+
+
+def _sentence(error: Exception) -> str:
+    """What is said of an error; of a full disk, what to do about it."""
+    if not isinstance(error, OSError) or error.errno not in _FULL:
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror}; make room, and give the same command again."
 
 
 def _is_users(error: Exception) -> bool:

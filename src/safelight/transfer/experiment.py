@@ -14,6 +14,7 @@ from scipy.special import softmax
 
 from safelight import model_files, plots
 from safelight.datasets import ImageDataset, Splits
+from safelight.locks import alone
 from safelight.metrics import brier_score, confident_mistakes, expected_calibration_error
 from safelight.neighbours import check_neighbours
 from safelight.runs import Run, atomic_path
@@ -43,6 +44,7 @@ _DIGEST_DIGITS = 16
 _PARITY_IMAGES = 16
 
 
+@alone
 def run_training(
     run: Run,
     splits: Splits,

@@ -29,6 +29,7 @@ from safelight.comparison import (
     standard_error,
 )
 from safelight.datasets import ImageDataset, Splits
+from safelight.locks import alone
 from safelight.metrics import Interval
 from safelight.runs import Run
 from safelight.transfer import backbones
@@ -386,6 +387,7 @@ def count_trained(classifier: keras.Model, cut: str | None) -> int:
     return sum(int(np.prod(weight.shape)) for weight in weights)
 
 
+@alone
 def run_sweep(
     run: Run,
     dealt: InnerSplits,

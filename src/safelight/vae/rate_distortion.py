@@ -22,6 +22,7 @@ import numpy as np
 
 from safelight import plots, untrusted
 from safelight.files import write_csv
+from safelight.locks import alone
 from safelight.metrics import Interval
 from safelight.runs import Run
 from safelight.vae import experiment
@@ -120,6 +121,7 @@ def open_curve(
     return experiment.open_described(path, description, overwrite=overwrite)
 
 
+@alone
 def run_curve(
     run: Run, parts: Parts, config: TrainConfig, *, betas: Sequence[float], report: Report
 ) -> dict[str, Any]:
