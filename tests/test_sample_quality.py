@@ -110,3 +110,73 @@ def test_a_model_that_draws_one_kind_is_precise_and_recalls_half():
 def test_features_that_cannot_be_compared_are_refused(function, real, fake, message):
     with pytest.raises(ValueError, match=message):
         function(real, fake)
+
+
+def test_the_kernel_distance_is_the_u_statistic_of_all_pairs():
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(size=(7, 3)), rng.normal(0.5, 1.5, size=(5, 3))
+
+    def kernel(a, b):
+        return (a @ b / 3 + 1) ** 3
+
+    within = [
+        np.mean([kernel(a, b) for i, a in enumerate(rows) for j, b in enumerate(rows) if i != j])
+        for rows in (real, fake)
+    ]
+    between = np.mean([kernel(a, b) for a in real for b in fake])
+    found = sample_quality.kernel_distance(real, fake)
+    assert found.value == pytest.approx(sum(within) - 2 * between)
+
+
+def test_the_kernel_distance_has_no_bias_and_an_honest_error():
+    rng, shift = np.random.default_rng(1), np.array([1, 0, 0, 0])
+    found = [
+        sample_quality.kernel_distance(rng.normal(size=(60, 4)), rng.normal(shift, size=(90, 4)))
+        for _ in range(200)
+    ]
+    values = np.array([each.value for each in found])
+    many = sample_quality.kernel_distance(
+        rng.normal(size=(2000, 4)), rng.normal(shift, size=(2000, 4))
+    )
+    error = values.std() / np.sqrt(len(values))
+    assert abs(values.mean() - many.value) < 4 * np.hypot(error, many.standard_error)
+    assert np.mean([each.standard_error for each in found]) == pytest.approx(values.std(), rel=0.3)
+
+
+def test_the_jackknife_takes_the_frechet_distance_s_bias_off():
+    rng = np.random.default_rng(2)
+    scale = np.linspace(0.5, 2, 6)
+    truth = sample_quality.frechet_distance_of_gaussians(
+        np.zeros(6), np.eye(6), np.full(6, 0.3), np.diag(scale**2)
+    )
+    found = [
+        sample_quality.estimate_frechet_distance(
+            rng.normal(size=(120, 6)), 0.3 + scale * rng.normal(size=(160, 6)), seed=seed
+        )
+        for seed in range(60)
+    ]
+    values = np.array([each.value for each in found])
+    plain = np.array([each.plain for each in found])
+    error = values.std() / np.sqrt(len(values))
+    assert plain.mean() - truth > 5 * error  # the bias that there is
+    assert abs(values.mean() - truth) < 4 * error
+    inside = [low <= truth <= high for low, high in (each.interval for each in found)]
+    assert np.mean(inside) > 0.85
+
+
+def test_of_the_same_distribution_the_estimates_are_about_zero():
+    rng = np.random.default_rng(3)
+    real, fake = rng.normal(size=(2, 400, 5))
+    for found in (
+        sample_quality.estimate_frechet_distance(real, fake),
+        sample_quality.kernel_distance(real, fake),
+    ):
+        assert abs(found.value) < 4 * found.standard_error
+
+
+def test_too_few_pictures_for_the_blocks_are_refused():
+    rows = np.random.default_rng(4).normal(size=(10, 2))
+    with pytest.raises(ValueError, match="10 real and 10 generated pictures: expected at least 20"):
+        sample_quality.estimate_frechet_distance(rows, rows)
+    with pytest.raises(ValueError, match="num_blocks=1: expected 2 or more"):
+        sample_quality.estimate_frechet_distance(rows, rows, num_blocks=1)

@@ -1,6 +1,8 @@
 """How good generated pictures are, judged by features: arrays in, numbers out.
 
     frechet_distance(real, fake)
+    estimate_frechet_distance(real, fake)  # without its bias, with its standard error
+    kernel_distance(real, fake)
     fidelity = compare_neighbourhoods(real, fake)
     fidelity.precision, fidelity.recall
 
@@ -65,6 +67,105 @@ def frechet_distance_of_gaussians(
 
 
 @dataclasses.dataclass(frozen=True)
+class Distance:
+    """A distance between what real and generated pictures are drawn from.
+
+    Attributes:
+        value: Its estimate, free of bias (of the Frechet distance, to first order in 1/n); it may
+            be negative where there is no difference to be seen.
+        standard_error: Of it, over draws of both sides' pictures.
+        plain: What the pictures at hand give; for a Frechet distance larger by its bias.
+    """
+
+    value: float
+    standard_error: float
+    plain: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 %, normal approximation."""
+        margin = 1.96 * self.standard_error
+        return self.value - margin, self.value + margin
+
+
+def estimate_frechet_distance(
+    real: ArrayLike, fake: ArrayLike, *, num_blocks: int = 20, seed: int = 0
+) -> Distance:
+    """The Frechet distance that infinitely many pictures would give, with its standard error.
+
+    The distance of samples is too large by terms in 1/n and 1/m (Chong & Forsyth 2020, arXiv
+    1911.07023), so that two generators judged at different numbers of pictures cannot be compared.
+    The delete-a-block jackknife (Quenouille 1956; Efron & Stein 1981) takes them off: with g
+    blocks, the estimate is g F - (g - 1) times the mean of F without each block in turn, and the
+    scatter of these gives the standard error. Left is what is of order 1/n^2.
+
+    Args:
+        real: `(n, num_features)`, n at least 2 and at least `num_blocks`.
+        fake: `(m, num_features)`, likewise.
+        num_blocks: Into which both sides are dealt out.
+        seed: Of the dealing.
+
+    Raises:
+        ValueError: Rows of different length, too few of them, or not finite; fewer than 2 blocks.
+    """
+    if num_blocks < 2:
+        raise ValueError(f"num_blocks={num_blocks}: expected 2 or more.")
+    real, fake = _check(real, fake, max(num_blocks, 4))
+    rng = np.random.default_rng(seed)
+    dealt = [rng.permutation(len(rows)) % num_blocks for rows in (real, fake)]
+    plain = frechet_distance(real, fake)
+    without = np.array(
+        [frechet_distance(real[dealt[0] != i], fake[dealt[1] != i]) for i in range(num_blocks)]
+    )
+    value = num_blocks * plain - (num_blocks - 1) * without.mean()
+    variance = (num_blocks - 1) * without.var()
+    return Distance(float(value), float(np.sqrt(variance)), plain)
+
+
+def kernel_distance(real: ArrayLike, fake: ArrayLike) -> Distance:
+    """Squared maximum mean discrepancy with the kernel (x y / num_features + 1)^3, without bias.
+
+    Binkowski et al. 2018 (arXiv 1801.01401), who call it kernel inception distance; the U-statistic
+    of Gretton et al. 2012 (JMLR 13, equation 3), of all pictures at once instead of subsets. Unlike
+    the Frechet distance it makes no assumption about the features, and it sees third moments.
+
+    Args:
+        real: `(n, num_features)`, n at least 2.
+        fake: `(m, num_features)`, m at least 2.
+
+    Returns:
+        In units of the kernel; its standard error is that of the U-statistic's first-order part.
+
+    Raises:
+        ValueError: Rows of different length, too few of them, or not finite.
+    """
+    real, fake = _check(real, fake, 2)
+    of_real = _mean_kernels(real, real, same=True) - _mean_kernels(real, fake)
+    of_fake = _mean_kernels(fake, fake, same=True) - _mean_kernels(fake, real)
+    value = float(of_real.mean() + of_fake.mean())
+    variance = sum(4 * each.var(ddof=1) / len(each) for each in (of_real, of_fake))
+    return Distance(value, float(np.sqrt(variance)), value)
+
+
+def _mean_kernels(
+    rows: NDArray[np.float64], others: NDArray[np.float64], *, same: bool = False
+) -> NDArray[np.float64]:
+    """For each row the mean kernel with all others; of the same rows not with itself."""
+    found = np.empty(len(rows))
+    for start in range(0, len(rows), _ROWS):
+        some = rows[start : start + _ROWS]
+        sums = _cube(some @ others.T / rows.shape[1] + 1).sum(1)
+        if same:
+            sums -= _cube(np.square(some).sum(1) / rows.shape[1] + 1)
+        found[start : start + len(some)] = sums / (len(others) - same)
+    return found
+
+
+def _cube(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    return numbers * numbers * numbers  # ten times as fast as a power
+
+
+@dataclasses.dataclass(frozen=True)
 class Neighbourhoods:
     """Shares of pictures that lie where the others do; all but `density` between 0 and 1.
 
@@ -102,6 +203,9 @@ def compare_neighbourhoods(
     if num_neighbours < 1:
         raise ValueError(f"num_neighbours={num_neighbours}: expected 1 or more.")
     real, fake = _check(real, fake, num_neighbours + 1)
+    # Far from the origin, squares of features would hide the distances between them.
+    middle = real.mean(0)
+    real, fake = real - middle, fake - middle
     reach_of_real = _reaches(real, num_neighbours)
     reach_of_fake = _reaches(fake, num_neighbours)
     hits, recalled = np.zeros(len(fake)), np.zeros(len(real), bool)
