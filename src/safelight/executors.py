@@ -30,7 +30,10 @@ _STORE_BYTES = 2 * 2**30  # of a cluster on this machine: answers on their way
 _ACTOR_SECONDS = 600.0  # until a worker has loaded what it computes with
 # What numbers depend on, or how they are computed; a worker has them from whoever asks.
 _PASSED_ON = ("KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS", "TF_CPP_MIN_LOG_LEVEL", "XLA_FLAGS")
-_THREADS = ("SAFELIGHT_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+_THREADS = ("SAFELIGHT_NUM_THREADS", "TF_NUM_INTEROP_THREADS")
+# TensorFlow splits its sums by the size of this pool: the last bits of a convolution depend on it.
+# A worker gets the size that is used here, whatever processors it has; ncnn takes none of it.
+_POOL = "TF_NUM_INTRAOP_THREADS"
 
 
 class Work(Protocol):
@@ -156,6 +159,7 @@ class RayExecutor:
         # Before Ray is loaded, which reads them once.
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its remarks are for its authors
         import ray
 
         if not ray.is_initialized():
@@ -188,6 +192,7 @@ class RayExecutor:
         items = [{"task": ray.cloudpickle.dumps(task)} for task in tasks]
         passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         passed |= dict.fromkeys(_THREADS, str(self.threads))
+        passed[_POOL] = os.environ.get(_POOL, "") or str(_num_cores())
         if "keras" in sys.modules:
             passed["KERAS_BACKEND"] = sys.modules["keras"].backend.backend()
         ray.data.DataContext.get_current().wait_for_min_actors_s = _ACTOR_SECONDS

@@ -14,6 +14,7 @@ from safelight import datasets, executors
 from safelight.executors import RayExecutor
 from safelight.images import ImageError
 from safelight.runs import Run
+from safelight.sources import Files
 from safelight.transfer import models
 from safelight.transfer.augmentation import ViewMaker
 from safelight.transfer.config import Augmentation, TrainConfig
@@ -23,6 +24,12 @@ from safelight.transfer.request import Request
 from safelight.transfer.volume import answer_files
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (make test-scale)")
+
+# What Ray remarks on itself.
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore::{kind}")
+    for kind in ("DeprecationWarning", "FutureWarning", "ResourceWarning")
+]
 
 LAYERS = [FeatureLayer("block3_add"), FeatureLayer("block4_pool", "avg")]
 NUM_IMAGES = 1100  # shards of 256, the last of them short; three chunks of 512
@@ -45,8 +52,7 @@ def pictures() -> datasets.ImageDataset:
 
 def extract(network, pictures, root, **options):
     extractor = FeatureExtractor(network, cache=FeatureCache(root), precision="float32")
-    views = ViewMaker(Augmentation())
-    extractor.extract(pictures, LAYERS, views=views, num_views=2, **options)
+    extractor.extract(pictures, LAYERS, views=ViewMaker(Augmentation()), **options)
     return extractor.num_computed
 
 
@@ -81,21 +87,25 @@ class Killer:
             os.kill(workers[0], signal.SIGKILL)
 
 
-@pytest.mark.parametrize("is_killed", [False, True], ids=["left alone", "a worker killed"])
-def test_shards_are_those_of_this_process(executor, network, pictures, tmp_path, is_killed):
+@pytest.mark.parametrize(
+    ("num_views", "is_killed"), [(2, False), (1, True)], ids=["left alone", "a worker killed"]
+)
+def test_shards_are_those_of_this_process(
+    executor, network, pictures, tmp_path, num_views, is_killed
+):
     here, there, killer = tmp_path / "here", tmp_path / "there", Killer()
-    assert extract(network, pictures, here) == 2 * NUM_IMAGES
+    assert extract(network, pictures, here, num_views=num_views) == num_views * NUM_IMAGES
     options = {"progress": killer} if is_killed else {}
     before = len(executor.spans)
     with executors.using(executor):
-        assert extract(network, pictures, there, **options) == 2 * NUM_IMAGES
+        extract(network, pictures, there, num_views=num_views, **options)
     assert files_of(there) == files_of(here)
-    assert len(files_of(there)) == 2 * 2 * (2 * 5 + 1)
+    # Five shards and a file of facts for each layer and view; a shard is two files.
+    assert len(files_of(there)) == 2 * num_views * (2 * 5 + 1)
     workers = {span.worker for span in executor.spans[before:]}
     assert len(workers) >= 2
-    if is_killed:
-        assert killer.killed
-        assert extract(network, pictures, there) == 0
+    assert bool(killer.killed) == is_killed
+    assert extract(network, pictures, there, num_views=num_views) == 0
 
 
 @pytest.fixture(scope="module")
@@ -156,17 +166,16 @@ def test_an_error_of_a_worker_is_that_of_this_process(executor, network, picture
     few = datasets.ImageDataset(
         name="gone", class_names=("a",), labels=np.zeros(2, np.int64), digests=("1" * 64, "2" * 64),
         files=("a.png", "b.png"),
-        source=datasets.Files((tmp_path / "a.png", tmp_path / "b.png"), ("a.png", "b.png")),
+        source=Files((tmp_path / "a.png", tmp_path / "b.png"), ("a.png", "b.png")),
     )  # fmt: skip
     with executors.using(executor), pytest.raises(ImageError, match=r"a\.png: no such file"):
         extract(network, few, tmp_path / "features")
 
 
 def test_nothing_is_told_to_anybody(executor):
-    from ray._private.usage import usage_lib
-
+    usage = pytest.importorskip("ray._common.usage.usage_lib")
     executor._connect()
-    assert not usage_lib.usage_stats_enabled()
+    assert not usage.usage_stats_enabled()
     assert ray.get_runtime_context().gcs_address.startswith("127.0.0.1:")
 
 
