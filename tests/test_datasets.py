@@ -1,5 +1,6 @@
 import hashlib
 import io
+import os
 import pickle
 import subprocess
 import sys
@@ -367,3 +368,18 @@ def test_soft_labels_of_elpv_never_speak_against_the_label(threshold):
     assert np.all(np.diff(cells.targets[order, 1]) >= 0)
     assert cells.targets[raw == 0, 1].max() == 0
     assert cells.targets[raw == 1, 1].min() == pytest.approx(1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
+def test_a_class_whose_name_is_no_unicode_is_spelt_out(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in (b"caf\xe9", b"tea"):
+        folder = tmp_path / os.fsdecode(name)
+        folder.mkdir()
+        for number in range(4):
+            pixels = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    dataset = from_directory(tmp_path)
+    assert dataset.class_names == ("caf\\xe9", "tea")
+    assert len(dataset.fingerprint) == 64
+    assert dataset.labels.tolist() == [0] * 4 + [1] * 4

@@ -133,14 +133,14 @@ def _find_classes(root: Path) -> tuple[list[Picture], tuple[str, ...]]:
         raise ValueError(f"{root} is empty; expected a sub-folder of pictures for each class.")
     parts = _parts(root, folders)
     if not parts:
-        return _of_classes(root, folders, ""), tuple(folder.name for folder in folders)
+        return _of_classes(root, folders, ""), tuple(map(_class_name, folders))
     pictures: list[Picture] = []
     names: set[str] = set()
     for folder in folders:
         inner = _folders(folder)
         _refuse_loose_pictures(folder, inner)
         pictures += _of_classes(root, inner, parts[folder.name])
-        names |= {each.name for each in inner}
+        names |= set(map(_class_name, inner))
     return sorted(pictures, key=lambda picture: picture.file), tuple(sorted(names))
 
 
@@ -205,7 +205,7 @@ def _refuse_loose_pictures(folder: Path, inner: list[Path]) -> None:
 
 def _of_classes(root: Path, folders: list[Path], part: str) -> list[Picture]:
     return [
-        Picture(path, _printable(path.relative_to(root)), folder.name, part)
+        Picture(path, _printable(path.relative_to(root)), _class_name(folder), part)
         for folder in folders
         for path in walk(folder)
     ]
@@ -261,6 +261,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
+
+
+def _class_name(folder: Path) -> str:
+    return _printable(Path(folder.name))
 
 
 def _printable(path: Path) -> str:

@@ -13,6 +13,7 @@ Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 _CHUNK_ELEMENTS = 200_000
 _MAX_JACKKNIFE_BLOCKS = 1_000
+_ROUNDING = 1e-12  # of a mean, relative to the numbers that it is of
 
 
 class Resampling:
@@ -169,7 +170,9 @@ def _bca(
         return math.nan, math.nan
     if np.ptp(replicates) == 0:
         return value, value
-    below = ((replicates < value).mean() + (replicates <= value).mean()) / 2
+    # What differs by rounding alone is equal: of ties, half counts as below.
+    near = _ROUNDING * np.abs(replicates).max()
+    below = ((replicates < value - near).mean() + (replicates <= value + near).mean()) / 2
     bias = ndtri(np.clip(below, 0.5 / len(replicates), 1 - 0.5 / len(replicates)))
     deviation = left_out.mean() - left_out if len(left_out) else np.zeros(1)
     spread = (deviation**2).sum()

@@ -2,8 +2,11 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as numpy_st
 from keras import ops
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
 from safelight.vae import objectives
 
@@ -280,3 +283,35 @@ def test_warm_up_rises_in_equal_steps_to_one():
     weights = [objectives.warmup_weight(epoch, 4) for epoch in range(6)]
     np.testing.assert_allclose(weights, [0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
     assert objectives.warmup_weight(0, 0) == 1.0
+
+
+# Whatever the weights are.
+
+
+@given(
+    numpy_st.arrays(np.float32, st.tuples(st.integers(1, 8), st.just(3)),
+                    elements=st.floats(-1e4, 1e4, width=32)),
+    st.floats(-100, 100, width=32),
+)  # fmt: skip
+@settings(max_examples=40, derandomize=True, deadline=None)
+def test_the_bound_lies_below_the_best_weight_and_moves_with_all_of_them(weights, shift):
+    found = numpy(objectives.importance_weighted_bound(tensor(weights)))
+    best, number = weights.max(0).astype("float64"), len(weights)
+    tolerance = 1e-5 * (1 + np.abs(best))
+    assert (found <= best + tolerance).all()
+    assert (found >= best - np.log(number) - tolerance).all()
+    moved = numpy(objectives.importance_weighted_bound(tensor(weights + shift)))
+    np.testing.assert_allclose(moved, found + shift, atol=1e-2)
+    turned = numpy(objectives.importance_weighted_bound(tensor(weights[::-1])))
+    np.testing.assert_allclose(turned, found, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        found, special.logsumexp(weights.astype("float64"), axis=0) - np.log(number),
+        rtol=1e-5, atol=1e-4,
+    )  # fmt: skip
+
+
+def test_a_draw_of_no_weight_counts_and_all_of_none_are_no_number_less_than_that():
+    weights = tensor([[-np.inf, -np.inf], [0.0, -np.inf]])
+    np.testing.assert_allclose(
+        numpy(objectives.importance_weighted_bound(weights)), [-np.log(2), -np.inf], rtol=1e-6
+    )
