@@ -5,6 +5,7 @@ proxies and credentials that are configured there are honoured and no registry i
 """
 
 import contextlib
+import errno
 import gzip
 import importlib.util
 import logging
@@ -386,8 +387,12 @@ def extract(source: Source, files: list[Path], folder: Path, *, max_bytes: int) 
             written.append(target)
     except gzip.BadGzipFile as error:
         raise SourceError(f"the archive is broken ({error})") from error
-    except (SourceError, OSError):
+    except SourceError:
         raise
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # of a place before the beginning of the archive
+            raise
+        raise SourceError(f"the archive is broken ({error})") from error
     except Exception as error:  # zipfile, tarfile and zlib raise almost anything
         raise SourceError(f"the archive is broken ({untrusted.one_line(error)})") from error
     if not written:

@@ -28,6 +28,7 @@ MAX_DIGITS = 30
 EXPANSION, SPARE = 8, 64 * 2**20
 """Arrays may unfold to so many times the size of their file, and so many bytes besides."""
 
+_END_OF_UNICODE = 0x110000
 _MAX_EMPTY = 1_000_000  # rows without a byte
 _MAX_HEADER = 10_000  # bytes in front of an array that say what it is
 _NUMBERS = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248]|f16|U[1-9]\d{0,8})")
@@ -207,6 +208,11 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
                 f"{member.file_size - header:,}"
             )
         buffer = bytearray(stream.read(num_bytes))
+    if (
+        dtype.kind == "U"
+        and (np.frombuffer(buffer, f"{dtype.byteorder}u4") >= _END_OF_UNICODE).any()
+    ):
+        raise ValueError(f"{member.filename!r} holds texts that are none")
     return np.ndarray(shape, dtype, buffer=buffer, order=_order(in_columns))
 
 

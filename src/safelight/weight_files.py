@@ -143,7 +143,12 @@ def read_onnx(path: Path, layers: Iterable[str], initialisers: Mapping[str, str]
             name = initialisers[leaf].format(layer=layer)
             if name not in tensors:
                 raise ValueError(f"{path.name} holds no {name}")
-            weights[f"{layer}/{leaf}"] = _keras_layout(onnx.numpy_helper.to_array(tensors[name]))
+            try:
+                array = onnx.numpy_helper.to_array(tensors[name])
+            except Exception as error:  # it raises almost anything on damaged ones
+                said = untrusted.one_line(error)
+                raise ValueError(f"{path.name}: {name} is damaged ({said})") from error
+            weights[f"{layer}/{leaf}"] = _keras_layout(array)
     return weights
 
 

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from safelight.runs import atomic_path
-from safelight.untrusted import parse_json, read_arrays, take
+from safelight.untrusted import one_line, parse_json, read_arrays, take
 from safelight.vae.config import TrainConfig
 
 FORMAT = 1
@@ -153,7 +153,7 @@ def _refuse_other(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any
             ", ".join(f"{name}={values.get(name)!r}" for name in named)
             for values in (found, wanted)
         )
-        reason = f"it was made with {before}, and now it is {now}"
+        reason = f"it was made with {one_line(before)}, and now it is {one_line(now)}"
     raise ValueError(
         f"{path}: cannot go on from this checkpoint: {reason}. Pass what it was made with, or "
         "remove it to start anew."
