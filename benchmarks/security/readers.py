@@ -1,0 +1,536 @@
+"""Every reader of Safelight that meets bytes of a stranger, with sound files to begin from.
+
+A reader gets a folder, in which files were changed, and reads and uses what is in it.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import tarfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from security import mutations as change
+from security.mutations import Bytes
+
+Files = Mapping[str, bytes]
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """One way in.
+
+    Attributes:
+        name: What is read.
+        files: Sound files by their names; made once.
+        read: Reads and uses a folder that holds them, one of them changed.
+        changes: How each file is changed, by its ending; bytes are, if nothing is said.
+        errors: What it may raise besides ValueError, by name.
+        max_megabytes: Of memory beyond what there was.
+    """
+
+    name: str
+    files: Callable[[], Files]
+    read: Callable[[Path], object]
+    changes: Mapping[str, Bytes] = field(default_factory=dict)
+    errors: Callable[[], tuple[type[Exception], ...]] = lambda: (ValueError,)
+    max_megabytes: float = 300
+
+    def write_case(self, folder: Path, rng: np.random.Generator) -> str:
+        """Writes the files, one of them changed, and names it."""
+        files = dict(_made(self))
+        names = sorted(files)
+        name = names[int(rng.integers(len(names)))]
+        special = self.changes.get(Path(name).suffix)
+        choices = (change.change_bytes, special, special) if special else (change.change_bytes,)
+        files[name] = change.one_of(*choices)(rng, files[name])
+        for each, content in files.items():
+            path = folder / each
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return name
+
+
+@functools.cache
+def _made(reader: Reader) -> Files:
+    return reader.files()
+
+
+# --- pictures
+
+
+def _pictures() -> Files:
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (24, 31, 4), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a camera"
+    made = {
+        "a.png": (Image.fromarray(noise), {"exif": exif}),
+        "b.jpg": (Image.fromarray(noise[..., :3]), {"exif": exif, "progressive": True}),
+        "c.webp": (Image.fromarray(noise), {"lossless": True}),
+        "d.bmp": (Image.fromarray(noise[..., :3]), {}),
+        "e.tif": (Image.fromarray(noise[..., :3]), {"compression": "tiff_lzw"}),
+        "f.gif": (Image.fromarray(noise[..., :3]).quantize(16), {"save_all": True}),
+        "g.png": (Image.fromarray(noise[..., 0].astype(np.uint16) * 257), {}),
+        "h.tif": (Image.fromarray(noise[..., :3]), {"compression": "jpeg"}),
+    }
+    return {name: _saved(picture, name, options) for name, (picture, options) in made.items()}
+
+
+def _saved(picture: Any, name: str, options: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    kinds = {"jpg": "JPEG", "tif": "TIFF"}
+    ending = name.rpartition(".")[2]
+    picture.save(buffer, kinds.get(ending, ending.upper()), **options)
+    return buffer.getvalue()
+
+
+def _read_pictures(folder: Path) -> None:
+    from safelight.images import ImageError, read_image
+
+    refused = None
+    for path in sorted(folder.iterdir()):
+        try:
+            pixels = read_image(path)
+        except ImageError as error:
+            refused = error
+            continue
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+            raise AssertionError(f"{pixels.dtype} {pixels.shape}")
+    if refused is not None:
+        raise refused
+
+
+def _folder() -> Files:
+    rng = np.random.default_rng(1)
+    from PIL import Image
+
+    def drawn() -> Image.Image:
+        return Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
+
+    return {f"photos/{c}/{i}.png": _saved(drawn(), "x.png", {}) for c in "ab" for i in range(5)}
+
+
+def _read_folder(folder: Path) -> None:
+    from safelight.datasets import from_directory
+
+    dataset = from_directory(folder / "photos")
+    for problem in dataset.problems:
+        if not str(problem).isprintable():
+            raise AssertionError(f"{problem!r}")
+    if len(dataset) + len(dataset.problems) != 10 or len(dataset.fingerprint) != 64:
+        raise AssertionError(f"{len(dataset)} pictures")
+
+
+# --- runs
+
+
+def _run() -> Files:
+    rng = np.random.default_rng(2)
+    names, number = ("cat", "dog"), 12
+    probabilities = rng.dirichlet((1, 1), number).round(6)
+    rows = ["file,label,prediction,p(cat),p(dog)"]
+    for i, (first, second) in enumerate(probabilities):
+        rows.append(f"{i}.png,{names[i % 2]},{names[int(second > first)]},{first},{second}")
+    ends = {"value": 0.8, "low": 0.6, "high": 0.9}
+    config = {
+        "safelight_run": 1, "kind": "transfer", "created": "2026-11-26T10:00:00+00:00",
+        "dataset": {
+            "name": "pets", "fingerprint": "f" * 64, "num_images": 40, "class_names": list(names),
+            "problems": ["x.png: truncated"], "duplicates": 1,
+            "conflicting_duplicates": [["a", "b"]],
+        },
+        "split": {
+            "strategy": "stratified", "seed": 0, "fold": None,
+            "digests": {"train": ["a"] * 20, "validation": ["b"] * 8, "test": ["c"] * 12},
+        },
+        "settings": {"backbone": "vgg16", "pretrained": True, "seed": 0, "epochs": 3},
+    }  # fmt: skip
+    counts = {"cat": 6, "dog": 6}
+    metrics = {
+        **dict.fromkeys(("accuracy", "loss", "balanced_accuracy", "macro_f1", "roc_auc"), ends),
+        "num_test": number, "confusion_matrix": [[4, 2], [1, 5]], "class_names": list(names),
+        "per_class": [
+            {"class_name": name, "support": 6, **dict.fromkeys(("precision", "recall", "f1"), ends)}
+            for name in names
+        ],
+        "calibration": {"ece": 0.1, "ece_before": 0.2, "brier": 0.3, "temperature": 1.5},
+        "familiarity": {"refused": {"0.05": ends}, "left_out_auroc": {"cat": 0.9}},
+        "data": {
+            "num_per_class": counts,
+            "num_per_part": {"train": counts, "validation": {}, "test": counts},
+            "imbalance": 1.0, "neighbours": None, "straddling": [["1.png", "2.png"]], "doubt": 0.05,
+            "suspects": [
+                {"file": "3.png", "label": "cat", "prediction": "dog", "probability": 0.01}
+            ],
+        },
+        "protocol": {"dataset": "pets", "split": "stratified", "seed": 0, "intervals": "bootstrap"},
+        "seconds": {"head": 1.5},
+    }  # fmt: skip
+    environment = {
+        "safelight": "0.1.0", "commit": "c" * 40, "python": "3.12.1", "backend": "tensorflow",
+        "packages": {"keras": "3.15.1"}, "system": "Linux", "machine": "x86_64", "processor": "P",
+        "cores": 2, "bfloat16": {"amx_bf16": False, "avx512_bf16": None},
+    }  # fmt: skip
+    return {
+        "run/config.json": json.dumps(config).encode(),
+        "run/metrics.json": json.dumps(metrics).encode(),
+        "run/environment.json": json.dumps(environment).encode(),
+        "run/history.csv": b"epoch,loss,accuracy,val_loss\n1,0.9,0.5,1\n2,0.5,0.75,\n",
+        "run/predictions.csv": "\n".join(rows).encode() + b"\n",
+    }
+
+
+def _run_with_pictures() -> Files:
+    return {**_run(), "run/pictures/mistakes.png": _pictures()["a.png"]}
+
+
+_RUN_CHANGES: Mapping[str, Bytes] = {".json": change.change_json, ".csv": change.change_table}
+
+
+def _read_run(folder: Path) -> None:
+    from safelight.runs import Run, list_runs
+
+    for summary in list_runs(folder):
+        str(summary)
+    run = Run.open(folder / "run")
+    refused = None
+    for name in ("config", "metrics", "environment", "history", "predictions", "pictures"):
+        try:
+            getattr(run, name)
+        except ValueError as error:
+            refused = error
+    if refused is not None:
+        raise refused
+
+
+def _write_report(folder: Path) -> None:
+    from safelight.report import write_report
+
+    page = write_report([folder / "run"]).read_text(encoding="utf-8").lower()
+    for bad in ("<script", "<svg onload", "<img src=x", "javascript:", "\x1b", "\u202e"):
+        if bad in page:
+            raise AssertionError(f"{bad!r} is in the page")
+
+
+def _write_card(folder: Path) -> None:
+    from safelight.report import write_model_card
+
+    path, _ = write_model_card(folder / "run")
+    _, front, _ = path.read_text(encoding="utf-8").split("---\n", 2)
+    for line in front.splitlines():
+        plain = line.strip().removeprefix("- ")
+        key, _, value = ("a", "", plain) if plain[:1] == '"' else plain.partition(":")
+        if not key.replace("_", "").replace("-", "").isalpha() or not _is_json(value):
+            raise AssertionError(f"{line!r} is no line of ours")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text or "0")
+    except ValueError:
+        return False
+    return True
+
+
+# --- arrays
+
+
+def _npz(**arrays: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _familiarity() -> Files:
+    from safelight.transfer.familiarity import fit_familiarity
+
+    rows = np.random.default_rng(3).random((20, 9))
+    return {"familiarity.npz": fit_familiarity(rows, widths=(4, 5)).to_bytes()}
+
+
+def _read_familiarity(folder: Path) -> None:
+    from safelight.transfer.familiarity import Familiarity
+
+    known = Familiarity.read(folder / "familiarity.npz")
+    features = np.ones((3, known.references.shape[1]))
+    p_values = known.p_values(features)
+    known.nearest(features[0], 4)
+    if p_values.shape != (3,) or not ((p_values > 0) & (p_values <= 1)).all():
+        raise AssertionError(f"{p_values}")
+
+
+def _references() -> Files:
+    rng = np.random.default_rng(4)
+    layers = {f"layer/block{i}": rng.random((2, 3, 3, i)).astype("float16") for i in (1, 2)}
+    return {"references.npz": _npz(num_images=np.array(12), **layers)}
+
+
+def _read_references(folder: Path) -> None:
+    from safelight.transfer.references import read_references
+
+    found = read_references(folder)
+    for name in found.means if found else ():
+        found.other_than(name, [0])
+
+
+def _density() -> Files:
+    rng = np.random.default_rng(5)
+    arrays: dict[str, Any] = {"chosen_by": np.array([[1.0, -3.0], [2.0, -2.5]])}
+    for name, number in (("gaussian", 1), ("mixture", 2)):
+        arrays[f"{name}_weights"] = np.full(number, 1 / number)
+        arrays[f"{name}_means"] = rng.normal(size=(number, 3))
+        arrays[f"{name}_factors"] = np.stack([np.eye(3)] * number)
+    arrays |= {"log_density": np.array([-5.0, -4.0, -3.0]), "gain": np.zeros((2, 3))}
+    return {"density.npz": _npz(**arrays)}
+
+
+def _read_density(folder: Path) -> None:
+    from safelight.vae.densities import FittedDensity
+
+    found = FittedDensity.read(folder / "density.npz")
+    with np.errstate(all="ignore"):
+        found.mixture.sample(3, seed=0)
+        found.gaussian.log_density(np.zeros((2, found.gaussian.latent_dim)))
+
+
+def _checkpoint() -> Files:
+    from safelight.vae.checkpoints import FORMAT
+
+    about = {
+        "identity": {"format": FORMAT, "backend": "tensorflow"},
+        "epochs": 2, "seconds": {"training": 1.5}, "plan": [[0.0, 1.0]],
+        "history": {"loss": [1.0, 0.5]},
+    }  # fmt: skip
+    arrays = {"state/weights/0": np.ones((3, 4), "float32"), "history_kl": np.zeros((2, 3))}
+    return {"checkpoint.npz": _npz(about=np.array(json.dumps(about)), **arrays)}
+
+
+def _read_checkpoint(folder: Path) -> None:
+    from safelight.vae.checkpoints import FORMAT, load_checkpoint
+
+    load_checkpoint(folder / "checkpoint.npz", {"format": FORMAT, "backend": "tensorflow"})
+
+
+_ARRAYS: Mapping[str, Bytes] = {".npz": change.change_archive(change.change_array)}
+
+
+# --- models and weights
+
+
+def _h5(**arrays: np.ndarray) -> bytes:
+    import h5py
+
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        for name, array in arrays.items():
+            file[name.replace("__", "/")] = array
+    return buffer.getvalue()
+
+
+def _model() -> Files:
+    layer = {
+        "module": "keras.layers", "class_name": "Dense", "registered_name": None,
+        "config": {"name": "d", "units": 3, "activation": "tanh"},
+    }  # fmt: skip
+    config = {
+        "module": "keras", "class_name": "Sequential", "registered_name": None,
+        "config": {"name": "s", "layers": [layer]},
+    }  # fmt: skip
+    weights = {"layers__dense__vars__0": np.ones((4, 3), "float32")}
+    members = [
+        ("metadata.json", b'{"keras_version": "3.15.1"}'),
+        ("config.json", json.dumps(config).encode()),
+        ("model.weights.h5", _h5(**weights, layers__dense__vars__1=np.zeros(3, "float32"))),
+    ]
+    return {"model.keras": change.pack(members)}
+
+
+def _check_model(folder: Path) -> None:
+    from safelight.model_files import check_model
+
+    check_model(folder / "model.keras")
+
+
+def _saved_model() -> Files:
+    import tempfile
+
+    import keras
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "tanh", name="d")])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        model.save(path)
+        return {"model.keras": path.read_bytes()}
+
+
+def _load_model(folder: Path) -> None:
+    from safelight.model_files import load_model
+
+    load_model(folder / "model.keras")
+
+
+def _change_model(rng: np.random.Generator, name: bytes) -> bytes:
+    return (change.change_json if name[:1] == b"{" else change.change_bytes)(rng, name)
+
+
+_MODELS: Mapping[str, Bytes] = {".keras": change.change_archive(_change_model)}
+
+
+def _weights() -> Files:
+    import h5py
+    import onnx
+
+    array, bias = np.ones((3, 3, 3, 4), "float32"), np.zeros(4, "float32")
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.attrs["layer_names"] = [b"conv"]
+        group = file.create_group("conv")
+        group.attrs["weight_names"] = [b"conv_W_1:0", b"conv_b_1:0"]
+        group["conv_W_1:0"], group["conv_b_1:0"] = array, bias
+    tensors = [
+        onnx.numpy_helper.from_array(
+            each.transpose(3, 2, 0, 1).copy() if each.ndim == 4 else each, name
+        )
+        for name, each in (("conv/kernel", array), ("conv/bias", bias))
+    ]
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], tensors))
+    return {
+        "w.h5": buffer.getvalue(),
+        "w.onnx": model.SerializeToString(),
+        "w.npz": _npz(**{"conv/kernel": array, "conv/bias": bias}),
+    }
+
+
+def _read_weights(folder: Path) -> None:
+    from safelight import weight_files
+
+    names = {"kernel": "{layer}/kernel", "bias": "{layer}/bias"}
+    readers: tuple[Callable[[], object], ...] = (
+        lambda: weight_files.read_h5(folder / "w.h5"),
+        lambda: weight_files.read_onnx(folder / "w.onnx", ["conv"], names),
+        lambda: weight_files.read_npz(folder / "w.npz"),
+    )
+    refused = None
+    for read in readers:
+        try:
+            read()
+        except ValueError as error:
+            refused = error
+    if refused is not None:
+        raise refused
+
+
+# --- archives and caches
+
+
+def _archives() -> Files:
+    members = [("data/labels.csv", b"a 1 mono\n"), ("data/images/1.png", b"png"), ("x", b"no")]
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return {"a.zip": change.pack(members, deflated=True), "b.tgz": buffer.getvalue()}
+
+
+def _extract(folder: Path) -> None:
+    from safelight.asset_sources import RemoteFile, Source, SourceError, extract
+
+    refused = None
+    for name, kind in (("a.zip", "zip"), ("b.tgz", "tar")):
+        source = Source("url", (RemoteFile(name, "", 0),), unpack=kind, prefix="data/")
+        target = folder / f"out-{kind}"
+        target.mkdir()
+        try:
+            extract(source, [folder / name], target, max_bytes=10_000)
+        except SourceError as error:
+            refused = SourceError(f"{name}: {error}")
+        if not all(path.resolve().is_relative_to(folder.resolve()) for path in folder.rglob("*")):
+            raise AssertionError("a link leads outside")
+    if refused is not None:
+        raise refused
+
+
+def _archive_errors() -> tuple[type[Exception], ...]:
+    from safelight.asset_sources import SourceError
+
+    # What the system says of a name that no file can have passes, as an error about the disk.
+    return (SourceError, OSError)
+
+
+def _cache() -> Files:
+    import tempfile
+
+    from safelight.transfer.feature_cache import FeatureCache
+
+    with tempfile.TemporaryDirectory() as name:
+        cache = FeatureCache(Path(name))
+        entry = cache.entry({"network": "n", "layer": "l", "pooling": "avg"}, (3,), "float32")
+        entry.append(["a", "b"], np.ones((2, 3), "float32"))
+        return {
+            f"features/{path.relative_to(name).as_posix()}": path.read_bytes()
+            for path in Path(name).rglob("*")
+            if path.is_file()
+        }
+
+
+def _read_cache(folder: Path) -> None:
+    from safelight.transfer.feature_cache import CacheEntry, CacheError, FeatureCache
+
+    cache = FeatureCache(folder / "features", max_bytes=10**9)
+    for summary in cache.entries():
+        str(summary)
+    refused = None
+    for place in sorted(folder.glob("features/*/")):
+        entry = CacheEntry(place, (3,), "float32")
+        try:
+            for digest in ("a", "b"):
+                rows = entry.gather([digest] if digest in entry else [])
+                if rows.dtype != np.float32 or rows.shape[1:] != (3,):
+                    raise AssertionError(f"{rows.dtype} {rows.shape}")
+        except (ValueError, CacheError) as error:
+            refused = error
+    cache.verify()
+    if refused is not None:
+        raise refused
+
+
+def _cache_errors() -> tuple[type[Exception], ...]:
+    from safelight.transfer.feature_cache import CacheError
+
+    return (ValueError, CacheError)
+
+
+READERS: tuple[Reader, ...] = (
+    Reader("pictures", _pictures, _read_pictures, max_megabytes=1200),
+    Reader("folder of pictures", _folder, _read_folder, max_megabytes=1200),
+    Reader("run folder", _run, _read_run, _RUN_CHANGES),
+    Reader("report", _run_with_pictures, _write_report, _RUN_CHANGES),
+    Reader("model card", _run, _write_card, _RUN_CHANGES),
+    Reader("familiarity.npz", _familiarity, _read_familiarity, _ARRAYS),
+    Reader("references.npz", _references, _read_references, _ARRAYS),
+    Reader("density.npz", _density, _read_density, _ARRAYS),
+    Reader("checkpoint.npz", _checkpoint, _read_checkpoint, _ARRAYS),
+    Reader("model.keras (our look)", _model, _check_model, _MODELS),
+    Reader("model.keras (Keras)", _saved_model, _load_model, _MODELS),
+    Reader("weight files", _weights, _read_weights, _ARRAYS),
+    Reader(
+        "archives",
+        _archives,
+        _extract,
+        {".zip": change.change_archive(change.change_bytes)},
+        _archive_errors,
+    ),
+    Reader("feature cache", _cache, _read_cache, {".json": change.change_json}, _cache_errors),
+)
