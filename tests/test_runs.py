@@ -98,12 +98,16 @@ def test_overwrite_removes_the_files_of_a_run_and_no_other(tmp_path):
     for name in ("checkpoint.npz", "history_kl.npy"):
         (run.path / name).touch()
     run.picture_path("history").write_bytes(b"png")
-    (run.path / f".model.{'0' * 32}.partial.keras").write_bytes(b"left by a kill")
+    run.picture_path("film").with_suffix(".gif").write_bytes(b"gif")
+    for name in ("model.keras", "pictures/film.gif"):
+        stem, _, suffix = name.rpartition(".")
+        left = run.path / f"{stem}.{'0' * 32}.partial.{suffix}"
+        left.with_name(f".{left.name}").write_bytes(b"left by a kill")
     (run.path / "notes.txt").write_text("mine")
     (run.path / "pictures" / "sketch.svg").write_text("mine")
     Run.create(run.path, overwrite=True)
     assert set(snapshot(run.path)) == {
-        Path("config.json"), Path("notes.txt"), Path("pictures/sketch.svg"),
+        Path(".lock"), Path("config.json"), Path("notes.txt"), Path("pictures/sketch.svg"),
     }  # fmt: skip
 
 
