@@ -513,8 +513,8 @@ def _cache_errors() -> tuple[type[Exception], ...]:
 
 
 READERS: tuple[Reader, ...] = (
-    Reader("pictures", _pictures, _read_pictures, max_megabytes=1200),
-    Reader("folder of pictures", _folder, _read_folder, max_megabytes=1200),
+    Reader("pictures", _pictures, _read_pictures, max_megabytes=1500),
+    Reader("folder of pictures", _folder, _read_folder, max_megabytes=1500),
     Reader("run folder", _run, _read_run, _RUN_CHANGES),
     Reader("report", _run_with_pictures, _write_report, _RUN_CHANGES),
     Reader("model card", _run, _write_card, _RUN_CHANGES),

@@ -8,7 +8,6 @@ import sys
 import sysconfig
 import threading
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -146,10 +145,19 @@ def _try(
     except errors as error:
         return judge_sentence(str(error), folder)
     except Exception as error:  # noqa: BLE001  it is what is looked for
-        where = traceback.extract_tb(error.__traceback__)[-1]
         said = f"{type(error).__name__}: {error}"[:300]
-        return Verdict("traceback", f"{said} ({Path(where.filename).name}:{where.lineno})")
+        return Verdict("traceback", f"{said} ({_place_of(error)})")
     return Verdict(READ)
+
+
+def _place_of(error: Exception) -> str:
+    """Where it was raised; no source is read for that, which would be a look outside."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return (
+        "" if trace is None else f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+    )
 
 
 def judge_sentence(text: str, folder: Path) -> Verdict:

@@ -28,7 +28,7 @@ Mode = Literal["RGB", "L"]
 # A header that claims more is refused before a pixel is decoded: 300 MB as RGB is the ceiling.
 MAX_PIXELS = 100_000_000
 
-# Threads read a larger one after the other, since each takes a gigabyte while it is decoded.
+# Threads read a larger one after the other, since it may take more than a gigabyte.
 _LARGE_PIXELS = 50_000_000
 _ONE_AT_A_TIME = threading.Lock()
 _BAND_PIXELS = 1_000_000

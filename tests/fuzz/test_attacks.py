@@ -244,9 +244,9 @@ def test_what_an_array_claims_is_not_believed(content):
 
 def test_arrays_do_not_unfold_without_end():
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, a=np.zeros(100_000_000, "uint8"))
+    np.savez_compressed(buffer, a=np.zeros(80_000_000, "uint8"))
     assert buffer.tell() < 200_000
-    with pytest.raises(ValueError, match="claim to unfold to 100,000"):
+    with pytest.raises(ValueError, match="claim to unfold to 80,000"):
         untrusted.unpack_arrays(buffer)
 
 
@@ -456,7 +456,7 @@ def test_bands_over_white_are_the_whole_over_white(tmp_path, monkeypatch, mode):
 
 
 @pytest.mark.slow
-def test_a_hundred_megapixels_take_a_gigabyte_and_not_more(tmp_path):
+def test_a_hundred_megapixels_take_a_gigabyte_and_a_half_at_most(tmp_path):
     import subprocess
     import sys
 
@@ -474,7 +474,7 @@ def test_a_hundred_megapixels_take_a_gigabyte_and_not_more(tmp_path):
         [sys.executable, "-c", program, str(tmp_path / "a.png")],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert int(done.stdout) < 1_300_000  # kilobytes
+    assert int(done.stdout) < 1_500_000  # kilobytes
 
 
 def test_pictures_that_are_pipes_or_devices_are_named_and_not_opened(tmp_path):

@@ -4,13 +4,12 @@ import importlib
 import os
 
 import numpy as np
-import pytest
 
 from safelight.runs import Run
 
 commands = importlib.import_module("security.commands")
 verdicts = importlib.import_module("security.verdicts")
-NUM_CASES = 60
+NUM_CASES = 30
 
 
 def test_no_folder_of_a_stranger_gives_a_traceback(tmp_path, monkeypatch):
@@ -26,12 +25,11 @@ def test_no_folder_of_a_stranger_gives_a_traceback(tmp_path, monkeypatch):
     assert wrong == {}
 
 
-OBEYED = ("\x1b[2J", "\x1b]0;mine\x07", "\x9b31m", "\u202e", "\r", "\x08")
+OBEYED = "\x1b[2J \x1b]0;mine\x07 \x9b31m \u202e \r \x08 \u2028"
 
 
-@pytest.mark.parametrize("sign", OBEYED)
-def test_a_terminal_obeys_no_name(call, tmp_path, sign):
-    name = f"a{sign}b"
+def test_a_terminal_obeys_no_name(call, tmp_path):
+    name = f"a{OBEYED}b"
     run = Run.create(tmp_path / name / "run")
     run.write_config({"kind": name, "dataset": {"name": name, "class_names": [name]}})
     run.write_metrics({"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}})

@@ -92,7 +92,7 @@ def _raise(error):
 
 def test_memory_is_counted(tmp_path):
     def take(folder):
-        np.ones(60_000_000)
+        np.ones(20_000_000)
 
     assert verdicts.judge(take, tmp_path, max_megabytes=100).kind == "memory"
 

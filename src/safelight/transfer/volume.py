@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from safelight import executors
+from safelight import executors, untrusted
 from safelight.file_lists import BLOCK, FileList, freeze
 from safelight.files import write_text
 from safelight.runs import Run
@@ -286,7 +286,7 @@ def _settle(request: Request, question: dict[str, Any]) -> None:
 
 def _read_question(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = untrusted.read_json(path)
     except FileNotFoundError:
         return None
     except ValueError:
