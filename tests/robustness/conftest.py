@@ -116,7 +116,7 @@ def write_tree(state, root):
     return root
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def moments():
     return Moments
 

@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(os.name != "posix", reason="needs signals and process groups"),
 ]
-SECONDS = 120  # for a command on a busy machine
+SECONDS = 600  # for a command on a busy machine
 SMALL = "--epochs 4 --latent-dim 2 --hidden-units 8 --batch-size 16".split()
 
 

@@ -565,15 +565,15 @@ def train_vae(path, pictures, *, epochs=3):
     )
 
 
-@pytest.fixture
-def trained_vae(tmp_path, pictures, moments, monkeypatch):
+@pytest.fixture(scope="module")
+def trained_vae(tmp_path_factory, pictures, moments):
     """The states of a training that keeps itself after every epoch."""
     from safelight.vae import training
 
-    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0.0)
-    (tmp_path / "root").mkdir()
-    with moments(tmp_path / "root") as seen:
-        train_vae(tmp_path / "root" / "run", pictures)
+    root = tmp_path_factory.mktemp("root")
+    with pytest.MonkeyPatch.context() as patch, moments(root) as seen:
+        patch.setattr(training, "_CHECKPOINT_SECONDS", 0.0)
+        train_vae(root / "run", pictures)
     return seen
 
 
@@ -587,7 +587,7 @@ def test_an_autoencoders_training_goes_on_to_the_same_bits_from_moments(trained_
     """From every kept epoch, and from the moments in which results are written."""
     expected = bits(trained_vae.root / "run")
     kept = [state for state in trained_vae.states if "run/metrics.json" not in state]
-    for state in kept[:: max(1, len(kept) // 6)]:
+    for state in kept[:: max(1, len(kept) // 3)]:
         folder = at(state)
         train_vae(folder / "run", pictures)
         assert bits(folder / "run") == expected

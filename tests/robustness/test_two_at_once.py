@@ -1,15 +1,18 @@
 """Two trainings into one folder, a cache that several users share, a folder that is moved."""
 
+import importlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from safelight.locks import alone, hold
 from safelight.runs import Run
 from safelight.transfer.feature_cache import CacheError, FeatureCache
 
@@ -54,10 +57,6 @@ def test_a_second_training_into_a_folder_is_refused_and_a_killed_one_holds_nothi
 
 
 def test_a_training_writes_alone_in_its_own_thread_too(tmp_path):
-    from concurrent.futures import ThreadPoolExecutor
-
-    from safelight.locks import alone
-
     @alone
     def write(run, number):
         Run.create(run.path, overwrite=True)  # nested calls of one training are one
@@ -69,40 +68,23 @@ def test_a_training_writes_alone_in_its_own_thread_too(tmp_path):
     Run.create(tmp_path / "run")
 
 
-def test_two_commands_for_one_folder_end_in_one_whole_run_and_one_sentence(
-    tmp_path, tiny, pictures
-):
-    """The second comes while the first is at work, after it has looked whether it may."""
-    from safelight import datasets
-    from safelight.transfer.config import TrainConfig
-    from safelight.transfer.experiment import run_training
+WRITERS = ("transfer.experiment.run_training", "transfer.sweep.run_sweep",
+           "vae.experiment.run_training", "vae.rate_distortion.run_curve")  # fmt: skip
 
-    config = TrainConfig(
-        image_size=16, unfreeze_from=None, head_layers=("block3/avg",), precision="float32"
-    )
-    splits, refused = datasets.split(pictures, seed=0), []
 
-    def second():
-        with pytest.raises(ValueError, match="another process") as error:
-            train(Run(tmp_path / "run"), lambda *_: None)
-        refused.append(str(error.value))
-
-    def first(*_):
-        if not refused:
-            from concurrent.futures import ThreadPoolExecutor
-
-            with ThreadPoolExecutor(1) as pool:
-                pool.submit(second).result()
-
-    def train(run, report):
-        return run_training(
-            run, splits, config, dataset=pictures, report=report,
-            cache=FeatureCache(tmp_path / "features"),
-        )  # fmt: skip
-
-    train(Run.create(tmp_path / "run"), first)
-    assert len(refused) == 1
-    assert Run.open(tmp_path / "run").finished
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_training_refuses_a_folder_that_another_one_holds(tmp_path, name):
+    """Before it looks at anything else: both have made sure that they may, and one was first."""
+    module, _, function = name.rpartition(".")
+    write = getattr(importlib.import_module(f"safelight.{module}"), function)
+    run = Run.create(tmp_path / "run")
+    before = sorted(run.path.rglob("*"))
+    refused = pytest.raises(ValueError, match=r"another process is writing.*--output")
+    with ThreadPoolExecutor(1) as pool, hold(run.path), refused:
+        pool.submit(write, run).result()
+    assert sorted(run.path.rglob("*")) == before
+    with pytest.raises(TypeError):  # nobody holds it any more, and the rest is asked for
+        write(run)
 
 
 def test_a_folder_that_is_moved_meanwhile_is_left_whole_and_the_rest_is_an_error(
@@ -252,6 +234,7 @@ def test_runs_are_listed_and_replaced_whatever_their_dates(tmp_path, monkeypatch
     assert not Run.open(tmp_path / "first").finished
 
 
+@pytest.mark.slow
 def test_minutes_are_counted_by_a_clock_that_nobody_sets(tmp_path, pictures, monkeypatch):
     """The time of day runs backwards, a thousand times as fast, while a training counts seconds."""
     from safelight.vae import build_vae, train
@@ -279,7 +262,6 @@ def test_uploads_of_a_killed_server_are_removed_and_those_of_a_living_one_stay(
     import tempfile
 
     from safelight.app import privacy
-    from safelight.locks import hold
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     dead, living, other = (tmp_path / f"{privacy._PREFIX}{name}" for name in ("a", "b", "c"))
@@ -290,8 +272,6 @@ def test_uploads_of_a_killed_server_are_removed_and_those_of_a_living_one_stay(
     other.symlink_to(tmp_path / "photos")
     with hold(dead):
         pass  # its lock file is there, and nobody holds it
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(1) as pool, hold(living):
         pool.submit(privacy._remove_killed).result()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
