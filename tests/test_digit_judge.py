@@ -27,7 +27,7 @@ def judge(bars):
 
 def test_it_learns_its_classes(judge, bars):
     images, labels = bars
-    assert (judge.classify(images[500:]) == labels[500:]).mean() > 0.95
+    assert (judge.classify(images[500:]) == labels[500:]).mean() > 0.9
     assert "500 pictures of 2 classes" in judge.protocol
 
 

@@ -95,7 +95,8 @@ def find_points(
     told = labels if model.num_classes else None
     mean, log_variance = model.encode(experiment.learned_part(images, config), told)
     seen = slice(model.visible_dim)
-    kl = ops.convert_to_numpy(kl_per_unit(mean[:, seen], log_variance[:, seen]))
+    posterior = (ops.convert_to_tensor(each[:, seen]) for each in (mean, log_variance))
+    kl = ops.convert_to_numpy(kl_per_unit(*posterior))
     return Points(images, mean[:, seen], labels, kl.mean(axis=0, dtype="float64"))
 
 
