@@ -390,7 +390,8 @@ def extract(source: Source, files: list[Path], folder: Path, *, max_bytes: int) 
     except SourceError:
         raise
     except OSError as error:
-        if error.errno != errno.EINVAL:  # of a place before the beginning of the archive
+        # Those of the disk have a number; an archive that points before its own beginning has this.
+        if error.errno not in (None, errno.EINVAL):
             raise
         raise SourceError(f"the archive is broken ({error})") from error
     except Exception as error:  # zipfile, tarfile and zlib raise almost anything
