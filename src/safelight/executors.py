@@ -9,7 +9,7 @@ killed costs the tasks it had begun, which another does again.
 
 Ray is an extra (`pip install 'safelight[scale]'`), loaded when a `RayExecutor` runs. It reports
 nothing to anybody: its usage statistics are off, and a cluster on this machine listens to this
-machine alone.
+machine alone and obeys only the process that started it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import dataclasses
 import importlib.util
 import itertools
 import os
+import secrets
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -157,6 +158,12 @@ class RayExecutor:
 
     def _connect(self) -> Any:
         # Before Ray is loaded, which reads them once.
+        if self.address is None:
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on Linux, too: 127.0.0.1
+            if "ray" not in sys.modules:
+                # Other users of this machine reach its ports, too: they do not know this word.
+                os.environ["RAY_AUTH_MODE"] = "token"
+                os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its remarks are for its authors
@@ -165,7 +172,8 @@ class RayExecutor:
         if not ray.is_initialized():
             quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
             try:
-                ray.init(**quiet, **self._place())
+                with _without_notes():
+                    ray.init(**quiet, **self._place())
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise ValueError(
                     f"no Ray cluster at {self.address or 'this machine'} ({error}): expected the "
@@ -206,6 +214,20 @@ class RayExecutor:
         )
         for batch in answers.iter_batches(batch_size=None, batch_format="pyarrow"):
             yield from batch["answer"].to_pylist()
+
+
+@contextlib.contextmanager
+def _without_notes() -> Iterator[None]:
+    """What Ray's C++ parts write to standard error when they start goes nowhere."""
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
 
 
 def _set_up_data() -> None:
