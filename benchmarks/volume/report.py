@@ -22,14 +22,13 @@ def render_memory(result: dict) -> list[str]:
         peaks = [f"{of[str(number)]['peak_mib']:,.0f}" for number in numbers]
         first, last = (of[str(number)] for number in (numbers[0], numbers[-1]))
         more = 2**20 * (last["peak_mib"] - first["peak_mib"]) / (numbers[-1] - numbers[0])
-        rate = last["num_computed"] / last["seconds"]
-        rows.append([TITLES[what], *peaks, f"{more:,.0f}", f"{rate:,.0f}"])
+        rows.append([TITLES[what], *peaks, f"{more:,.0f}"])
     header = ("peak memory, MiB", *(f"{number:,} pictures" for number in numbers))
     return [
         f"Resident memory of pictures of 32 x 32 through a network of two convolutions; "
         f"{machine_name(result['machine'])}.",
         "",
-        *table((*header, "bytes for each further picture", "pictures/s"), rows),
+        *table((*header, "bytes for each further picture"), rows),
         "",
         f"Measured with {versions_line([result])}.",
         "",
