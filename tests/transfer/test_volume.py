@@ -7,6 +7,9 @@ import hashlib
 import os
 import pickle
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -196,6 +199,39 @@ def test_what_was_broken_off_goes_on_to_the_same_table(run, pictures, tmp_path):
     assert broken.output.read_bytes() == whole.output.read_bytes()
     assert broken.problems.read_bytes() == whole.problems.read_bytes()
     assert not broken.parts.exists()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from safelight import file_lists
+from safelight.runs import Run
+from safelight.transfer import volume
+from safelight.transfer.request import Request
+
+def kill(stage, done, total, words):
+    if done >= 32:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+file_lists.BLOCK = volume.BLOCK = 32
+run, output, *pictures = map(Path, sys.argv[1:])
+volume.answer_files(Run.open(run), Request(output, pictures), report=kill)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_chunks")
+def test_what_was_killed_goes_on_to_the_same_table(run, pictures, tmp_path):
+    broken, whole = (Request(tmp_path / f"{name}.csv", pictures) for name in ("broken", "whole"))
+    command = [sys.executable, "-c", KILLED, run.path, broken.output, *pictures]
+    child = subprocess.run(list(map(str, command)), check=False)
+    assert child.returncode == -signal.SIGKILL
+    assert answer_files(run, broken)["num_computed"] == NUM_FILES - 32
+    answer_files(run, whole)
+    # The killed process compiled what this one runs step by step: the last digits may differ.
+    for found, expected in zip(read(broken.output), read(whole.output), strict=True):
+        assert found["file"] == expected["file"]
+        assert float(found["p(plain)"]) == pytest.approx(float(expected["p(plain)"]), abs=1e-5)
 
 
 @pytest.fixture
