@@ -125,7 +125,9 @@ def predict(call: dict[str, Any]) -> dict[str, Any]:
             file.writelines(f"{paths[i % NUM_FILES]}\n" for i in range(call["num_images"]))
         request = Request(Path(folder) / "answers.csv", listed=str(listed))
         workers = call.get("workers")
-        place = executors.RayExecutor(workers=workers) if workers else contextlib.nullcontext()
+        place = contextlib.nullcontext()
+        if workers:
+            place = executors.RayExecutor(workers=workers, patience=600)
         marks: list[tuple[int, float]] = []
         began = time.time()
         with place as executor, executors.using(executor):

@@ -28,7 +28,6 @@ from typing import Any, Protocol
 
 _WINDOW = 1024  # tasks that Ray is told of at once: a million are not to lie in its memory
 _STORE_BYTES = 2 * 2**30  # of a cluster on this machine: answers on their way
-_ACTOR_SECONDS = 600.0  # until a worker has loaded what it computes with
 # What numbers depend on, or how they are computed; a worker has them from whoever asks.
 _PASSED_ON = ("KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS", "TF_CPP_MIN_LOG_LEVEL", "XLA_FLAGS")
 _THREADS = ("SAFELIGHT_NUM_THREADS", "TF_NUM_INTEROP_THREADS")
@@ -97,6 +96,7 @@ class RayExecutor:
         address: Of a cluster that is there (`"auto"`, `"host:6379"`, `"ray://host:10001"`); by
             default one is started on this machine.
         threads: Threads, and processors, of each worker.
+        patience: Seconds to wait until all workers have begun; by default the first begins at once.
 
     Attributes:
         spans: Of the tasks that were done so far, in the order that they were ready in.
@@ -106,7 +106,12 @@ class RayExecutor:
     """
 
     def __init__(
-        self, *, workers: int | None = None, address: str | None = None, threads: int = 1
+        self,
+        *,
+        workers: int | None = None,
+        address: str | None = None,
+        threads: int = 1,
+        patience: float = 0.0,
     ) -> None:
         for name, number in (("workers", workers), ("threads", threads)):
             if number is not None and number < 1:
@@ -117,6 +122,7 @@ class RayExecutor:
                 "cluster's machines; without it everything is computed here (executor `local`)."
             )
         self.workers, self.address, self.threads = workers, address, threads
+        self.patience = patience
         self.spans: list[Span] = []
         self._started = False
 
@@ -164,6 +170,8 @@ class RayExecutor:
                 # Other users of this machine reach its ports, too: they do not know this word.
                 os.environ["RAY_AUTH_MODE"] = "token"
                 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        else:
+            os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")  # a wrong one takes a minute
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its remarks are for its authors
@@ -203,7 +211,7 @@ class RayExecutor:
         passed[_POOL] = os.environ.get(_POOL, "") or str(_num_cores())
         if "keras" in sys.modules:
             passed["KERAS_BACKEND"] = sys.modules["keras"].backend.backend()
-        ray.data.DataContext.get_current().wait_for_min_actors_s = _ACTOR_SECONDS
+        ray.data.DataContext.get_current().wait_for_min_actors_s = self.patience or -1
         answers = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             _Worker,
             fn_constructor_args=(sent, passed),

@@ -43,7 +43,7 @@ CONFIG = TrainConfig(
 
 @pytest.fixture(scope="module")
 def executor():
-    with RayExecutor(workers=2) as opened:
+    with RayExecutor(workers=2, patience=600) as opened:
         yield opened
     import ray
 
