@@ -44,10 +44,10 @@ test-app: .venv-app/.made  ## the tests of app, explorer and the report's page, 
 	.venv-app/bin/python -m pytest -m "not network" tests/app tests/test_cli_serve.py tests/explorer/test_browser.py \
 	  tests/report/test_browser.py $(PARALLEL)
 
-# Its own environment: Ray, pyarrow and what they bring are 250 MB that nothing else needs.
+# Its own environment: Ray, pyarrow and pandas are half a gigabyte that nothing else needs.
 test-scale: .venv-scale/.made  ## the tests of many pictures and of a cluster: Ray with two workers on this machine
-	.venv-scale/bin/python -m pytest -m "not network" tests/scale tests/transfer/test_volume.py tests/test_tables.py \
-	  tests/test_remote.py
+	.venv-scale/bin/python -m pytest -m "not network" -k "cluster or parquet or remote or test_tables" \
+	  tests/scale tests/transfer/test_volume.py tests/test_tables.py tests/test_remote.py
 
 notebooks: .venv/.dev  ## run the notebooks from top to bottom and keep their pictures (a quarter of an hour)
 	.venv/bin/python notebooks/tools/execute.py notebooks/[0-9]*.py
