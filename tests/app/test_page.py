@@ -154,3 +154,12 @@ def test_more_files_than_are_taken_are_said_so(stub, picture):
     assert steps[-1].count("<article") == page.MOST_FILES
     assert f"only the first {page.MOST_FILES} were answered" in steps[-1]
     assert list(page.stream_cards(stub, None)) == [""]
+
+
+def test_what_gradio_keeps_of_visitors_does_not_grow_with_their_number(served):
+    """Ten thousand requests took 100 MB before; benchmarks/app_soak.py sends them."""
+    routes = served._server.config.app._app.routes
+    (holder,) = (r.app.state_holder for r in routes if hasattr(r, "app") and r.path != "/static")
+    for number in range(3 * page._MOST_SESSIONS):
+        assert holder[f"visitor {number}"] is not None
+    assert len(holder.session_data) <= page._MOST_SESSIONS + 1

@@ -20,6 +20,8 @@ MAX_FILE_SIZE = 50_000_000  # bytes
 _SECONDS_KEPT = 3600  # an uploaded picture
 _AT_ONCE = 4  # requests that are answered in turns
 _MOST_WAITING = 64  # requests
+# Nothing is kept of a visitor, but Gradio keeps 16 KB of settings of each, and by default 10,000.
+_MOST_SESSIONS = 2 * _MOST_WAITING
 
 
 def build_page(answerer: Answering) -> gradio.Blocks:
@@ -62,6 +64,7 @@ def build_page(answerer: Answering) -> gradio.Blocks:
             concurrency_limit=_AT_ONCE,
         )
     page.queue(max_size=_MOST_WAITING)
+    page.state_session_capacity = _MOST_SESSIONS
     _take_uploads_alone(page, files)
     return page
 
