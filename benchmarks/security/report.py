@@ -17,7 +17,7 @@ _KINDS = (READ, REFUSED, *WRONG, "died")
 
 def render(result: dict[str, Any]) -> str:
     """Lines of Markdown: a row for each reader, and one for all."""
-    rows = [_row(name, found["counts"]) for name, found in result["readers"].items()]
+    rows = [_row(name, found["counts"]) for name, found in sorted(result["readers"].items())]
     rows.append(_row("**all**", result["total"]))
     minutes, machine = result["minutes"], machine_name(result["machine"])
     lines = table(("reader", "tried", *_KINDS), rows)

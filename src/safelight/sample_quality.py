@@ -202,10 +202,7 @@ def compare_neighbourhoods(
     """
     if num_neighbours < 1:
         raise ValueError(f"num_neighbours={num_neighbours}: expected 1 or more.")
-    real, fake = _check(real, fake, num_neighbours + 1)
-    # Far from the origin, squares of features would hide the distances between them.
-    middle = real.mean(0)
-    real, fake = real - middle, fake - middle
+    real, fake = _about_middle(*_check(real, fake, num_neighbours + 1))
     reach_of_real = _reaches(real, num_neighbours)
     reach_of_fake = _reaches(fake, num_neighbours)
     hits, recalled = np.zeros(len(fake)), np.zeros(len(real), bool)
@@ -224,6 +221,14 @@ def compare_neighbourhoods(
         coverage=float(covered.mean()),
         num_neighbours=num_neighbours,
     )
+
+
+def _about_middle(
+    real: NDArray[np.float64], fake: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Far from the origin, squares of features would hide the distances between them."""
+    middle = real.mean(0)
+    return real - middle, fake - middle
 
 
 def _reaches(rows: NDArray[np.float64], num_neighbours: int) -> NDArray[np.float64]:
