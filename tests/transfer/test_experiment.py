@@ -124,7 +124,7 @@ def test_the_saved_model_gives_the_judged_answers(trained, dataset):
     run, metrics = trained
     test = datasets.split(dataset, seed=0).test
     model = load_classifier(run)
-    answers = np.asarray(model(np.stack([test.read(i) for i in range(len(test))])))
+    answers = keras.ops.convert_to_numpy(model(np.stack([test.read(i) for i in range(len(test))])))
     table = run.predictions
     written = np.array([table[f"p({name})"] for name in dataset.class_names], float).T
     np.testing.assert_allclose(answers, written, atol=1e-4)

@@ -35,7 +35,7 @@ def make_extractor(network, cache, **options) -> FeatureExtractor:
 def run_directly(network, layer: FeatureLayer, pixels: np.ndarray) -> np.ndarray:
     """The layer's output from already resized pixels, without any of our machinery."""
     sub = keras.Model(network.input, network.get_layer(layer.layer).output)
-    out = np.asarray(sub(pixels, training=False))
+    out = keras.ops.convert_to_numpy(sub(pixels, training=False))
     return {None: out, "avg": out.mean((1, 2)), "max": out.max((1, 2))}[layer.pooling]
 
 
