@@ -99,6 +99,9 @@ def test_shards_are_those_of_this_process(
     executor, network, pictures, tmp_path, num_views, is_killed
 ):
     here, there, killer = tmp_path / "here", tmp_path / "there", Killer()
+    if is_killed:  # a classifier's trunk is that of its backbone, and its layers have to be known
+        head = [FeatureLayer("block3_add", "avg"), FeatureLayer("block4_pool", "max")]
+        network = models.build_classifier(network, head, 2, num_landmarks=3)
     assert extract(network, pictures, here, num_views=num_views) == num_views * NUM_IMAGES
     options = {"progress": killer} if is_killed else {}
     before = len(executor.spans)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,9 @@ def pack_model(model: keras.Model) -> bytes:
 
 def unpack_model(packed: bytes) -> keras.Model:
     """The model of `pack_model`, in Keras' safe mode: it can execute nothing."""
+    # The head of a classifier has layers of ours, which Keras knows when their module is loaded;
+    # by its name, as it stands above this one.
+    importlib.import_module("safelight.transfer.models")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         path.write_bytes(packed)
