@@ -132,9 +132,9 @@ def _join() -> None:
         keras.distribution.initialize()
     except RuntimeError as error:
         raise ValueError(
-            f"{_NUM_PROCESSES}={os.environ[_NUM_PROCESSES]}, but the processes did not meet: expected "
-            "to be asked before anything is computed, and that all of them reach the first "
-            f"address ({error})."
+            f"{_NUM_PROCESSES}={os.environ[_NUM_PROCESSES]}, but the processes did not meet: "
+            "expected to be asked before anything is computed, and that all of them reach the "
+            f"first address ({error})."
         ) from error
 
 
