@@ -78,7 +78,7 @@ def alone(
     """
 
     @functools.wraps(write)
-    def held(place: _PlaceT, *arguments: _P.args, **options: _P.kwargs) -> _T:
+    def held(place: _PlaceT, /, *arguments: _P.args, **options: _P.kwargs) -> _T:
         with hold(place.path):
             for folder in (place.path, place.path / "pictures"):
                 for leftover in list_partials(folder):
