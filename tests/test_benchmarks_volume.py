@@ -75,22 +75,27 @@ def test_workers_are_compared_with_one_and_start_up_stands_apart(module):
     places = dict(zip(driver.PLACES, (here, one, two), strict=True))
     result = {
         "claim": driver.CLAIM, **KNOWN, "places": places, "num_images": 100, "image_size": 64,
-        "rounds": 2,
-        "rates": {"compute": 0.16, "compute_from": "there", "decode": 0.01, "driver": 0.001,
-                  "start_up": 8.0, "efficiency": 0.9},
+        "rounds": 2, "load": 0.5,
     }  # fmt: skip
     text = module("report").render_table([result])
     assert "| ray, 2 workers | 18.0 | 1.80 | 8.0 | yes |" in text
+
+
+def test_what_a_cluster_takes_says_what_was_not_measured(module):
+    rates = {"compute": 0.16, "decode": 0.01, "driver": 1e-5, "start_up": 8.0, "efficiency": 0.9}
+    result = {**KNOWN, "rates": rates, "is_assumed": True}
     page = "\n".join(module("volume.report").render_cost(result))
-    assert "| network, VGG16 at 224 px | 160.0 ms | there |" in page
+    assert "| network, VGG16 at 224 px | 160.0 ms | transfer_trunk_throughput |" in page
+    assert "| start-up of the workers | 8 s | assumed, not measured |" in page
     seconds = 8 + 1e6 * 0.17 / (128 * 0.9)
-    assert "| 10^6 |" in page
     assert f"{129 * seconds / 3600:,.0f} |" in page
+    measured = module("volume.report").render_cost({**result, "is_assumed": False})
+    assert "assumed" not in "\n".join(measured)
 
 
 def test_the_page_of_clusters_has_the_model_s_tables(module):
     report = module("volume.report")
     text = (BENCHMARKS.parent / "docs" / "cluster.md").read_text(encoding="utf-8")
     between = text.split(report.BEGIN + "\n")[1].split(report.END)[0]
-    results = [r for r in module("report").read_results() if r["claim"] == report.CLUSTER_CLAIM]
+    results = [r for r in module("report").read_results() if r["claim"] == report.COST_CLAIM]
     assert between == "".join("\n".join(report.render_cost(result)) for result in results[-1:])

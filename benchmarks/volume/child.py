@@ -202,10 +202,34 @@ def decode(call: dict[str, Any]) -> dict[str, Any]:
     return {"per_core_second": rate, "bytes": path.stat().st_size}
 
 
+def write(call: dict[str, Any]) -> dict[str, Any]:
+    """Writes and joins parts of a table of two classes, as the driver does; processor time."""
+    from safelight.tables import join_parts, write_part
+
+    rng, names = np.random.default_rng(0), [f"/data/pictures/{n:09d}.jpg" for n in range(512)]
+    with tempfile.TemporaryDirectory(dir=call["work"]) as folder:
+        parts, began = [], time.process_time()
+        while time.process_time() - began < call["seconds"]:
+            found = rng.random((512, 2))
+            columns = {
+                "file": names,
+                "prediction": ["a"] * 512,
+                "probability": found.max(axis=1),
+                "p(a)": found[:, 0],
+                "p(b)": found[:, 1],
+            }
+            parts.append(Path(folder) / f"part-{len(parts)}.csv")
+            write_part(parts[-1], columns)
+        join_parts(parts, Path(folder) / "whole.csv", list(columns))
+        rate = 512 * len(parts) / (time.process_time() - began)
+    return {"per_core_second": rate}
+
+
 def main() -> None:
     """Do what is asked, print what was found."""
     call = json.loads(sys.argv[1])
-    found = {"predict": predict, "extract": extract, "decode": decode}[call["what"]](call)
+    kinds = {"predict": predict, "extract": extract, "decode": decode, "write": write}
+    found = kinds[call["what"]](call)
     print(json.dumps(found))
 
 
