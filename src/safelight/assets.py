@@ -333,6 +333,8 @@ def _locked(asset: Asset) -> Iterator[None]:
     with filelock.FileLock(assets_dir() / f".{asset.name}.lock"):
         for leftover in assets_dir().glob(f".{asset.name}.*.part"):
             shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in assets_dir().glob(f".{asset.name}.stamp.*.partial.json"):
+            leftover.unlink(missing_ok=True)
         yield
 
 
@@ -444,8 +446,7 @@ def _try_source(
             listing = {asset.file: listing[content.name]}
         _check_content(asset, content, listing)
         os.replace(content, asset.path)
-        # Before the stamp: with one nobody looks here again, and what a kill left would stay.
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)  # with a stamp nobody looks for leftovers again
         _write_stamp(asset, listing, label)
         return True
     except SourceError as error:

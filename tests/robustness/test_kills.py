@@ -66,12 +66,13 @@ def weights(run):
 def test_a_training_killed_while_it_saves_ends_with_the_same_bits(folder, check_whole):
     run = folder / "run"
     command = ("vae", "train", folder / "data", "--output", run, *SMALL)
-    assert kill_when(start(*command), lambda: list(run.glob(".*.partial.*")))
+    assert kill_when(start(*command), lambda: list(run.glob(".model.*.partial.*")))
     check_whole(run)
     assert not Run.open(run).finished
     finish(*command)
     assert weights(run) == weights(folder / "undisturbed")
-    assert Run.open(run).history == Run.open(folder / "undisturbed").history
+    # Its validation is looked at as often as the time allows, and decides nothing.
+    assert Run.open(run).history["elbo"] == Run.open(folder / "undisturbed").history["elbo"]
     assert list(run.rglob("*.partial*")) == []
 
 
