@@ -111,7 +111,10 @@ def work(options: argparse.Namespace) -> None:
     write_json(options.place, {"counts": counts, "wrong": wrong})
     if options.reader != COMMAND_LINE:
         _warm_up(commands.find_reader(options.reader))
-    end = time.monotonic() + options.seconds  # of which loading Keras takes none
+    else:
+        for each in range(len(commands.COMMANDS)):
+            try_case(COMMAND_LINE, each, options.seed)
+    end = time.monotonic() + options.seconds  # of which loading libraries takes none
     while time.monotonic() < end:
         # Before the case, so that who follows knows at which the process died.
         _mark(options.place).write_text(str(number))

@@ -5,6 +5,7 @@ Every change is drawn from one generator, so that a number names a case for ever
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import struct
@@ -226,4 +227,5 @@ def one_of(*changes: Bytes) -> Bytes:
 
 
 def _pick(rng: np.random.Generator, choices: Sequence[Any]) -> Any:
-    return choices[int(rng.integers(len(choices)))]
+    # A copy: what is put into a case must not change the next one.
+    return copy.deepcopy(choices[int(rng.integers(len(choices)))])

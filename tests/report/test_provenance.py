@@ -1,6 +1,7 @@
 """The command of a run: typed again, it asks for the same training."""
 
 import dataclasses
+import json
 import shlex
 
 import pytest
@@ -8,7 +9,7 @@ import typer
 
 from safelight import cli
 from safelight.cli import flags
-from safelight.report.provenance import licences, train_command
+from safelight.report.provenance import licences, tell_command, train_command
 from safelight.report.reading import read_run
 from safelight.transfer.config import TrainConfig as TransferConfig
 from safelight.vae.config import TrainConfig as VAEConfig
@@ -125,3 +126,14 @@ def test_licences_are_named_of_what_was_fetched(make_classifier):
         "vgg16-imagenet-notop",
     ]
     assert len(licences(read_run(make_classifier().path))) == 1
+
+
+def test_versions_of_somebodys_making_are_spelt_out(make_classifier):
+    run = make_classifier()
+    path = run.path / "environment.json"
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), "safelight": "\x1b[2J", "commit": "\u202e"})
+    )
+    told = " ".join(str(block) for block in tell_command(read_run(run.path)))
+    assert "\\x1b[2J" in told
+    assert told.isprintable()

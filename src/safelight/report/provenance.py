@@ -106,7 +106,7 @@ def tell_command(reading: Reading) -> Sequence[Block]:
     made = f"Safelight {environment.get('safelight', 'of unknown version')}"
     if commit:
         made += f", commit {commit}"
-    seed = reading.settings.get("seed")
+    made, seed = words.printable(made), words.printable(reading.settings.get("seed"))
     told = (
         f"Made with {made}; seed {seed}. The same command on the same data, machine and versions "
         "gives the same numbers. A folder of pictures stands here by its name alone, as where it "
