@@ -1,4 +1,4 @@
-"""Ten thousand requests to `safelight serve`: does its memory stay, and do its answers keep coming?
+"""Thousands of requests to `safelight serve`: does its memory stay, do its answers keep coming?
 
     python benchmarks/app_soak.py [--tasks 4500] [--clients 4] [--seed 0]
 
