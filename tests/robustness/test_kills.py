@@ -59,7 +59,9 @@ def folder(tmp_path_factory, pictures):
 
 
 def weights(run):
-    model = keras.saving.load_model(run / "model.keras", compile=False, safe_mode=True)
+    from safelight.vae import experiment
+
+    model = experiment.load_vae(Run.open(run))
     return [keras.ops.convert_to_numpy(weight.value).tobytes() for weight in model.weights]
 
 

@@ -598,7 +598,9 @@ def bits(run):
     """Weights, curves and answers, to the last bit."""
     import keras
 
-    model = keras.saving.load_model(run / "model.keras", compile=False, safe_mode=True)
+    from safelight.vae import experiment
+
+    model = experiment.load_vae(Run.open(run))
     weights = [keras.ops.convert_to_numpy(weight.value).tobytes() for weight in model.weights]
     tables = [(run / name).read_bytes() for name in ("history.csv", "predictions.csv")]
     return [*weights, *tables]
