@@ -3,6 +3,7 @@
 And the program itself, run inside this process: Keras takes seconds to load, and is loaded once.
 """
 
+import importlib
 import importlib.util
 import os
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 # Of a browser in a container, and none of these may let it talk to anybody by itself.
@@ -129,3 +131,16 @@ def faults(chromium: str) -> Callable[[Any], list[str]]:
         ]
 
     return find
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """Imports a module of benchmarks/, which is no package; afterwards it is forgotten again."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in {*sys.modules} - before:
+        found = sys.modules[name]
+        places = [getattr(found, "__file__", None), *getattr(found, "__path__", [])]
+        if any(str(BENCHMARKS) in str(place) for place in places):
+            del sys.modules[name]

@@ -1,29 +1,13 @@
 """Benchmarks of backends and exports: their tables, and what they ask of each backend."""
 
-import importlib
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 KNOWN = {
     "machine": {"cpu": "Some CPU", "cpu_family": "", "cores": 2},
     "versions": {"numpy": "2"},
 }
-
-
-@pytest.fixture
-def module(monkeypatch):
-    """A module of benchmarks/, which is no package."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in {*sys.modules} - before:
-        where = getattr(sys.modules[name], "__file__", None) or ""
-        if str(BENCHMARKS) in where or name.split(".")[0] == "backends":
-            del sys.modules[name]
 
 
 def test_the_table_of_speeds_has_a_column_for_each_that_did_any_of_the_work(module):

@@ -1,30 +1,15 @@
 """Benchmarks of likelihood, samples and gradient noise: their tables, and the peers' weights."""
 
-import importlib
 import json
-import sys
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 KNOWN = {
     "machine": {"cpu": "Some CPU", "cpu_family": "", "cores": 2},
     "versions": {"numpy": "2"},
 }
-
-
-@pytest.fixture
-def module(monkeypatch):
-    """A module of benchmarks/, which is no package."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in {*sys.modules} - before:
-        if str(BENCHMARKS) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
 
 
 def test_the_table_of_minutes_leaves_open_what_was_not_measured(module):

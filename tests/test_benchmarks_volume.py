@@ -1,7 +1,5 @@
 """Benchmarks of many pictures: the model of time and cost, and tables made of results."""
 
-import importlib
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,17 +9,6 @@ KNOWN = {
     "machine": {"cpu": "Some CPU", "cpu_family": "", "cores": 2},
     "versions": {"numpy": "2"},
 }
-
-
-@pytest.fixture
-def module(monkeypatch):
-    """A module of benchmarks/, which is no package."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in {*sys.modules} - before:
-        if str(BENCHMARKS) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
 
 
 def test_time_falls_with_workers_until_the_driver_limits(module):
