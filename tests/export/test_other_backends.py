@@ -30,9 +30,10 @@ OTHERS = [
 
 ANSWER = """
     import json, sys
-    import keras
+    from pathlib import Path
     import numpy as np
-    from safelight import vae
+    import safelight.vae.experiment
+    from safelight import model_files
     from safelight.runs import Run
     from safelight.transfer import experiment, prediction
 
@@ -40,7 +41,7 @@ ANSWER = """
     with np.load(data) as arrays:
         pictures, x, z = (arrays[name] for name in ("pictures", "x", "z"))
     classifier = experiment.load_classifier(Run.open(run))
-    model = keras.saving.load_model(autoencoder, safe_mode=True)
+    model = model_files.load_model(Path(autoencoder))
     mean, variance = model.encode(x)
     np.savez(
         output,
