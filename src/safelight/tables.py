@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import importlib.util
 import math
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -73,8 +72,6 @@ def join_parts(parts: Iterable[Path], target: Path, names: Sequence[str]) -> Non
             _join_csv(parts, partial, names)
         else:
             _join_parquet(parts, partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
 
 
 def defuse(text: str) -> str:

@@ -275,8 +275,13 @@ def take(
     return found
 
 
+def printable(text: object) -> str:
+    """A text on one line: what cannot be printed, or turns text around, is spelt out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
 def one_line(text: object, limit: int = 200) -> str:
     """A text of somebody else's within a sentence: its first line, spelt out where need be."""
     lines = str(text).strip().splitlines() or [""]
-    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in lines[0])
+    plain = printable(lines[0])
     return plain if len(plain) <= limit else f"{plain[: limit - 1]}…"

@@ -26,6 +26,9 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from safelight import untrusted
+
+printable = untrusted.printable
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -84,14 +87,6 @@ class _Remarks(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         remark(record.getMessage())
-
-
-def printable(name: object) -> str:
-    """A name on one line: line ends, control characters and what is not Unicode are spelt out."""
-    text = str(name)
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _as_text(text: str) -> Text:

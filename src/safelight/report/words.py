@@ -10,12 +10,10 @@ import math
 
 from markupsafe import Markup, escape
 
+from safelight import untrusted
 from safelight.metrics import Interval
 
-
-def printable(name: object) -> str:
-    """A name on one line: what cannot be printed (also what turns text around) is spelt out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
+printable = untrusted.printable
 
 
 def name(text: object) -> Markup:

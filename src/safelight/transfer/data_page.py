@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from safelight.untrusted import printable
+
 MAX_IMBALANCE = 3
 """Above this many times as many pictures in the largest class, weights are suggested."""
 
@@ -80,8 +82,7 @@ def escape(name: object) -> str:
     Args:
         name: Any text.
     """
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
-    text = re.sub(r"^ | $| (?= )", r"\\x20", text)
+    text = re.sub(r"^ | $| (?= )", r"\\x20", printable(name))
     # An underscore within a word is an underscore; all others, and "a:b" and "www.", are markup.
     text = re.sub(r"[\\`*\[\]<>|~&@$#]|(?<![^\W_])_|_(?![^\W_])|:(?! )", r"\\\g<0>", text)
     text = re.sub(r"(?i)\bwww\.", lambda found: f"{found[0][:-1]}\\.", text)

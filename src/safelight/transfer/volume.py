@@ -15,7 +15,6 @@ import contextlib
 import csv
 import dataclasses
 import functools
-import hashlib
 import json
 import math
 import os
@@ -29,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from safelight import executors, untrusted
+from safelight.asset_sources import file_digest
 from safelight.file_lists import BLOCK, FileList, freeze
 from safelight.files import write_text
 from safelight.runs import Run
@@ -86,7 +86,7 @@ def answer_files(run: Run, request: Request, *, report: Report = silent) -> dict
     question = {
         "format": _FORMAT,
         "table": find_format(request.output),
-        "model": _digest(run.model_path),
+        "model": file_digest(run.model_path),
         "settings": dataclasses.asdict(config),
         "class_names": names,
         "computed_by": predictor.computed_by,
@@ -297,8 +297,3 @@ def _read_question(path: Path) -> dict[str, Any] | None:
 def _count_rows(path: Path) -> int:
     with path.open(encoding="utf-8", newline="") as file:
         return sum(1 for _ in csv.reader(file))
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

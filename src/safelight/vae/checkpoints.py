@@ -93,8 +93,6 @@ def save_checkpoint(
             **{_ABOUT: np.array(about), _KL: checkpoint.history_kl},
             **{f"state/{name}": array for name, array in checkpoint.arrays.items()},
         )
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def load_checkpoint(path: str | os.PathLike[str], identity: Mapping[str, Any]) -> Checkpoint | None:
