@@ -45,9 +45,9 @@ logger = logging.getLogger("benchmark")
 def data(num_images: int, image_size: int) -> dict[str, Any]:
     """Cells, small pictures of them, and features as the default head of `transfer` sees them."""
     from safelight import datasets
+    from safelight.generative import pictures
     from safelight.transfer.backbones import find_backbone, load_backbone
     from safelight.transfer.features import FeatureExtractor, FeatureLayer
-    from safelight.vae import pictures
 
     cells = datasets.load("elpv")
     if num_images < len(cells):
@@ -109,7 +109,7 @@ def measure(options: argparse.Namespace, seed: int) -> dict[str, Any]:
 def deal(cells: Any, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Functional cells to learn from; cells that judge, and which of them are defective."""
     from safelight import datasets
-    from safelight.vae.pictures import keep_class
+    from safelight.generative.pictures import keep_class
 
     normal = np.flatnonzero(cells.labels == cells.class_names.index(NORMAL))
     splits = datasets.split(keep_class(cells, NORMAL), seed=seed, validation_fraction=0)

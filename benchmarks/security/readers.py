@@ -303,19 +303,19 @@ def _read_density(folder: Path) -> None:
 
 
 def _checkpoint() -> Files:
-    from safelight.vae.checkpoints import FORMAT
+    from safelight.generative.checkpoints import FORMAT
 
     about = {
         "identity": {"format": FORMAT, "backend": "tensorflow"},
         "epochs": 2, "seconds": {"training": 1.5}, "plan": [[0.0, 1.0]],
         "history": {"loss": [1.0, 0.5]},
     }  # fmt: skip
-    arrays = {"state/weights/0": np.ones((3, 4), "float32"), "history_kl": np.zeros((2, 3))}
+    arrays = {"state/weights/0": np.ones((3, 4), "float32"), "history/kl": np.zeros((2, 3))}
     return {"checkpoint.npz": _npz(about=np.array(json.dumps(about)), **arrays)}
 
 
 def _read_checkpoint(folder: Path) -> None:
-    from safelight.vae.checkpoints import FORMAT, load_checkpoint
+    from safelight.generative.checkpoints import FORMAT, load_checkpoint
 
     load_checkpoint(folder / "checkpoint.npz", {"format": FORMAT, "backend": "tensorflow"})
 

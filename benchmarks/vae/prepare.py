@@ -15,7 +15,7 @@ from vae.protocol import Protocol
 def make_arrays(protocol: Protocol) -> dict[str, np.ndarray]:
     """MNIST's parts: grey training images, test images drawn black (0) or white (1) once."""
     from safelight.datasets import load
-    from safelight.vae.pictures import binarize, load_images
+    from safelight.generative.pictures import binarize, load_images
 
     grey = {
         part: load_images(load(protocol.dataset, part=part)).images for part in ("train", "test")

@@ -15,13 +15,15 @@ def on_demand(
 
     Args:
         package: Its full name.
-        homes: Each public name, and the module of the package that has it.
+        homes: Each public name, and the module of the package that has it, or the full name of
+            one elsewhere.
     """
 
     def find(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+        home = homes[name] if "." in homes[name] else f"{package}.{homes[name]}"
+        return getattr(importlib.import_module(home), name)
 
     def list_names() -> list[str]:
         return sorted([*vars(sys.modules[package]), *homes])

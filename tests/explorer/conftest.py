@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from safelight import assets, datasets
+from safelight.generative import pictures
 from safelight.runs import Run
-from safelight.vae import TrainConfig, experiment, pictures
+from safelight.vae import TrainConfig, experiment
 
 
 @pytest.fixture(scope="session")

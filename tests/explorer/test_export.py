@@ -13,6 +13,7 @@ from PIL import Image
 
 from safelight import datasets, explorer
 from safelight.explorer import folders, notebook, packing, points
+from safelight.generative import records
 from safelight.vae import experiment
 
 KINDS = {
@@ -65,7 +66,7 @@ def test_its_points_are_what_the_encoder_makes_of_training_pictures(run, runtime
     folder = explorer.export_web(run.path, tmp_path / "page", num_points=7).parent
     packed = read(folder)["points"]
     source = datasets.from_directory(run.config["dataset"]["source"])
-    part = experiment.find_part(run, source, "train")
+    part = records.find_part(run, source, "train")
     images = np.stack([part.read(i) for i in range(len(part))])
     means, _ = experiment.load_vae(run).encode(images)
     tile = packed["thumbnails"]

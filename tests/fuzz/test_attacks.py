@@ -17,12 +17,12 @@ import pytest
 from PIL import Image
 
 from safelight import images, untrusted
+from safelight.generative.pictures import source_folder
 from safelight.images import ImageError, read_image
 from safelight.model_files import check_config, check_model
 from safelight.report import write_model_card, write_report
 from safelight.runs import Run, list_runs
 from safelight.transfer.familiarity import Familiarity, fit_familiarity
-from safelight.vae.pictures import source_folder
 
 
 def dense(**changes):

@@ -360,10 +360,10 @@ def test_a_full_disk_leaves_runs_whole(tmp_path, full_disk, check_whole):
 
 
 def test_a_full_disk_leaves_reports_exports_and_checkpoints_as_they_were(tmp_path, full_disk):
-    from safelight.vae.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+    from safelight.generative.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 
     run = write_run(tmp_path / "run").path
-    checkpoint = Checkpoint(2, {}, [], {}, np.zeros((2, 1)), {"w": np.ones(4)})
+    checkpoint = Checkpoint(2, {}, [], {}, {"w": np.ones(4)}, {"kl": np.zeros((2, 1))})
 
     def write(epochs, text):
         write_report([run], tmp_path / "a.html")
@@ -552,8 +552,8 @@ def test_a_classifiers_training_is_whole_at_every_moment(
 
 
 def train_vae(path, pictures, *, epochs=3):
+    from safelight.generative import pictures as parts_of
     from safelight.vae import experiment
-    from safelight.vae import pictures as parts_of
     from safelight.vae.config import TrainConfig
 
     parts = parts_of.load_parts(pictures, parts_of.split(pictures, seed=0))

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from safelight import datasets
+from safelight.generative import pictures, records
 from safelight.runs import Run, list_runs
-from safelight.vae import experiment, pictures, training
+from safelight.vae import experiment, training
 from safelight.vae.config import TrainConfig
 
 CONFIG = TrainConfig(latent_dim=3, hidden_units=(16,), epochs=3, batch_size=16, seed=1)
@@ -360,14 +361,14 @@ def test_ctrl_c_in_the_first_epoch_leaves_a_whole_run(tmp_path, parts):
 
 def test_the_own_test_part_and_unseen_pictures_are_told_apart(trained, parts):
     run, splits = trained[0], parts.splits
-    own = experiment.find_part(run, parts.dataset, "test")
+    own = records.find_part(run, parts.dataset, "test")
     assert own.digests == splits.test.digests
-    unseen, left_out = experiment.unseen_part(run, parts.dataset)
+    unseen, left_out = records.unseen_part(run, parts.dataset)
     assert (unseen.digests, left_out) == (own.digests, 45)
     with pytest.raises(ValueError, match="were used to train"):
-        experiment.unseen_part(run, splits.train)
+        records.unseen_part(run, splits.train)
     with pytest.raises(ValueError, match="15 of the 15 test pictures"):
-        experiment.find_part(run, splits.train, "test")
+        records.find_part(run, splits.train, "test")
 
 
 def test_a_damaged_or_another_or_a_dangerous_model_is_refused(tmp_path):

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from keras import ops
 
+from safelight.generative import noise
+from safelight.generative.schedules import average_decays, step_sizes
 from safelight.vae import loops
 from safelight.vae.building import build_vae
 from safelight.vae.config import TrainConfig
 from safelight.vae.loops import EpochLoop, Validator
-from safelight.vae.schedules import average_decays, step_sizes
 
 SHAPE = (5, 3, 1)
 CONFIG = TrainConfig(latent_dim=3, hidden_units=(6,), batch_size=4, seed=3)
@@ -38,74 +39,7 @@ def run(loop, epochs=1, rate=0.01, decay=0.9, blocks=1):
 @pytest.fixture
 def no_xla(monkeypatch):
     """Compiling for a second what runs for a millisecond is not worth it."""
-    monkeypatch.setattr(loops, "_is_convolutional", lambda model: True)
-
-
-def test_an_epoch_s_order_has_every_image_and_follows_from_seed_and_epoch():
-    order = loops.epoch_order(7, 2, 10, 4)
-    assert order.shape == (3, 4)
-    assert sorted(order.ravel()[:10]) == list(range(10))
-    assert list(order.ravel()[10:]) == list(order.ravel()[:2])
-    np.testing.assert_array_equal(order, loops.epoch_order(7, 2, 10, 4))
-    assert (order != loops.epoch_order(7, 3, 10, 4)).any()
-    assert (order != loops.epoch_order(8, 2, 10, 4)).any()
-
-
-def test_the_generators_are_marsaglia_s_on_unsigned_numbers():
-    states = loops.noise_states((4, 5), 0, 1, 2)
-    wanted = states.view("uint32").copy()
-    for _ in range(3):
-        states = ops.convert_to_numpy(loops.next_states(ops.convert_to_tensor(states)))
-        wanted ^= wanted << np.uint32(13)
-        wanted ^= wanted >> np.uint32(17)
-        wanted ^= wanted << np.uint32(5)
-        np.testing.assert_array_equal(states.view("uint32"), wanted)
-
-
-def test_pixels_are_white_as_often_as_their_grey_value_says():
-    """All 256 values, within four standard errors; and neither in space nor time do they cling."""
-    images = np.arange(256, dtype="uint8").reshape(1, 16, 16, 1).repeat(500, 0)
-    states = ops.convert_to_tensor(loops.noise_states((500, 128), 0))
-    draws = []
-    for _ in range(8):
-        states = loops.next_states(states)
-        draws.append(ops.convert_to_numpy(loops.draw_binary(images, states)))
-    draws = np.stack(draws).reshape(8, 500, 256)
-    p, num = np.arange(256) / 255, draws[..., 0].size
-    error = np.abs(draws.mean((0, 1)) - p)
-    assert (error <= 4 * np.sqrt(p * (1 - p) / num)).all()
-    score = (draws - p)[..., 64:192] / np.sqrt(p * (1 - p))[64:192]
-    for first, second in (
-        (score[:-1], score[1:]),  # the same pixel, one step later
-        (score[:, :-1], score[:, 1:]),  # the same pixel of the next image
-        (score[..., :-1], score[..., 1:]),  # the pixel beside it
-        (score[..., :64], score[..., 64:]),
-    ):
-        assert abs((first * second).mean()) < 4 / np.sqrt(first.size)
-
-
-def test_an_odd_number_of_pixels_is_drawn_too():
-    images = np.full((2, 5, 3, 1), 255, "uint8")
-    drawn = ops.convert_to_numpy(loops.draw_binary(images, loops.noise_states((2, 8), 1)))
-    assert drawn.shape == images.shape
-    assert (drawn == 1).all()
-    assert not ops.convert_to_numpy(
-        loops.draw_binary(0 * images, loops.noise_states((2, 8), 1))
-    ).any()
-
-
-def test_normal_draws_have_the_moments_of_the_normal_distribution():
-    states, draws = ops.convert_to_tensor(loops.noise_states((2, 100, 4), 5)), []
-    for _ in range(200):
-        states = loops.next_states(states)
-        draws.append(ops.convert_to_numpy(loops.draw_normal(states, 7)))
-    z = np.stack(draws)
-    assert z.shape == (200, 100, 7)
-    for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
-        assert abs((z**power).mean() - moment) < 4 * np.sqrt(variance / z.size)
-    correlation = np.corrcoef(z.reshape(-1, 7).T)
-    assert np.abs(correlation - np.eye(7)).max() < 4 / np.sqrt(len(z) * 100)
-    assert abs((z[1:] * z[:-1]).mean()) < 4 / np.sqrt(z.size)
+    monkeypatch.setattr(loops, "is_convolutional", lambda model: True)
 
 
 def train_by_hand(model, images, labels, epochs, rate, decay):
@@ -115,17 +49,17 @@ def train_by_hand(model, images, labels, epochs, rate, decay):
     average = [ops.convert_to_numpy(w) for w in weights]
     batch, step, totals = CONFIG.batch_size, 0, []
     for epoch in range(epochs):
-        order = loops.epoch_order(CONFIG.seed, epoch, len(images), batch)
-        noise = {
-            name: loops.noise_states(shape, CONFIG.seed, epoch, stream)
+        order = noise.epoch_order(CONFIG.seed, epoch, len(images), batch)
+        bits = {
+            name: noise.noise_states(shape, CONFIG.seed, epoch, stream)
             for stream, (name, shape) in enumerate(noise_shapes(model, batch).items(), start=1)
         }
         for rows in order:
-            noise = {k: ops.convert_to_numpy(loops.next_states(v)) for k, v in noise.items()}
+            bits = {k: ops.convert_to_numpy(noise.next_states(v)) for k, v in bits.items()}
             x = ops.cast(images[rows], "float32") / 255.0
             if model.binarization == "dynamic":
-                x = loops.draw_binary(images[rows], noise["pixels"])
-            z = loops.draw_normal(ops.convert_to_tensor(noise["latents"]), model.latent_dim)
+                x = noise.draw_binary(images[rows], bits["pixels"])
+            z = noise.draw_normal(ops.convert_to_tensor(bits["latents"]), model.latent_dim)
             known = None if labels is None else labels[rows]
             totals.append(step_by_hand(model, optimizer, x, known, z))
             step += 1
@@ -142,11 +76,11 @@ def noise_shapes(model, batch):
     return {"pixels": (batch, -(-pixels // 2)), "latents": latents}
 
 
-def step_by_hand(model, optimizer, x, labels, noise):
+def step_by_hand(model, optimizer, x, labels, z):
     weights = model.trainable_variables
 
     def loss():
-        terms = model.terms(x, labels, model.num_samples, noise=noise)
+        terms = model.terms(x, labels, model.num_samples, noise=z)
         return model.objective(terms)
 
     backend = keras.backend.backend()
@@ -222,7 +156,7 @@ def test_a_seed_generator_inside_the_networks_starts_anew_each_epoch(no_xla):
     """Dropout for instance: its noise too follows from seed and epoch alone."""
     model = build()
     others = [np.asarray(ops.convert_to_numpy(v)) for v in model.non_trainable_variables]
-    variables = loops._Variables(model)
+    variables = loops._variables_of(model)
     assert len(variables.seeds) == 2
     states = []
     for epoch in (0, 1, 0):

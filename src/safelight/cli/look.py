@@ -66,13 +66,14 @@ def anomalies(
     judged = source if data is None else load_pictures(data, strict=strict)
     normal = _normal_class(opened, judged, normal)
     console.start_keras()
+    from safelight.generative import records
     from safelight.vae import anomalies as odd
     from safelight.vae import experiment
 
     with damage(run):
         config = experiment.settings_of(opened)
-        learned = experiment.find_part(opened, source, "train")
-        unseen, _ = experiment.unseen_part(opened, _test_pictures(judged))
+        learned = records.find_part(opened, source, "train")
+        unseen, _ = records.unseen_part(opened, _test_pictures(judged))
     model = experiment.load_vae(opened)
     with console.progress() as report:
         images = experiment.judged_part(load_array(model, unseen, report), config)
@@ -158,12 +159,13 @@ def find_density(run: Run, model: VAE, name: str) -> Mixture:
 
 def _load_parts(run: Run, model: VAE) -> dict[str, Any]:
     """The pictures of the three parts of a run as the model knows them, with labels if it asks."""
+    from safelight.generative import records
     from safelight.vae import experiment
 
     source = load_pictures(find_source(run))
     with damage(run.path):
         config = experiment.settings_of(run)
-        parts = {name: experiment.find_part(run, source, name) for name in PARTS}
+        parts = {name: records.find_part(run, source, name) for name in PARTS}
     found: dict[str, Any] = {"seed": config.seed}
     with console.progress() as report:
         for name, part in parts.items():

@@ -17,9 +17,9 @@ from safelight.runs import Run
 if TYPE_CHECKING:
     import numpy as np
 
+    from safelight.generative.pictures import Parts
     from safelight.vae.config import TrainConfig
     from safelight.vae.models import VAE
-    from safelight.vae.pictures import Parts
 
 Data = Annotated[
     str,
@@ -63,7 +63,7 @@ def find_source(run: Run) -> str:
         name = run.config["dataset"]["name"]
     if is_known(source):
         return source
-    from safelight.vae import pictures
+    from safelight.generative import pictures
 
     folder = pictures.source_folder(run, source)
     if folder is None:
@@ -82,7 +82,7 @@ def class_names_of(run: Run) -> list[str]:
 
 def labels_of(run: Run, dataset: ImageDataset) -> np.ndarray:
     """The labels of pictures for a conditional model, which must know their classes."""
-    from safelight.vae import pictures
+    from safelight.generative import pictures
 
     pictures.check_classes(dataset, run, class_names_of(run))
     return dataset.labels
@@ -90,7 +90,7 @@ def labels_of(run: Run, dataset: ImageDataset) -> np.ndarray:
 
 def load_parts(dataset: ImageDataset, settings: TrainConfig, *, test_fraction: float) -> Parts:
     """A data set dealt out and read; how the size of pictures was chosen is told."""
-    from safelight.vae import pictures
+    from safelight.generative import pictures
 
     splits = pictures.split(dataset, test_fraction=test_fraction, seed=settings.seed)
     with console.progress() as report:
@@ -107,7 +107,7 @@ def load_parts(dataset: ImageDataset, settings: TrainConfig, *, test_fraction: f
 
 def load_array(model: VAE, dataset: ImageDataset, report: console.Report) -> np.ndarray:
     """All pictures in the model's size and channels."""
-    from safelight.vae import pictures
+    from safelight.generative import pictures
 
     height, width, channels = model.image_shape
     return pictures.load_images(

@@ -88,7 +88,7 @@ def train(
     finishes the run and exits with 130. A training that was killed goes on if the same command is
     given again.
     """
-    from safelight.vae import pictures
+    from safelight.generative import pictures
 
     # In this order mistakes show soon: the folders first, Keras (seconds) after them.
     Run.check(output, overwrite=overwrite, resume=True)
@@ -143,15 +143,16 @@ def evaluate(
     opened = open_vae(run)
     dataset = load_pictures(data or find_source(opened), strict=strict)
     console.start_keras()
+    from safelight.generative import records
     from safelight.vae import experiment
     from safelight.vae.evaluation import evaluate as judge
 
     with damage(run):
         config = experiment.settings_of(opened)
         part, left_out = (
-            experiment.unseen_part(opened, dataset)
+            records.unseen_part(opened, dataset)
             if data
-            else (experiment.find_part(opened, dataset, "test"), 0)
+            else (records.find_part(opened, dataset, "test"), 0)
         )
     model = experiment.load_vae(opened)
     with console.progress() as report:
@@ -219,7 +220,8 @@ def sample(
     console.start_keras()
     import numpy as np
 
-    from safelight.vae import album, experiment, pictures
+    from safelight.generative import pictures
+    from safelight.vae import album, experiment
 
     model = experiment.load_vae(opened)
     mixture = None if density == "prior" else find_density(opened, model, density)
@@ -402,7 +404,7 @@ def _read(model: VAE, answers: list[dict[str, Any]], report: console.Report) -> 
     """Those of the pictures that decode, in the model's size and channels."""
     import numpy as np
 
-    from safelight.vae import pictures
+    from safelight.generative import pictures
 
     height, width, channels = model.image_shape
     mode: Literal["L", "RGB"] = "L" if channels == 1 else "RGB"

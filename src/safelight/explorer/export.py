@@ -18,8 +18,9 @@ from safelight.explorer.folders import ENTRY, MARK, PAGE, check_target
 from safelight.explorer.onnx_graph import decoder_graph
 from safelight.explorer.points import Points
 from safelight.files import StrPath
+from safelight.generative import pictures
 from safelight.runs import Run
-from safelight.vae import experiment, pictures
+from safelight.vae import experiment
 from safelight.vae.latent_paths import units_by_kl
 from safelight.vae.models import VAE
 

@@ -14,8 +14,9 @@ from keras import ops
 from numpy.typing import NDArray
 
 from safelight.datasets import ImageDataset
+from safelight.generative import pictures, records
 from safelight.runs import Run
-from safelight.vae import experiment, pictures
+from safelight.vae import experiment
 from safelight.vae.latent_paths import prior_quantiles
 from safelight.vae.models import VAE
 from safelight.vae.objectives import kl_per_unit
@@ -83,7 +84,7 @@ def find_points(
             classes are others.
     """
     config = experiment.settings_of(run)
-    part = experiment.find_part(run, dataset, "train")
+    part = records.find_part(run, dataset, "train")
     part = part.subset(choose(len(part), num_points, seed=config.seed))
     names = class_names(run)
     if names:

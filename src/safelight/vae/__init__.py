@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from safelight.lazy import on_demand
 
 if TYPE_CHECKING:
+    from safelight.generative.pictures import load_images as load_images
     from safelight.vae.anomalies import report_anomalies as report_anomalies
     from safelight.vae.building import build_vae as build_vae
     from safelight.vae.config import TrainConfig as TrainConfig
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from safelight.vae.networks import Sampling as Sampling
     from safelight.vae.networks import build_decoder as build_decoder
     from safelight.vae.networks import build_encoder as build_encoder
-    from safelight.vae.pictures import load_images as load_images
     from safelight.vae.training import train as train
 
 _HOMES = {
@@ -46,7 +46,7 @@ _HOMES = {
     "evaluate": "evaluation",
     "fit_density": "densities",
     "interpolate": "evaluation",
-    "load_images": "pictures",
+    "load_images": "safelight.generative.pictures",
     "report_anomalies": "anomalies",
     "train": "training",
     "traverse": "evaluation",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,16 @@ import numpy as np
 from safelight import model_files
 from safelight.datasets import ImageDataset
 from safelight.files import atomic_path, write_csv
+from safelight.generative import pictures
+from safelight.generative.pictures import Parts
+from safelight.generative.records import (
+    describe_run,
+    open_described,
+    protocol_of_data,
+)
 from safelight.locks import alone
-from safelight.runs import Run, to_json
-from safelight.vae import album, pictures
+from safelight.runs import Run
+from safelight.vae import album
 from safelight.vae.building import build_vae
 from safelight.vae.config import TrainConfig
 from safelight.vae.evaluation import VAEReport, evaluate
@@ -24,13 +30,11 @@ from safelight.vae.likelihoods import choose_likelihood
 from safelight.vae.live import LiveView
 from safelight.vae.models import VAE
 from safelight.vae.moments import Report
-from safelight.vae.pictures import Parts
 from safelight.vae.probes import choose
 from safelight.vae.training import TrainedVAE, train
 
 NUM_IMPORTANCE_SAMPLES = 100
 NUM_SCORED = 1_000
-_DIGEST_DIGITS = 16
 _PARITY_IMAGES = 16
 
 
@@ -85,16 +89,6 @@ def open_run(
         ValueError: There is a finished run, or an unfinished one of other data or settings.
     """
     return open_described(path, describe(parts, config, source, only), overwrite=overwrite)
-
-
-def open_described(path: Path, description: Mapping[str, Any], *, overwrite: bool = False) -> Run:
-    """The same for what is described already, with its `kind`."""
-    if not overwrite and (path / "config.json").is_file() and Run(path).begun:
-        _refuse_other(Run.open(path), description)
-        return Run.open(path)
-    run = Run.create(path, overwrite=overwrite)
-    run.write_config(description)
-    return run
 
 
 @alone
@@ -236,43 +230,6 @@ def load_vae(run: Run) -> VAE:
     return model
 
 
-def find_part(run: Run, dataset: ImageDataset, name: str) -> ImageDataset:
-    """The pictures of a data set that were a part of the run: "train", "validation" or "test".
-
-    Raises:
-        ValueError: Some are not there any more.
-    """
-    wanted = set(run.config["split"]["digests"][name])
-    found = [digest[:_DIGEST_DIGITS] for digest in dataset.digests]
-    missing = wanted - set(found)
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of the {len(wanted)} {name} pictures of {run.path} are not in "
-            f"{dataset.name} any more: say what to judge on, `safelight vae evaluate RUN DATA`."
-        )
-    return dataset.subset([i for i, digest in enumerate(found) if digest in wanted])
-
-
-def unseen_part(run: Run, dataset: ImageDataset) -> tuple[ImageDataset, int]:
-    """The pictures of a data set that the run's model was neither trained nor chosen on.
-
-    Returns:
-        Them, and the number of pictures left out.
-
-    Raises:
-        ValueError: None remain.
-    """
-    digests = run.config["split"]["digests"]
-    seen = set(digests["train"]) | set(digests["validation"])
-    keep = [i for i, d in enumerate(dataset.digests) if d[:_DIGEST_DIGITS] not in seen]
-    if not keep:
-        raise ValueError(
-            f"all {len(dataset)} pictures of {dataset.name} were used to train {run.path}: "
-            "expected others, a number on these would say nothing."
-        )
-    return dataset.subset(keep), len(dataset) - len(keep)
-
-
 def judged_part(images: np.ndarray, config: TrainConfig) -> np.ndarray:
     """Test images as the model knows pictures: drawn black and white if it was, statically."""
     if config.binarization != "static":
@@ -404,64 +361,13 @@ def _compare_saved_model(
 
 def describe(parts: Parts, config: TrainConfig, source: str = "", only: str = "") -> dict[str, Any]:
     """What a run is made of, as it stands in its `config.json`; arguments as for `open_run`."""
-    dataset, splits = parts.dataset, parts.splits
-    of_part = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    return {
-        "kind": "vae",
-        "dataset": {
-            "name": dataset.name,
-            "source": source,
-            **({"only": only} if only else {}),
-            "fingerprint": dataset.fingerprint,
-            "num_images": len(dataset),
-            "class_names": list(dataset.class_names) if parts.labels else [],
-            "problems": [str(problem) for problem in dataset.problems],
-            "duplicates": len(dataset.duplicates),
-        },
-        "split": {
-            "strategy": splits.strategy,
-            "seed": splits.seed,
-            # Enough of each digest to tell, later, which pictures the model has seen.
-            "digests": {
-                name: [digest[:_DIGEST_DIGITS] for digest in part.digests]
-                for name, part in of_part.items()
-            },
-        },
-        "image_shape": parts.image_shape,
-        "settings": dataclasses.asdict(config),
-    }
-
-
-def _refuse_other(run: Run, description: Mapping[str, Any]) -> None:
-    """Lets an unfinished run be continued by its own data and settings only."""
-    found, wanted = run.config, json.loads(to_json(description))
-    differing = [name for name in wanted if found.get(name) != wanted[name]]
-    if not differing:
-        return
-    before, now = (dict(each.get("settings") or {}) for each in (found, wanted))
-    words = [
-        f"{name} {before.get(name)} instead of {now[name]}"
-        for name in now
-        if before.get(name) != now[name]
-    ]
-    what = ", ".join(words) or "other data or another split"
-    raise ValueError(
-        f"{run.path}: holds an unfinished run with {what}; the same command as before continues "
-        "it, --overwrite begins anew, another --output leaves it alone."
-    )
+    return describe_run("vae", parts, config, source=source, only=only)
 
 
 def protocol_of(parts: Parts, config: TrainConfig) -> dict[str, Any]:
     """What a reader needs to know of the data to trust or repeat the numbers."""
-    splits = parts.splits
     return {
-        "dataset": parts.dataset.name,
-        "dataset_fingerprint": parts.dataset.fingerprint,
-        "split": splits.strategy,
-        "num_train": len(splits.train),
-        "num_validation": len(splits.validation),
-        "num_test": len(splits.test),
-        "image_shape": parts.image_shape,
+        **protocol_of_data(parts),
         "likelihood": config.likelihood,
         "binarization": config.binarization,
     }

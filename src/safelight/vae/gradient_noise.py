@@ -17,7 +17,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from safelight.vae.backends import find_backend
+from safelight.generative.backends import find_backend
 from safelight.vae.models import VAE
 
 PARTS = ("encoder", "decoder", "prior")

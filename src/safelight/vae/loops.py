@@ -24,152 +24,36 @@ import keras
 import numpy as np
 from keras import ops
 
-from safelight.vae.backends import State, find_backend
+from safelight.generative.backends import State, find_backend
+from safelight.generative.noise import (
+    draw_binary,
+    draw_normal,
+    epoch_order,
+    next_states,
+    noise_states,
+)
+from safelight.generative.variables import (
+    Place,
+    Variables,
+    hold,
+    is_convolutional,
+    read,
+    read_state,
+    write_state,
+)
 from safelight.vae.devices import Devices
 from safelight.vae.models import LOGS, VAE
 
 ACTIVE_VARIANCE = 0.01
 _PLACES = ("weights", "mean", "square", "average", "others")
-# Streams of random numbers that follow from one seed, beside the order of the images.
-_PIXELS, _LATENTS, _OTHERS = 1, 2, 3
-
-
-def epoch_order(seed: int, epoch: int, num_images: int, batch_size: int) -> np.ndarray:
-    """Which images each step of an epoch sees.
-
-    Args:
-        seed: Of the training.
-        epoch: The first is 0.
-        num_images: Every one of them is seen; the last batch is filled up from the beginning.
-        batch_size: Images in a step.
-
-    Returns:
-        `(steps, batch)` int32.
-    """
-    order = np.random.default_rng([seed, epoch]).permutation(num_images)
-    num_steps = -(-num_images // batch_size)
-    return np.resize(order, (num_steps, batch_size)).astype("int32")
-
-
-def noise_states(shape: tuple[int, ...], *stream: int) -> np.ndarray:
-    """Generators of random numbers, one for each element: int32 of that shape, none 0.
-
-    Args:
-        shape: Of the result.
-        stream: Numbers that all of them follow from, the seed first.
-    """
-    states = np.random.default_rng(stream).integers(1, 2**32, shape, dtype="uint32")
-    return states.view("int32")
-
-
-def next_states(states: Any) -> Any:
-    """The next 32 random bits of every generator, which are its next state as well.
-
-    Marsaglia's xorshift (2003, J. Stat. Soft. 8/14), triple 13, 17, 5. On a CPU it costs a fraction
-    of the counter-based generators of the backends, which take up to two thirds of a step.
-    """
-    states = ops.bitwise_xor(states, ops.bitwise_left_shift(states, 13))
-    states = ops.bitwise_xor(states, _shift_right(states, 17))
-    return ops.bitwise_xor(states, ops.bitwise_left_shift(states, 5))
-
-
-def _shift_right(bits: Any, by: int) -> Any:
-    """Of signed numbers, which all backends have, as if they were unsigned."""
-    return ops.bitwise_and(ops.bitwise_right_shift(bits, by), 2 ** (32 - by) - 1)
-
-
-def draw_binary(images: Any, bits: Any) -> Any:
-    """Draws each pixel white with its grey value as probability, exact to 1/65536.
-
-    Args:
-        images: `(batch, height, width, channels)` uint8.
-        bits: `(batch, pixels / 2, rounded up)` int32, 32 random bits each.
-
-    Returns:
-        0 and 1, float32, the images' shape.
-    """
-    shape = tuple(images.shape)
-    num_pixels = math.prod(shape[1:])
-    halves = [ops.bitwise_and(bits, 0xFFFF), _shift_right(bits, 16)]
-    uniform = ops.concatenate(halves, axis=1)[:, :num_pixels]
-    # floor(255 u / 65536) is uniform on 0 to 254, so it is below k in k of 255 cases.
-    level = ops.bitwise_right_shift(uniform * 255, 16)
-    pixels = ops.cast(ops.reshape(images, (shape[0], num_pixels)), "int32")
-    return ops.reshape(ops.cast(level < pixels, "float32"), shape)
-
-
-def draw_normal(bits: Any, num: int) -> Any:
-    """Draws from N(0, 1) by Box & Muller (1958, Ann. Math. Stat. 29/2).
-
-    Args:
-        bits: `(2, ..., num / 2, rounded up)` int32, 32 random bits each.
-        num: Length of the last axis of the result.
-
-    Returns:
-        `(..., num)` float32.
-    """
-    # In (0, 1], since the logarithm of 0 would be infinite.
-    uniform = (ops.cast(_shift_right(bits, 8), "float32") + 1.0) * 2.0**-24
-    radius, angle = ops.sqrt(-2.0 * ops.log(uniform[0])), 2 * math.pi * uniform[1]
-    halves = [radius * ops.cos(angle), radius * ops.sin(angle)]
-    return ops.concatenate(halves, axis=-1)[..., :num]
-
-
-class _Variables:
-    """A model's variables: those that are trained, and the others."""
-
-    def __init__(self, model: VAE) -> None:
-        self.trained = list(model.trainable_variables)
-        self.others = list(model.non_trainable_variables)
-        self.kl_weight = next(i for i, v in enumerate(self.others) if v is model.kl_weight)
-        self.seeds = [i for i, v in enumerate(self.others) if "seed_generator_state" in v.path]
-        self.names = {
-            "weights": _name_all(model, self.trained),
-            "others": _name_all(model, self.others),
-        }
-
-    def places(self) -> Iterator[tuple[str, int, str]]:
-        """What makes up a state: place, number, name of all tensors that outlive an epoch."""
-        for place in _PLACES:
-            names = self.names["others" if place == "others" else "weights"]
-            for i, name in enumerate(names):
-                # The generators' states have names of chance, and every epoch sets them anew.
-                if place != "others" or i not in self.seeds:
-                    yield place, i, f"{place}/{name}"
-
-    def set_seeds(self, others: list[np.ndarray], seed: int, epoch: int) -> None:
-        """Sets every `SeedGenerator` to where it stands at the start of an epoch."""
-        for place in self.seeds:
-            # Backends may add seed and counter up; far apart, two generators never meet.
-            start = np.random.default_rng([seed, epoch, _OTHERS, place]).integers(2**31 - 1)
-            others[place] = np.array([start, 0], others[place].dtype)
-
-    @contextlib.contextmanager
-    def hold(self, weights: list[Any], others: list[Any]) -> Iterator[keras.StatelessScope]:
-        """Within it the model has these values in place of its own."""
-        pairs = (*zip(self.trained, weights, strict=True), *zip(self.others, others, strict=True))
-        with keras.StatelessScope(state_mapping=pairs) as scope:
-            yield scope
-
-
-def _name_all(model: VAE, variables: list[Any]) -> list[str]:
-    """The variables' paths, those of encoder and decoder told apart."""
-    parts = {"encoder": model.encoder.variables, "decoder": model.decoder.variables}
-    owners = {id(v): part for part, some in parts.items() for v in some}
-    names = [f"{owners.get(id(v), model.name)}/{v.path}" for v in variables]
-    return [f"{n}:{i}" if names.count(n) > 1 else n for i, n in enumerate(names)]
 
 
 def _is_kernel(name: str) -> bool:
     return name.split(":", maxsplit=1)[0].endswith("/kernel")
 
 
-def _is_convolutional(model: VAE) -> bool:
-    return any("Conv" in type(layer).__name__ for layer in model._flatten_layers())
-
-
-def _read(tensor: Any) -> np.ndarray:
-    return np.array(ops.convert_to_numpy(tensor))
+def _variables_of(model: VAE) -> Variables:
+    return Variables(model, {"encoder": model.encoder, "decoder": model.decoder})
 
 
 class EpochLoop:
@@ -218,13 +102,15 @@ class EpochLoop:
             "pixels": (batch_size, -(-pixels // 2)),
             "latents": (2, *samples, batch_size, -(-model.latent_dim // 2)),
         }
-        self._variables = _Variables(model)
-        weights = [_read(v) for v in self._variables.trained]
+        self._variables = _variables_of(model)
+        others = self._variables.others
+        self._kl_weight = next(i for i, v in enumerate(others) if v is model.kl_weight)
+        weights = [read(v) for v in self._variables.trained]
         zeros = [np.zeros_like(w) for w in weights]
-        others = [_read(v) for v in self._variables.others]
+        others = [read(v) for v in self._variables.others]
         start = (weights, zeros, zeros, weights, others)
         self._state = self._tensors(dict(zip(_PLACES, start, strict=True)))
-        self._run = self._backend.compile(self._steps, _is_convolutional(model))
+        self._run = self._backend.compile(self._steps, is_convolutional(model))
 
     def _tensor(self, array: np.ndarray) -> Any:
         if self._devices is None:
@@ -236,7 +122,7 @@ class EpochLoop:
 
     def read(self) -> dict[str, np.ndarray]:
         """All that the next epoch depends on, besides data and seed: a name to each array."""
-        return {n: _read(self._state[place][i]) for place, i, n in self._variables.places()}
+        return read_state(self._state, self._places())
 
     def write(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Goes back to where `read` gave these.
@@ -244,20 +130,14 @@ class EpochLoop:
         Raises:
             ValueError: They are those of another model.
         """
-        shapes = {name: array.shape for name, array in arrays.items()}
-        own = {n: tuple(self._state[place][i].shape) for place, i, n in self._variables.places()}
-        if shapes != own:
-            differing = sorted(n for n in {**shapes, **own} if shapes.get(n) != own.get(n))
-            raise ValueError(
-                f"the weights are those of another model: {differing[0]} has the shape "
-                f"{shapes.get(differing[0])}, expected {own.get(differing[0])}."
-            )
-        for place, i, name in self._variables.places():
-            self._state[place][i] = self._tensor(arrays[name])
+        write_state(self._state, self._places(), arrays, self._tensor)
+
+    def _places(self) -> list[Place]:
+        return list(self._variables.places(*_PLACES[:-1]))
 
     def average(self) -> list[np.ndarray]:
         """The running average of the model's trainable variables, in their order."""
-        return [_read(tensor) for tensor in self._state["average"]]
+        return [read(tensor) for tensor in self._state["average"]]
 
     def begin(self, epoch: int, *, kl_weight: float = 1.0) -> None:
         """Sets order, noise and the weight of the KL divergence of an epoch; the first is 0."""
@@ -267,9 +147,9 @@ class EpochLoop:
             stream: tensor(noise_states(shape, self._seed, epoch, number))
             for number, (stream, shape) in enumerate(self._noise_shapes.items(), start=1)
         }
-        others = [_read(value) for value in self._state["others"]]
+        others = [read(value) for value in self._state["others"]]
         self._variables.set_seeds(others, self._seed, epoch)
-        others[self._variables.kl_weight] = np.asarray(kl_weight, "float32")
+        others[self._kl_weight] = np.asarray(kl_weight, "float32")
         self._state = {**self._state, "others": [tensor(value) for value in others]}
         self._totals = {name: tensor(np.zeros((), "float32")) for name in LOGS}
         self._totals["kl_per_unit"] = tensor(np.zeros(self._model.latent_dim, "float32"))
@@ -310,7 +190,7 @@ class EpochLoop:
 
     def means(self) -> dict[str, Any]:
         """Mean elbo, reconstruction, kl and `kl_per_unit` of the epoch so far, nats per image."""
-        means = {name: _read(total) / self._done for name, total in self._totals.items()}
+        means = {name: read(total) / self._done for name, total in self._totals.items()}
         return {k: float(mean) if mean.ndim == 0 else mean for k, mean in means.items()}
 
     def _steps(self, moving: Any, bounds: Any, controls: Any, order: Any, data: list[Any]) -> Any:
@@ -359,7 +239,7 @@ class EpochLoop:
         else:
             x = ops.cast(images, "float32") / 255.0
         noise = draw_normal(bits["latents"], self._model.latent_dim)
-        with self._variables.hold(weights, others) as scope:
+        with hold(self._variables.paired(weights, others)) as scope:
             terms = self._model.terms(x, labels, self._model.num_samples, noise=noise)
             loss, logs = self._model.objective(terms)
             others = [scope.get_current_value(v) for v in self._variables.others]
@@ -415,21 +295,21 @@ class Validator:
     ) -> None:
         self._model, self._seed, self._backend = model, seed, find_backend()
         self._num_images = len(images)
-        self._variables = _Variables(model)
+        self._variables = _variables_of(model)
         data = [images] if labels is None else [images, np.asarray(labels, "int32")]
         rows = epoch_order(seed, 0, len(images), min(batch_size, len(images)))
         self._batches = [[self._backend.tensor(array[some]) for array in data] for some in rows]
         shape = (len(rows), rows.shape[1], model.latent_dim)
         noise = np.random.default_rng(seed).standard_normal(shape, "float32")
         self._noise = [self._backend.tensor(some) for some in noise]
-        self._judge = self._backend.compile(self._terms, _is_convolutional(model))
+        self._judge = self._backend.compile(self._terms, is_convolutional(model))
 
     def scores(self, weights: Sequence[np.ndarray]) -> Scores:
         """What the model would be worth with these weights, in the order of its own."""
         weights = [self._backend.tensor(w) for w in weights]
-        others = [self._backend.tensor(_read(v)) for v in self._variables.others]
+        others = [self._backend.tensor(read(v)) for v in self._variables.others]
         parts = [
-            [_read(t) for t in self._judge(weights, others, noise, batch)]
+            [read(t) for t in self._judge(weights, others, noise, batch)]
             for noise, batch in zip(self._noise, self._batches, strict=True)
         ]
         log_likelihood, kl, kl_per_unit, mean = (
@@ -448,6 +328,6 @@ class Validator:
         self, weights: list[Any], others: list[Any], noise: Any, batch: list[Any]
     ) -> tuple[Any, ...]:
         x, labels = ops.cast(batch[0], "float32") / 255.0, [*batch, None][1]
-        with self._variables.hold(weights, others):
+        with hold(self._variables.paired(weights, others)):
             terms = self._model.terms(x, labels, noise=noise)
         return terms["log_likelihood"][0], terms["kl"], _kl_per_unit(terms), terms["mean"]

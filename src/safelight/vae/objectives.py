@@ -14,6 +14,10 @@ from typing import Any
 
 from keras import ops
 
+from safelight.generative import gaussians
+
+kl_divergence, kl_per_unit = gaussians.kl_divergence, gaussians.kl_per_unit
+
 _LOG_2PI = math.log(2 * math.pi)
 _PIXEL_AXES = (-3, -2, -1)
 # Scales beyond these, e^-15 to e^15 of the range from black to white, mean nothing for pictures,
@@ -21,26 +25,6 @@ _PIXEL_AXES = (-3, -2, -1)
 _LOG_SCALE_LIMIT = 15.0
 # Below this |logit| the series of the continuous Bernoulli's normaliser is exact in float32.
 _SERIES_LIMIT = 0.3
-
-
-def kl_per_unit(mean: Any, log_variance: Any) -> Any:
-    """KL divergence of `N(mean, exp(log_variance))` from `N(0, 1)`, of each latent unit.
-
-    Kingma & Welling 2014 (arXiv 1312.6114), appendix B.
-
-    Args:
-        mean: `(..., latent_dim)`.
-        log_variance: The same shape.
-
-    Returns:
-        `(..., latent_dim)`, nats, at least 0.
-    """
-    return 0.5 * (ops.square(mean) + ops.exp(log_variance) - 1.0 - log_variance)
-
-
-def kl_divergence(mean: Any, log_variance: Any) -> Any:
-    """The sum of `kl_per_unit` over the latent units: `(...)`, nats per image."""
-    return ops.sum(kl_per_unit(mean, log_variance), axis=-1)
 
 
 def normal_log_density(z: Any, mean: Any = 0.0, log_variance: Any = 0.0) -> Any:

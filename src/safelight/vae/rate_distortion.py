@@ -22,6 +22,8 @@ import numpy as np
 
 from safelight import plots, untrusted
 from safelight.files import write_csv
+from safelight.generative import records
+from safelight.generative.pictures import Parts
 from safelight.locks import alone
 from safelight.metrics import Interval
 from safelight.runs import Run
@@ -29,7 +31,6 @@ from safelight.vae import experiment
 from safelight.vae.config import TrainConfig
 from safelight.vae.evaluation import evaluate
 from safelight.vae.moments import Report
-from safelight.vae.pictures import Parts
 from safelight.vae.training import train
 
 KIND = "vae-rate-distortion"
@@ -118,7 +119,7 @@ def open_curve(
     """
     description = experiment.describe(parts, config, source)
     description |= {"kind": KIND, "betas": list(betas)}
-    return experiment.open_described(path, description, overwrite=overwrite)
+    return records.open_described(path, description, overwrite=overwrite)
 
 
 @alone

@@ -21,14 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from safelight.vae import objectives, pictures
-from safelight.vae.checkpoints import Checkpoint, identify, load_checkpoint, save_checkpoint
+from safelight.generative import pictures
+from safelight.generative.checkpoints import Checkpoint, identify, load_checkpoint, save_checkpoint
+from safelight.generative.schedules import Pace, Plan, Stopwatch, average_decays, step_sizes
+from safelight.vae import objectives
 from safelight.vae.config import TrainConfig, check_final_samples
 from safelight.vae.devices import Devices, current_devices
 from safelight.vae.loops import ACTIVE_VARIANCE, EpochLoop, Scores, Validator
 from safelight.vae.models import VAE
 from safelight.vae.moments import EpochCallback, Moment, Report, Watcher, describe, silent
-from safelight.vae.schedules import Pace, Plan, Stopwatch, average_decays, step_sizes
 from safelight.vae.training_data import TrainingData
 
 logger = logging.getLogger(__name__)
@@ -378,8 +379,8 @@ class _Session:
             seconds={**self.watch.counts, "before": self.watch.total()},
             plan=self.plan.knots,
             history=self.history,
-            history_kl=np.array(self.history_kl),
             arrays=self.loop.read(),
+            tables={"kl_per_unit": np.array(self.history_kl)},
         )
         save_checkpoint(path, checkpoint, identity)
 
@@ -387,7 +388,7 @@ class _Session:
         """Goes on from where a checkpoint was made."""
         self.loop.write(found.arrays)
         self.history = {name: list(found.history[name]) for name in COLUMNS}
-        self.history_kl = list(found.history_kl)
+        self.history_kl = list(found.tables["kl_per_unit"])
         self.good, self.plan = self.loop.average(), Plan.from_json(found.plan)
         self.watch.counts.update(found.seconds)
         self.step = int(min(self.epochs * self.loop.num_steps, self.plan.num_steps))

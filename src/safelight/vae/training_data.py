@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from safelight.vae import pictures
+from safelight.generative import pictures
 from safelight.vae.config import TrainConfig
 from safelight.vae.models import VAE
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-BETA_1, BETA_2 = 0.9, 0.999  # of Adam, as in Keras
+BETAS = 0.9, 0.999  # of Adam, as in Keras
 # Part of the time that is spent at the full learning rate before the end is reckoned from the
 # speed so far; a cosine has hardly begun to fall by then.
 _PROBE = 0.05
@@ -22,7 +22,9 @@ _TOLERANCE, _WINDOW = 0.02, 0.1
 _ALMOST = 0.99
 
 
-def step_sizes(learning_rates: np.ndarray, first_step: int) -> np.ndarray:
+def step_sizes(
+    learning_rates: np.ndarray, first_step: int, betas: tuple[float, float] = BETAS
+) -> np.ndarray:
     """Adam's step sizes: learning rates with its correction for averages that start at 0.
 
     Kingma & Ba 2015 (arXiv 1412.6980), section 2, in the form that Keras uses.
@@ -30,9 +32,10 @@ def step_sizes(learning_rates: np.ndarray, first_step: int) -> np.ndarray:
     Args:
         learning_rates: `(steps,)`.
         first_step: Steps done before the first of them.
+        betas: Decays of Adam's averages.
     """
     step = first_step + 1.0 + np.arange(len(learning_rates))
-    return learning_rates * np.sqrt(1 - BETA_2**step) / (1 - BETA_1**step)
+    return learning_rates * np.sqrt(1 - betas[1] ** step) / (1 - betas[0] ** step)
 
 
 def average_decays(decay: float, first_step: int, num_steps: int) -> np.ndarray:

@@ -5,8 +5,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from safelight.vae import checkpoints
-from safelight.vae.checkpoints import Checkpoint, identify, load_checkpoint, save_checkpoint
+from safelight.generative import checkpoints
+from safelight.generative.checkpoints import Checkpoint, identify, load_checkpoint, save_checkpoint
 from safelight.vae.config import TrainConfig
 
 IMAGES = np.arange(24, dtype="uint8").reshape(2, 4, 3, 1)
@@ -24,8 +24,8 @@ def make_checkpoint():
         seconds={"before": 0.1, "validation": 1e-300},
         plan=((0, 0.0), (7, 1 / 3), (9, 1.0)),
         history={"epoch": [1.0, 2.0], "val_elbo": [-100.1, float("nan")]},
-        history_kl=np.array([[0.5], [0.25]]),
         arrays=arrays,
+        tables={"kl_per_unit": np.array([[0.5], [0.25]])},
     )
 
 
@@ -42,7 +42,7 @@ def test_what_is_saved_is_loaded_to_the_last_bit(path):
     assert [tuple(knot) for knot in found.plan] == list(saved.plan)
     assert found.history["epoch"] == [1.0, 2.0]
     assert np.isnan(found.history["val_elbo"][1])
-    np.testing.assert_array_equal(found.history_kl, saved.history_kl)
+    np.testing.assert_array_equal(found.tables["kl_per_unit"], saved.tables["kl_per_unit"])
     assert set(found.arrays) == set(saved.arrays)
     for name, array in saved.arrays.items():
         assert found.arrays[name].dtype == array.dtype

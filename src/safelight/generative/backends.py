@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from safelight.vae.schedules import BETA_1, BETA_2
+from safelight.generative.schedules import BETAS
 
 EPSILON = 1e-7  # of Adam, as in Keras
 
@@ -28,25 +28,34 @@ class Backend:
     Attributes:
         gradient: `(function, values)`, where `function(values)` is `(loss, rest)`, to `(rest,
             gradients)`.
+        input_gradient: `(function, value)`, where `function(value)` is a scalar, to its gradient,
+            through which `gradient` can differentiate again.
         update: `(state, gradients, step size, how much of the weights goes into the average)` to
-            the next state.
+            the next state; by name `betas`, the decays of Adam's averages.
         repeat: `(first, last, body, state)`, with `state = body(step, state)` for each step.
         compile: A function, and whether the model has convolutions, to a faster one.
         tensor: A NumPy array to a tensor of its own memory.
     """
 
     gradient: Callable[[Callable[..., Any], list[Any]], tuple[Any, list[Any]]]
-    update: Callable[[State, list[Any], Any, Any], State]
+    input_gradient: Callable[[Callable[[Any], Any], Any], Any]
+    update: Callable[..., State]
     repeat: Callable[..., Any]
     compile: Callable[[Callable[..., Any], bool], Callable[..., Any]]
     tensor: Callable[[np.ndarray], Any]
 
 
-def _update(state: State, gradients: list[Any], size: Any, share: Any) -> State:
+def _update(
+    state: State,
+    gradients: list[Any],
+    size: Any,
+    share: Any,
+    betas: tuple[float, float] = BETAS,
+) -> State:
     """Adam and the average; a compiler makes one pass over the memory of it."""
     pairs = list(zip(state["mean"], state["square"], gradients, strict=True))
-    mean = [m + (g - m) * (1 - BETA_1) for m, _, g in pairs]
-    square = [s + (g * g - s) * (1 - BETA_2) for _, s, g in pairs]
+    mean = [m + (g - m) * (1 - betas[0]) for m, _, g in pairs]
+    square = [s + (g * g - s) * (1 - betas[1]) for _, s, g in pairs]
     moved = zip(state["weights"], mean, square, strict=True)
     weights = [w - size * m / (ops.sqrt(s) + EPSILON) for w, m, s in moved]
     average = [a + share * (w - a) for a, w in zip(state["average"], weights, strict=True)]
@@ -62,6 +71,12 @@ def _tensorflow() -> Backend:
             loss, rest = function(values)
         return rest, tape.gradient(loss, values, unconnected_gradients="zero")
 
+    def input_gradient(function: Callable[[Any], Any], value: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(value)
+            found = function(value)
+        return tape.gradient(found, value, unconnected_gradients="zero")
+
     def repeat(first: Any, last: Any, body: Callable[..., Any], state: Any) -> Any:
         return tf.while_loop(
             lambda step, _: step < last,
@@ -74,7 +89,7 @@ def _tensorflow() -> Backend:
         # XLA's convolutions on a CPU take two to four times as long as TensorFlow's own.
         return tf.function(function, jit_compile=not convolutional, autograph=False)
 
-    return Backend(gradient, _update, repeat, compiled, tf.constant)
+    return Backend(gradient, input_gradient, _update, repeat, compiled, tf.constant)
 
 
 def _jax() -> Backend:
@@ -87,7 +102,10 @@ def _jax() -> Backend:
     def compiled(function: Callable[..., Any], _: bool) -> Callable[..., Any]:
         return jax.jit(function)
 
-    return Backend(gradient, _update, jax.lax.fori_loop, compiled, jax.numpy.array)
+    def input_gradient(function: Callable[[Any], Any], value: Any) -> Any:
+        return jax.grad(function)(value)
+
+    return Backend(gradient, input_gradient, _update, jax.lax.fori_loop, compiled, jax.numpy.array)
 
 
 def _torch() -> Backend:
@@ -101,7 +119,21 @@ def _torch() -> Backend:
         # A convolution's may lie in memory with channels last; fused Adam goes by the weights'.
         return rest, [gradient.contiguous() for gradient in gradients]
 
-    def update(state: State, gradients: list[Any], size: Any, share: Any) -> State:
+    def input_gradient(function: Callable[[Any], Any], value: Any) -> Any:
+        value = value.detach().requires_grad_(True)
+        with torch.enable_grad():
+            (found,) = torch.autograd.grad(
+                function(value), [value], create_graph=True, materialize_grads=True
+            )
+        return found
+
+    def update(
+        state: State,
+        gradients: list[Any],
+        size: Any,
+        share: Any,
+        betas: tuple[float, float] = BETAS,
+    ) -> State:
         """In place, and Adam in one pass: new memory would cost more than the sums."""
         torch._fused_adam_(
             state["weights"],
@@ -112,8 +144,8 @@ def _torch() -> Backend:
             # The correction for averages that start at 0 is in the step size; here it is over.
             [torch.tensor(1e9)] * len(gradients),
             lr=float(size),
-            beta1=BETA_1,
-            beta2=BETA_2,
+            beta1=betas[0],
+            beta2=betas[1],
             weight_decay=0.0,
             eps=EPSILON,
             amsgrad=False,
@@ -128,7 +160,9 @@ def _torch() -> Backend:
                 state = body(step, state)
         return state
 
-    return Backend(gradient, update, repeat, lambda function, _: function, torch.tensor)
+    return Backend(
+        gradient, input_gradient, update, repeat, lambda function, _: function, torch.tensor
+    )
 
 
 _BACKENDS = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}

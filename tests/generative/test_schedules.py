@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from safelight.vae.schedules import Pace, Plan, average_decays, step_sizes
+from safelight.generative.schedules import Pace, Plan, average_decays, step_sizes
 
 
 def test_step_sizes_are_adam_s():

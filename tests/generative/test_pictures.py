@@ -8,7 +8,7 @@ from PIL import Image
 
 from safelight import datasets
 from safelight.datasets import ImageDataset
-from safelight.vae import pictures
+from safelight.generative import pictures
 
 
 def draw(size, seed=0, *, grey=False):

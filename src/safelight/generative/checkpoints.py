@@ -21,10 +21,9 @@ import numpy as np
 
 from safelight.runs import atomic_path
 from safelight.untrusted import one_line, parse_json, read_arrays, take
-from safelight.vae.config import TrainConfig
 
-FORMAT = 1
-_ABOUT, _KL = "about", "history_kl"
+FORMAT = 2
+_ABOUT = "about"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,23 +35,23 @@ class Checkpoint:
         seconds: Wall time they took, by kind.
         plan: When it will end: the knots of a `Plan`.
         history: A list per column, one number per epoch.
-        history_kl: `(epochs, latent_dim)`, nats per image.
-        arrays: Weights, optimizer, average and other variables, as from `EpochLoop.read`.
+        arrays: Weights, optimizers, averages and other variables, as from a loop's `read`.
+        tables: Further columns of the history that have a row of numbers for each epoch.
     """
 
     epochs: int
     seconds: Mapping[str, float]
     plan: Sequence[Sequence[float]]
     history: dict[str, list[float]]
-    history_kl: np.ndarray
     arrays: dict[str, np.ndarray]
+    tables: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
-def identify(config: TrainConfig, *data: np.ndarray | None) -> dict[str, Any]:
+def identify(config: Any, *data: np.ndarray | None) -> dict[str, Any]:
     """What a training is told by: its settings, its data and the backend.
 
     Args:
-        config: The settings.
+        config: The settings, a dataclass.
         data: Images, labels, whatever else it sees, always in the same order.
 
     Returns:
@@ -90,7 +89,8 @@ def save_checkpoint(
         np.savez(
             file,
             allow_pickle=False,
-            **{_ABOUT: np.array(about), _KL: checkpoint.history_kl},
+            **{_ABOUT: np.array(about)},
+            **{f"history/{name}": table for name, table in checkpoint.tables.items()},
             **{f"state/{name}": array for name, array in checkpoint.arrays.items()},
         )
 
@@ -116,17 +116,20 @@ def load_checkpoint(path: str | os.PathLike[str], identity: Mapping[str, Any]) -
         # A column of the history may hold NaN, which is no JSON.
         about = parse_json(str(take(arrays, _ABOUT, kinds="U", shape=())), finite=False)
         found, fields = _split_about(about)
-        history_kl = arrays[_KL]
-        if history_kl.dtype.kind != "f":
-            raise ValueError(f"{_KL} is {history_kl.dtype}")
+        tables = _under("history/", arrays)
+        if any(table.dtype.kind != "f" for table in tables.values()):
+            raise ValueError("its history is of other kinds")
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"{path}: no checkpoint, or a damaged one ({type(error).__name__}); remove it to start "
             "anew."
         ) from error
     _refuse_other(path, found, identity)
-    state = {n.removeprefix("state/"): x for n, x in arrays.items() if n.startswith("state/")}
-    return Checkpoint(**fields, history_kl=history_kl, arrays=state)
+    return Checkpoint(**fields, arrays=_under("state/", arrays), tables=tables)
+
+
+def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {n.removeprefix(prefix): x for n, x in arrays.items() if n.startswith(prefix)}
 
 
 def _split_about(about: Any) -> tuple[dict[str, Any], dict[str, Any]]:

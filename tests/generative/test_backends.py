@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from safelight.vae import backends
-from safelight.vae.schedules import step_sizes
+from safelight.generative import backends
+from safelight.generative.schedules import step_sizes
 
 SHAPES = [(5, 3), (3,), ()]
 

@@ -1,0 +1,147 @@
+"""The settings of one training, flat; the command line's flags and `config.json` are made of them.
+
+Loads no Keras: `safelight gan train --help` reads it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+_COUNTS = ("latent_dim", "discriminator_steps", "batch_size")
+_AMOUNTS = ("seed", "penalty_weight", "reconstruction_weight", "kl_weight")
+_RATES = ("learning_rate", "discriminator_learning_rate")
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "architecture": ("dcgan", "resnet"),
+    "loss": ("non_saturating", "hinge", "wasserstein"),
+    "penalty": ("auto", "none", "gradient", "r1"),
+    "augmentation": ("auto", "none", "geometric", "all"),
+    "precision": ("auto", "float32", "bfloat16"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """What to train and how.
+
+    Attributes:
+        latent_dim: Number of latent units.
+        architecture: `"dcgan"` (Radford et al. 2016): strided convolutions, cheap; `"resnet"`
+            (Gulrajani et al. 2017): residual blocks, for more time or a GPU.
+        filters: Of the discriminator's convolutions, each of which halves the size; the generator
+            has them in reverse order. Empty for as many as leave at most 8 pixels a side, 64 at
+            first and twice as many after each.
+        loss: `"non_saturating"` (Goodfellow et al. 2014), `"hinge"` (Lim & Ye 2017) or
+            `"wasserstein"` (Arjovsky et al. 2017).
+        penalty: On the discriminator's gradient by pictures: `"gradient"` holds it near 1 between
+            real and generated ones (WGAN-GP, Gulrajani et al. 2017), `"r1"` near 0 at real ones
+            (Mescheder et al. 2018); `"auto"` is gradient for the Wasserstein loss, else none.
+        penalty_weight: Of it in the discriminator's loss; 0 takes 10, the usual weight of both.
+        spectral_norm: Whether the discriminator's kernels are divided by their largest singular
+            value (Miyato et al. 2018). `None`: unless there is a penalty.
+        autoencoder: Whether to train an encoder too, so that generated pictures can be made of real
+            ones: a VAE/GAN (Larsen et al. 2016).
+        reconstruction_weight: Of a VAE/GAN, how much the generator cares for reconstructions in
+            units of how much it cares for being believed.
+        kl_weight: Of a VAE/GAN, of the KL divergence against the reconstruction.
+        conditional: Whether both networks are told the label.
+        augmentation: Differentiable augmentation of all that the discriminator sees (Zhao et al.
+            2020): `"geometric"` shifts and cuts out, `"all"` changes brightness and contrast too;
+            `"auto"` is all for fewer than 10,000 pictures, else none.
+        image_size: `(height, width)` pictures are resized to; `None` keeps small ones as they are.
+        epochs: Passes over the data; `None` leaves it to `minutes`, or to a default.
+        minutes: Time for training; the number of epochs follows from the speed of the first ones.
+        batch_size: Images.
+        discriminator_steps: Steps of the discriminator for one of the generator.
+        learning_rate: Of the generator, at the start; it decays along a cosine.
+        discriminator_learning_rate: Likewise.
+        beta_1: Decay of Adam's average of gradients; small, since the game moves on.
+        beta_2: Of their squares.
+        weight_average: Decay per step of the running average of the generator's weights, which is
+            what is kept; 0 keeps the weights themselves.
+        precision: `"auto"`, `"float32"` or `"bfloat16"`, of the matrix products.
+        seed: Of weights, order and noise.
+    """
+
+    latent_dim: int = 64
+    architecture: str = "dcgan"
+    filters: tuple[int, ...] = ()
+    loss: str = "non_saturating"
+    penalty: str = "auto"
+    penalty_weight: float = 0.0
+    spectral_norm: bool | None = None
+    autoencoder: bool = False
+    reconstruction_weight: float = 1.0
+    kl_weight: float = 1.0
+    conditional: bool = False
+    augmentation: str = "auto"
+    image_size: tuple[int, int] | None = None
+    epochs: int | None = None
+    minutes: float | None = None
+    batch_size: int = 64
+    discriminator_steps: int = 1
+    learning_rate: float = 2e-4
+    discriminator_learning_rate: float = 2e-4
+    beta_1: float = 0.5
+    beta_2: float = 0.999
+    weight_average: float = 0.999
+    precision: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, values in CHOICES.items():
+            if getattr(self, name) not in values:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r}: expected one of {', '.join(values)}."
+                )
+        for name in (*_COUNTS, *self._given("epochs")):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1.")
+        for name in _AMOUNTS:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more.")
+        for name in (*_RATES, *self._given("minutes")):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)}: expected a positive number.")
+        for name in ("weight_average", "beta_1", "beta_2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more, below 1.")
+        for name in ("filters", *self._given("image_size")):
+            if any(number < 1 for number in getattr(self, name)):
+                raise ValueError(f"{name}={getattr(self, name)}: expected numbers of at least 1.")
+        self._check_together()
+
+    @property
+    def chosen_penalty(self) -> str:
+        """`penalty` without `"auto"`."""
+        if self.penalty != "auto":
+            return self.penalty
+        return "gradient" if self.loss == "wasserstein" else "none"
+
+    @property
+    def normalizes(self) -> bool:
+        """`spectral_norm` without `None`."""
+        if self.spectral_norm is None:
+            return self.chosen_penalty == "none"
+        return self.spectral_norm
+
+    def _given(self, name: str) -> tuple[str, ...]:
+        return () if getattr(self, name) is None else (name,)
+
+    def _check_together(self) -> None:
+        if self.epochs is not None and self.minutes is not None:
+            raise ValueError(
+                f"epochs={self.epochs} and minutes={self.minutes} both say when to stop: "
+                "expected one of them."
+            )
+        if self.loss == "wasserstein" and self.chosen_penalty == "none" and not self.normalizes:
+            raise ValueError(
+                "loss='wasserstein' without a penalty or spectral_norm: nothing would bound the "
+                "discriminator; expected penalty='gradient', or spectral_norm=True."
+            )
+        if self.autoencoder and self.conditional:
+            raise ValueError(
+                "autoencoder=True with conditional=True: the encoder of a VAE/GAN is not told "
+                "labels; expected one of them."
+            )

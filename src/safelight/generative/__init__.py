@@ -1,0 +1,1 @@
+"""What the subjects that draw pictures share: their data, and how they are trained."""
