@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     import safelight.explorer as explorer
     import safelight.export as export
     import safelight.folds as folds
+    import safelight.gan as gan
     import safelight.images as images
     import safelight.metrics as metrics
     import safelight.plots as plots
     import safelight.report as report
     import safelight.runs as runs
+    import safelight.scoring as scoring
     import safelight.transfer as transfer
     import safelight.vae as vae
 
@@ -36,11 +38,13 @@ __all__ = [
     "explorer",
     "export",
     "folds",
+    "gan",
     "images",
     "metrics",
     "plots",
     "report",
     "runs",
+    "scoring",
     "transfer",
     "vae",
 ]

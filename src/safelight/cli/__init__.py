@@ -4,6 +4,8 @@
     safelight transfer evaluate runs/cells elpv --json
     safelight transfer predict runs/cells photo.jpg another_folder
     safelight vae train mnist --output runs/digits --minutes 10
+    safelight gan train mnist --output runs/game --minutes 10
+    safelight compare runs/digits runs/game
     safelight runs show runs/cells
     safelight report runs/cells
     safelight export runs/digits --web digits_page
@@ -22,7 +24,19 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from safelight.cli import assets, cache, export, look, report, runs, serve, transfer, vae
+from safelight.cli import (
+    assets,
+    cache,
+    compare,
+    export,
+    gan,
+    look,
+    report,
+    runs,
+    serve,
+    transfer,
+    vae,
+)
 from safelight.cli.console import fail, set_up_streams
 
 
@@ -53,7 +67,9 @@ app = typer.Typer(
 app.add_typer(transfer.app, name="transfer")
 vae.app.add_typer(look.app)  # without a name: its commands stand beside the others
 app.add_typer(vae.app, name="vae")
+app.add_typer(gan.app, name="gan")
 app.add_typer(runs.app, name="runs")
+app.command(short_help="Score what runs draw, by one protocol for all.")(compare.compare)
 app.command(short_help="Write a page about a run: how good, what it mistakes.")(report.report)
 app.command(short_help="Write a classifier for other programs, or a latent space to walk in.")(
     export.export

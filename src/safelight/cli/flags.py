@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from safelight.gan import config as gan_config
 from safelight.transfer import config as transfer_config
 from safelight.vae import config as vae_config
 
@@ -238,6 +239,48 @@ VAE = Flags(
     metavars={"likelihood": "NAME", "image_size": "PIXELS"},
     parsers={"image_size": parse_size},
     presets={"quick": "10 minutes", "good": "half an hour", "best": "an hour"},
+)
+
+
+GAN = Flags(
+    config=gan_config.TrainConfig,
+    help={
+        "architecture": "`dcgan` (strided convolutions) is fast; `resnet` (residual blocks) wants "
+        "more time, or a GPU.",
+        "loss": "Of the game: `non_saturating`, `hinge` or `wasserstein`.",
+        "autoencoder": "Train an encoder too (a VAE/GAN), so that pictures can be reconstructed.",
+        "minutes": "Time for training: the number of epochs follows from the speed of the first.",
+        "epochs": "Passes over the pictures, instead of --minutes.",
+        "image_size": "Pixels that pictures are resized to: 64, or 48x64 (height x width). By "
+        "default small pictures stay as they are and others get a longest side of 64.",
+        "seed": "Decides the split, weights, order and noise.",
+        "conditional": "Tell both networks the class, so that pictures can be asked for by class.",
+        "augmentation": "Changes of all that the discriminator sees: `geometric` (shifts, cut-outs)"
+        " or `all` (colours too); `auto` is all for fewer than 10,000 pictures, else none.",
+        "latent_dim": "Number of latent units.",
+        "filters": "Filters of a convolution of the discriminator, mirrored in the generator; "
+        "repeat it for each halving of the size. By default what suits the size.",
+        "penalty": "On the discriminator's gradient: `gradient` (WGAN-GP) or `r1`; `auto` is "
+        "gradient for wasserstein, else none.",
+        "penalty_weight": "Of the penalty; 0 takes 10.",
+        "spectral_norm": "Divide the discriminator's kernels by their largest singular value; by "
+        "default where there is no penalty.",
+        "reconstruction_weight": "Of a VAE/GAN: of reconstructions against being believed.",
+        "kl_weight": "Of a VAE/GAN: of the KL divergence against reconstructions.",
+        "batch_size": "Pictures in a step.",
+        "discriminator_steps": "Steps of the discriminator for one of the generator.",
+        "learning_rate": "Of the generator, at the start; it falls along a cosine.",
+        "discriminator_learning_rate": "Of the discriminator, likewise.",
+        "beta_1": "Decay of Adam's average of gradients.",
+        "beta_2": "Of its average of squared gradients.",
+        "weight_average": "Decay per step of the running average of the generator's weights, which "
+        "is what is kept; 0 is none.",
+        "precision": "Number format of the matrix products; `auto` takes what is fast here.",
+    },
+    num_first=7,
+    choices=gan_config.CHOICES,
+    metavars={"image_size": "PIXELS"},
+    parsers={"image_size": parse_size},
 )
 
 

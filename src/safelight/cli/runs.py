@@ -121,6 +121,37 @@ def print_numbers(metrics: dict[str, Any]) -> None:
             console.say(f"{_FEATURES[features]:<18}linear {linear}, neighbours {neighbors}")
 
 
+def print_score(found: dict[str, Any] | None) -> None:
+    """What drawn pictures are worth."""
+    if not found:
+        return
+    for name, word in (("frechet", "Frechet distance"), ("kernel", "kernel x 1000")):
+        value, low, high = (_rounded(found[name][end], 2) for end in ("value", "low", "high"))
+        as_counted = f", {found['frechet_plain']:.2f} as counted" if name == "frechet" else ""
+        console.say(f"{word:<18}{value} [{low}, {high}]{as_counted}")
+    for name in ("precision", "recall", "coverage", "copies"):
+        console.say(f"{name:<18}{console.percent(found[name])}")
+    console.say(f"{'density':<18}{found['density']:.2f}")
+    console.say(
+        f"{'pictures':<18}{found['num_fake']:,} generated, against {found['num_real']:,} unseen"
+    )
+
+
+def _print_watch(metrics: dict[str, Any]) -> None:
+    """What a game's watch saw in the end."""
+    if "diversity" not in metrics:
+        return
+    words = f"{metrics['diversity']:.2f} times that of real pictures"
+    if metrics.get("classes_seen") is not None:
+        words += (
+            f"; {metrics['classes_seen']} of {metrics['num_classes']} classes drawn, entropy "
+            f"{metrics['class_entropy']:.3f} of 1"
+        )
+    console.say(f"{'diversity':<18}{words}")
+    if metrics.get("advice"):
+        console.say(f"{'beware':<18}{console.printable(metrics['advice'])}")
+
+
 def _print_calibration(found: dict[str, float] | None) -> None:
     if found:
         ece, before = (f"{100 * found[name]:.1f} %" for name in ("ece", "ece_before"))
@@ -245,6 +276,8 @@ def _rounded(number: float | None, digits: int) -> str:
 
 def _print_results(run: Run, metrics: dict[str, Any]) -> None:
     print_numbers(metrics)
+    print_score(metrics.get("score"))
+    _print_watch(metrics)
     _print_calibration(metrics.get("calibration"))
     _print_familiarity(metrics.get("familiarity"))
     _print_splits(metrics.get("splits"))
@@ -253,6 +286,8 @@ def _print_results(run: Run, metrics: dict[str, Any]) -> None:
     print_rate_distortion(metrics.get("rate_distortion"))
     _print_data(metrics.get("data"))
     protocol = metrics.get("protocol", {})
+    if protocol.get("features"):
+        console.say(f"{'judged by':<18}{console.printable(protocol['features'])}")
     if protocol.get("log_likelihood"):
         console.say(f"{'how':<18}{console.printable(protocol['log_likelihood'])}")
     if protocol:

@@ -17,6 +17,7 @@ from safelight.runs import Run
 if TYPE_CHECKING:
     import numpy as np
 
+    from safelight.gan.config import TrainConfig as GanConfig
     from safelight.generative.pictures import Parts
     from safelight.vae.config import TrainConfig
     from safelight.vae.models import VAE
@@ -36,10 +37,17 @@ Seed = Annotated[int, typer.Option(min=0, help="Decides the draw.")]
 
 def open_vae(path: Path) -> Run:
     """A trained run of a variational autoencoder; cheap, before Keras loads."""
+    return open_kind(path, "vae")
+
+
+def open_kind(path: Path, kind: str) -> Run:
+    """A trained run of a kind; cheap, before Keras loads."""
     opened = open_trained(path)
-    kind = opened.config.get("kind")
-    if kind != "vae":
-        raise ValueError(f"{path} is a run of kind {kind!r}: expected one that `vae train` made.")
+    found = opened.config.get("kind")
+    if found != kind:
+        raise ValueError(
+            f"{path} is a run of kind {found!r}: expected one that `{kind} train` made."
+        )
     return opened
 
 
@@ -69,7 +77,7 @@ def find_source(run: Run) -> str:
     if folder is None:
         raise ValueError(
             f"the pictures of {name} are not where {run.path} was trained on them: name their "
-            "folder, `safelight vae evaluate RUN DATA`."
+            "folder, such as `safelight vae evaluate RUN DATA`."
         )
     return str(folder.resolve())
 
@@ -88,7 +96,9 @@ def labels_of(run: Run, dataset: ImageDataset) -> np.ndarray:
     return dataset.labels
 
 
-def load_parts(dataset: ImageDataset, settings: TrainConfig, *, test_fraction: float) -> Parts:
+def load_parts(
+    dataset: ImageDataset, settings: TrainConfig | GanConfig, *, test_fraction: float
+) -> Parts:
     """A data set dealt out and read; how the size of pictures was chosen is told."""
     from safelight.generative import pictures
 
@@ -130,6 +140,29 @@ def check_output(path: Path | None, *endings: str) -> None:
         raise ValueError(
             f"--output {path}: there is no folder {path.parent}; make it first, or choose another."
         )
+
+
+def check_pictures_output(path: Path) -> None:
+    """As `check_output` where a folder will do as well, which is made if it is not there."""
+    other_pictures = (".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".svg", ".pdf")
+    if path.suffix.lower() == ".png":
+        check_output(path, ".png")
+    elif path.suffix.lower() in other_pictures or path.is_file():
+        raise ValueError(f"--output {path}: expected a name that ends in .png, or a folder.")
+
+
+def number_of(run: Run, label: str | None) -> int | None:
+    """The number of a class; `None` where none was named."""
+    names = class_names_of(run)
+    with damage(run.path):
+        conditional = bool(run.config["settings"]["conditional"])
+    if label is None:
+        return None
+    if not conditional:
+        raise ValueError(f"--label {label}: {run.path} is not conditional; leave the label out.")
+    if label not in names:
+        raise ValueError(f"--label {label}: expected one of {', '.join(names)}.")
+    return names.index(label)
 
 
 def save_picture(figure: Any, path: Path, *, quiet: bool = False) -> None:

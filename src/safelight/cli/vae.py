@@ -28,12 +28,14 @@ from safelight.cli.trained import (
     Seed,
     TestFraction,
     check_output,
+    check_pictures_output,
     class_names_of,
     find_source,
     labels_of,
     load_array,
     load_parts,
     name_source,
+    number_of,
     open_vae,
     save_picture,
 )
@@ -214,9 +216,9 @@ def sample(
             "more, and 1 for a fitted density, which has a spread of its own."
         )
     if output is not None:
-        _check_samples_output(output)
+        check_pictures_output(output)
     opened = open_vae(run)
-    label_number = _number_of(opened, label)
+    label_number = number_of(opened, label)
     console.start_keras()
     import numpy as np
 
@@ -262,7 +264,7 @@ def reconstruct(
     """
     check_output(output, ".png")
     opened = open_vae(run)
-    label_number = _number_of(opened, label)
+    label_number = number_of(opened, label)
     console.start_keras()
     from safelight import plots
     from safelight.vae import experiment
@@ -349,7 +351,7 @@ def interpolate(
     """Walk through the latent space from one picture to another, and draw what is on the way."""
     check_output(output, ".png")
     opened = open_vae(run)
-    label_number = _number_of(opened, label)
+    label_number = number_of(opened, label)
     console.start_keras()
     from safelight import plots
     from safelight.vae import evaluation, experiment
@@ -366,29 +368,6 @@ def interpolate(
     )
     figure = plots.plot_interpolation(way[None], originals=(ends[:1], ends[1:]))
     save_picture(figure, output or opened.picture_path("interpolated"))
-
-
-def _check_samples_output(path: Path) -> None:
-    """The same where a folder will do as well, which is made if it is not there."""
-    other_pictures = (".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".svg", ".pdf")
-    if path.suffix.lower() == ".png":
-        check_output(path, ".png")
-    elif path.suffix.lower() in other_pictures or path.is_file():
-        raise ValueError(f"--output {path}: expected a name that ends in .png, or a folder.")
-
-
-def _number_of(run: Run, label: str | None) -> int | None:
-    """The number of a class."""
-    names = class_names_of(run)
-    with damage(run.path):
-        conditional = bool(run.config["settings"]["conditional"])
-    if label is None:
-        return None
-    if not conditional:
-        raise ValueError(f"--label {label}: {run.path} is not conditional; leave the label out.")
-    if label not in names:
-        raise ValueError(f"--label {label}: expected one of {', '.join(names)}.")
-    return names.index(label)
 
 
 def _require_label(model: VAE, label: int | None) -> Any:

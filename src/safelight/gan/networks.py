@@ -113,8 +113,8 @@ def build_discriminator(image_shape: Sequence[int], **design: Unpack[Design]) ->
 
     Returns:
         A model from float pictures in [0, 1] `(batch, height, width, channels)`, or from
-        `[pictures, labels (batch, num_classes)]`, to `[logits (batch, 1) float32, features]`, the features
-        being what the last convolution gives.
+        `[pictures, labels (batch, num_classes)]`, to `[logits (batch, 1) float32, features]`, the
+        features being what the last convolution gives.
 
     Raises:
         ValueError: An unknown architecture or an impossible size.

@@ -1,8 +1,9 @@
 """Spectral normalization as a change of variables.
 
-Kernels are divided by their largest singular value before the network sees them: Miyato et al. 2018 (arXiv 1802.05957). The value comes from one step of power iteration per training
-step, on vectors that are kept; gradients pass through the division. What is trained is the kernel
-itself, what the network is run with and what is saved is the quotient: a plain network.
+Kernels are divided by their largest singular value before the network sees them (Miyato et al.
+2018, arXiv 1802.05957). The value comes from one step of power iteration per training step, on
+vectors that are kept; gradients pass through the division. What is trained is the kernel itself,
+what the network is run with and what is saved is the quotient: a plain network.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from safelight.plots.explanations import plot_explanations as plot_explanations
     from safelight.plots.films import plot_training_moment as plot_training_moment
     from safelight.plots.films import save_film as save_film
+    from safelight.plots.generation import plot_generators as plot_generators
     from safelight.plots.generation import plot_interpolation as plot_interpolation
     from safelight.plots.generation import plot_latent_manifold as plot_latent_manifold
     from safelight.plots.generation import plot_reconstructions as plot_reconstructions
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from safelight.plots.generation import plot_traversals as plot_traversals
     from safelight.plots.grids import plot_image_grid as plot_image_grid
     from safelight.plots.history import plot_elbo_history as plot_elbo_history
+    from safelight.plots.history import plot_game_history as plot_game_history
     from safelight.plots.history import plot_history as plot_history
     from safelight.plots.history import plot_learning_curve as plot_learning_curve
     from safelight.plots.latents import plot_bounds as plot_bounds
@@ -63,6 +65,8 @@ _HOMES = {
     "plot_elbo_history": "history",
     "plot_explanations": "explanations",
     "plot_filters": "networks",
+    "plot_game_history": "history",
+    "plot_generators": "generation",
     "plot_history": "history",
     "plot_image_grid": "grids",
     "plot_interpolation": "generation",

@@ -207,6 +207,28 @@ def plot_traversals(
     )
 
 
+def plot_generators(rows: Sequence[tuple[str, ArrayLike]], *, num: int = 12) -> Figure:
+    """Draw what several generators make, a row for each.
+
+    Args:
+        rows: of each its name and pictures, (n, height, width, channels) of one size.
+        num: pictures in a row, the first ones.
+
+    Raises:
+        ValueError: if there is no row, or none of its pictures.
+    """
+    if not rows:
+        raise ValueError("no generator was passed: pass a name and pictures at least.")
+    shown = [as_pictures(pictures, "n")[:num] for _, pictures in rows]
+    most = min(len(each) for each in shown)
+    return plot_samples(
+        np.concatenate([each[:most] for each in shown]),
+        columns=most,
+        row_names=[name for name, _ in rows],
+        title="what each draws",
+    )
+
+
 def _say_source(temperature: float) -> str:
     """Where samples come from, with the variance that the temperature leaves of the prior's."""
     if temperature == 1:

@@ -22,6 +22,9 @@ from safelight.plots.style import (
     style_axes,
 )
 
+_TOLD_APART = {"real_accuracy": "real, taken for real", "fake_accuracy": "generated, found out"}
+_LOSSES = {"generator_loss": "generator", "discriminator_loss": "discriminator"}
+_DIVERSITY = {"diversity": "diversity"}
 _ELBO = {
     "elbo": "ELBO, the bound on log p(x)",
     "reconstruction": "reconstruction, log p(x|z)",
@@ -79,6 +82,49 @@ def plot_elbo_history(history: Mapping[str, Sequence[float]]) -> Figure:
         _write_last(ax, history, key)
     for ax in figure.axes[1:]:
         ax.legend().remove()
+    return figure
+
+
+def plot_game_history(history: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw how a game went: who is found out, who pays, and how varied what is drawn is.
+
+    Args:
+        history: `real_accuracy`, `fake_accuracy` (fractions), `generator_loss`,
+            `discriminator_loss` and `diversity`: one number per epoch, NaN where there was none.
+            `epoch` numbers them (from 1 if it is missing). Other keys are left out.
+
+    Raises:
+        ValueError: if there is no epoch of these.
+    """
+    panels = [
+        ("told apart by the discriminator", "pictures (%)", 100.0, _TOLD_APART),
+        ("losses", "loss", 1.0, _LOSSES),
+        ("difference of two generated pictures", "times that of two real ones", 1.0, _DIVERSITY),
+    ]
+    if not any(len(history.get(key, ())) for *_, lines in panels for key in lines):
+        raise ValueError(f"history of {sorted(history)}: pass 'generator_loss' with an epoch.")
+    figure = new_figure(4.3 * len(panels), 3.7)
+    axes = figure.subplots(1, len(panels))
+    for ax, (title, unit, scale, lines) in zip(axes, panels, strict=True):
+        first, length = int(next(iter(history.get("epoch", ())), 1)), 1
+        for (key, label), colour in zip(lines.items(), (BLUE, VERMILION), strict=False):
+            values = scale * np.asarray(history.get(key, ()), dtype=float)
+            known = np.flatnonzero(np.isfinite(values))
+            marker = "o" if len(known) <= 3 else ""
+            ax.plot(first + known, values[known], color=colour, lw=2.2, marker=marker, label=label)
+            length = max(length, len(values))
+        ax.set_xlim(first - 0.5, first + length - 0.5)
+        ax.xaxis.set_major_locator(epoch_ticks())
+        ax.set_xlabel("epoch")
+        ax.set_ylabel(unit)
+        ax.set_title(title, fontsize=NORMAL, color=INK)
+        style_axes(ax)
+        if len(lines) > 1:
+            ax.legend(frameon=False, fontsize=NORMAL, labelcolor=INK)
+    axes[0].axhline(50, color=PALE, lw=1, zorder=0)
+    axes[0].set_ylim(0, 104)
+    axes[2].axhline(1, color=PALE, lw=1, zorder=0)
+    axes[2].set_ylim(bottom=0)
     return figure
 
 

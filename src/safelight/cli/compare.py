@@ -1,0 +1,88 @@
+"""`safelight compare`: what runs draw, scored by one protocol for all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from safelight.cli import console
+from safelight.cli.data import Strict, damage, load_pictures, open_trained
+from safelight.cli.runs import Json
+from safelight.cli.trained import Seed, check_output, find_source, save_picture
+
+
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Folders that `vae train` or `gan train` made."),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA", help="What they were trained on; by default where the first says."
+        ),
+    ] = None,
+    num: Annotated[
+        int, typer.Option(min=20, help="Pictures of either side, at most; 10,000 are the limit.")
+    ] = 10_000,
+    seed: Seed = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw what each makes, side by side."),
+    ] = None,
+    as_json: Json = False,
+    strict: Strict = False,
+) -> None:
+    """Score what runs draw, whatever they are: one set of unseen pictures, one set of features.
+
+    The first line are real pictures of the training part, as if they had been generated: nobody
+    can be expected to do better. Frechet distances have their bias taken off, so that they do not
+    depend on the number of pictures; `as counted` is what these give as they are.
+    """
+    check_output(output, ".png")
+    opened = [open_trained(run) for run in runs]
+    dataset = load_pictures(data or find_source(opened[0]), strict=strict)
+    console.start_keras()
+    from safelight import plots, scoring
+
+    with damage(runs[0]), console.progress() as report:
+        rows, protocol = scoring.compare(opened, dataset, num=num, seed=seed, report=report)
+    if as_json:
+        console.print_json({"rows": [row.to_dict() for row in rows], "protocol": protocol})
+    else:
+        _print(rows, protocol)
+    if output is not None:
+        named = [(row.name, row.samples) for row in rows]
+        save_picture(plots.plot_generators(named), output, quiet=as_json)
+
+
+def _print(rows: list[Any], protocol: dict[str, Any]) -> None:
+    columns = (
+        "run", "Frechet distance", "as counted", "kernel x 1000", "precision", "recall", "density",
+        "coverage", "copies", "log p(x)", "training",
+    )  # fmt: skip
+    console.table(columns, [_cells(row) for row in rows], right=columns[2:])
+    for row in rows[1:]:
+        console.say(f"{row.name:<18}{console.printable(row.words)}")
+    console.say(f"{'judged by':<18}{console.printable(protocol['features'])}")
+    console.say(f"{'against':<18}{protocol['num_real']:,} pictures of {protocol['real']}")
+    console.say(f"{'intervals':<18}{protocol['intervals']}")
+
+
+def _cells(row: Any) -> list[str]:
+    score = row.score
+    shares = (score.precision, score.recall)
+    likelihood = (row.likelihood or {}).get("value")
+    return [
+        console.printable(row.name),
+        f"{score.frechet.value:.2f} [{score.frechet.low:.2f}, {score.frechet.high:.2f}]",
+        f"{score.frechet_plain:.2f}",
+        f"{score.kernel.value:.2f} [{score.kernel.low:.2f}, {score.kernel.high:.2f}]",
+        *(f"{100 * each.value:.1f} %" for each in shares),
+        f"{score.density:.2f}",
+        *(f"{100 * each.value:.1f} %" for each in (score.coverage, score.copies)),
+        "" if likelihood is None else f"{likelihood:.1f} nats",
+        "" if row.seconds is None else f"{row.seconds / 60:.1f} min",
+    ]

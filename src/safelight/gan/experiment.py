@@ -1,0 +1,219 @@
+"""From data to a run folder: model, numbers, pictures and the protocol that made them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safelight import model_files
+from safelight.files import atomic_path
+from safelight.gan import album
+from safelight.gan.config import TrainConfig
+from safelight.gan.models import GAN, build_gan
+from safelight.gan.training import Report, TrainedGAN, choose_policy, train
+from safelight.generative.pictures import Parts
+from safelight.generative.records import describe_run, open_described, protocol_of_data
+from safelight.generative.scores import Features, Score, score_features
+from safelight.locks import alone
+from safelight.runs import Run
+
+MAX_PICTURES = 10_000  # of either side, for the score
+_MAX_LEARNED = 20_000
+_PARITY_IMAGES = 16
+
+
+def check(config: TrainConfig, parts: Parts) -> None:
+    """Whether data suit a configuration.
+
+    Raises:
+        ValueError: A conditional model of pictures without labels.
+    """
+    if config.conditional and not parts.num_classes:
+        raise ValueError(
+            f"conditional=True, but {parts.dataset.name} has no classes: expected a sub-folder "
+            "for each of two or more classes, or conditional=False."
+        )
+
+
+def open_run(
+    path: Path, parts: Parts, config: TrainConfig, *, source: str = "", overwrite: bool = False
+) -> Run:
+    """Makes a run folder; or opens the one that was begun there with the same data and settings.
+
+    Args:
+        path: The folder.
+        parts: The data.
+        config: The settings.
+        source: Where the data set can be read from again.
+        overwrite: Whether to replace a run that is there, and to begin anew in any case.
+
+    Raises:
+        ValueError: There is a finished run, or an unfinished one of other data or settings.
+    """
+    description = describe_run("gan", parts, config, source=source)
+    return open_described(path, description, overwrite=overwrite)
+
+
+@alone
+def run_training(
+    run: Run,
+    parts: Parts,
+    config: TrainConfig,
+    *,
+    features: Features,
+    report: Report,
+) -> dict[str, Any]:
+    """Trains, judges against the test part, and writes it all into a run folder, metrics last.
+
+    A training that was cut off goes on from its checkpoint.
+
+    Args:
+        run: As from `open_run`.
+        parts: The data.
+        config: The settings.
+        features: What pictures are judged by; where they are a classifier's, it also watches
+            whether all classes are drawn.
+        report: Told how far it is.
+
+    Returns:
+        What was written to `metrics.json`.
+    """
+    run.write_environment()
+    checkpoint = run.path / "checkpoint.npz"
+    data = parts.images["train"]
+    trained = train(
+        build_gan(parts.image_shape, config, num_classes=parts.num_classes),
+        (data, parts.labels["train"]) if config.conditional and parts.labels else data,
+        config=config,
+        classify=features.classify,
+        num_classes=features.num_classes,
+        checkpoint=checkpoint,
+        report=report,
+    )
+    trained_at = time.perf_counter()
+    _keep(run, trained)
+    report("judging", 0, 1, "")
+    score = _judge(trained, parts, features, config.seed)
+    names = parts.dataset.class_names if parts.labels else ()
+    album.draw(run, trained, parts.images["test"], names)
+    judged = time.perf_counter() - trained_at
+    metrics = {
+        "score": score.to_dict(),
+        "diversity": trained.sight.diversity,
+        "classes_seen": trained.sight.num_seen,
+        "num_classes": trained.sight.num_classes,
+        "class_entropy": _or_none(trained.sight.entropy),
+        "advice": trained.advice,
+        "num_images": score.num_real,
+        "epochs": trained.epochs,
+        "images_per_second": trained.images_per_second,
+        "seconds": {
+            **trained.seconds,
+            "evaluate": judged,
+            "total": trained.seconds["training"] + judged,
+        },
+        "protocol": {
+            **protocol_of_data(parts),
+            "features": features.protocol,
+            "augmentation": choose_policy(config.augmentation, len(data)),
+            "interrupted": trained.interrupted,
+        },
+        "saved_model": _compare_saved_model(run, trained.model),
+    }
+    run.write_metrics(metrics)
+    checkpoint.unlink(missing_ok=True)
+    return metrics
+
+
+def load_gan(run: Run) -> GAN:
+    """The run's model, in Keras' safe mode: it can execute nothing.
+
+    Raises:
+        ValueError: The run has none, or it cannot be read.
+    """
+    if not run.model_path.is_file():
+        raise ValueError(
+            f"{run.path} has no model.keras: its training did not finish; run it again."
+        )
+    model = model_files.load_model(run.model_path)
+    if not isinstance(model, GAN):
+        raise ValueError(f"{run.model_path} holds a {type(model).__name__}: expected a GAN.")
+    return model
+
+
+def settings_of(run: Run) -> TrainConfig:
+    """The settings that a run was trained with.
+
+    Raises:
+        ValueError: It is no run of a GAN, or comes from a version with other settings.
+    """
+    config = run.config
+    if config.get("kind") != "gan":
+        raise ValueError(f"{run.path} is a run of kind {config.get('kind')!r}: expected 'gan'.")
+    settings = config.get("settings")
+    known = {field.name for field in dataclasses.fields(TrainConfig)}
+    if not isinstance(settings, dict) or not set(settings) <= known:
+        raise ValueError(
+            f"{run.path}: its settings are damaged or unknown to this version of Safelight; train "
+            "it again."
+        )
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    try:
+        return TrainConfig(**values)
+    except TypeError as error:
+        raise ValueError(
+            f"{run.path}: config.json is damaged ({error}); train it again."
+        ) from error
+
+
+def judge(
+    draw: Callable[[int], np.ndarray],
+    features: Features,
+    *,
+    train_images: np.ndarray,
+    test_images: np.ndarray,
+    seed: int = 0,
+) -> Score:
+    """The score of what is drawn, against test pictures.
+
+    Args:
+        draw: From a number to as many pictures.
+        features: What they are judged by.
+        train_images: uint8, learned from.
+        test_images: uint8, not learned from.
+        seed: Of the jackknife.
+    """
+    real = test_images[:MAX_PICTURES]
+    known, unseen = (features.extract(each) for each in (train_images[:_MAX_LEARNED], real))
+    return score_features(known, unseen, features.extract(draw(len(real))), seed=seed)
+
+
+def _judge(trained: TrainedGAN, parts: Parts, features: Features, seed: int) -> Score:
+    return judge(
+        lambda num: trained.model.generate(num, seed=seed + 1),
+        features,
+        train_images=parts.images["train"],
+        test_images=parts.images["test"],
+        seed=seed,
+    )
+
+
+def _keep(run: Run, trained: TrainedGAN) -> None:
+    with atomic_path(run.model_path) as path:
+        trained.model.save(path)
+    run.write_history(trained.history)
+
+
+def _compare_saved_model(run: Run, model: GAN) -> dict[str, float | int]:
+    """How far what the saved model draws is from what the judged one draws."""
+    saved, judged = (each.generate(_PARITY_IMAGES, seed=0) for each in (load_gan(run), model))
+    return {"num_images": _PARITY_IMAGES, "max_difference": float(np.abs(saved - judged).max())}
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

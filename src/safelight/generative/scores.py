@@ -1,0 +1,159 @@
+"""How good a generator is, by one protocol for all: features of real and of generated pictures.
+
+    score = score_pictures(features, train=..., real=..., fake=...)
+
+Pictures that judge were never learned from. Every number comes with an interval; a share has
+Wilson's, a distance that of the jackknife.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safelight import sample_quality
+from safelight.metrics import Interval
+from safelight.sample_quality import Distance
+
+# Of real pictures that were not learned from, the part nearer to a learned one than any of the
+# others: what lies that near is called a copy.
+COPY_PART = 0.01
+_ROWS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """What pictures are compared by.
+
+    Attributes:
+        extract: From uint8 pictures, or floats in [0, 1], `(n, height, width, channels)`, to `(n,
+            num_features)`.
+        protocol: What they are, in a line; without it no number means anything.
+        classify: From pictures to class numbers, where the features are a classifier's.
+        num_classes: That it knows.
+    """
+
+    extract: Callable[[np.ndarray], NDArray[np.floating]]
+    protocol: str
+    classify: Callable[[np.ndarray], NDArray[np.integer]] | None = None
+    num_classes: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """What generated pictures are worth.
+
+    Attributes:
+        frechet: Frechet distance, its bias at this number of pictures taken off.
+        frechet_plain: As the pictures at hand give it; for other numbers of pictures another.
+        kernel: Squared maximum mean discrepancy, a thousandfold.
+        precision: Of generated pictures, how many are believable.
+        recall: Of real pictures, how many could have been generated.
+        density: As precision, but outliers count less; 1 is as among real pictures.
+        coverage: Of real pictures, how many have a generated one near.
+        copies: Of generated pictures, how many are nearer to a learned one than all but 1 % of real
+            unseen pictures are; more than 1 % says that pictures were learned by heart.
+        num_real: Pictures that judged.
+        num_fake: Pictures that were judged.
+    """
+
+    frechet: Interval
+    frechet_plain: float
+    kernel: Interval
+    precision: Interval
+    recall: Interval
+    density: float
+    coverage: Interval
+    copies: Interval
+    num_real: int
+    num_fake: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {
+            name: value.to_dict() if isinstance(value, Interval) else value
+            for name, value in found.items()
+        }
+
+
+def score_features(
+    train: NDArray[Any], real: NDArray[Any], fake: NDArray[Any], *, seed: int = 0
+) -> Score:
+    """The score of generated pictures whose features are known.
+
+    Args:
+        train: `(k, num_features)` of pictures that were learned from.
+        real: `(n, num_features)` of pictures that were not, at least 20.
+        fake: `(m, num_features)` of generated ones, at least 20.
+        seed: Of the jackknife's blocks.
+
+    Raises:
+        ValueError: Too few rows, of different length, or not finite.
+    """
+    frechet = sample_quality.estimate_frechet_distance(real, fake, seed=seed)
+    kernel = sample_quality.kernel_distance(real, fake)
+    near = sample_quality.compare_neighbourhoods(real, fake)
+    num_real, num_fake = len(real), len(fake)
+    reach = np.quantile(nearest(train, real), COPY_PART)
+    copies = int((nearest(train, fake) < reach).sum())
+    return Score(
+        frechet=_interval(frechet),
+        frechet_plain=frechet.plain,
+        kernel=_interval(kernel, 1000.0),
+        precision=_share(near.precision, num_fake),
+        recall=_share(near.recall, num_real),
+        density=near.density,
+        coverage=_share(near.coverage, num_real),
+        copies=wilson(copies, num_fake),
+        num_real=num_real,
+        num_fake=num_fake,
+    )
+
+
+def nearest(rows: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
+    """Squared distance of each of `others`, `(n, d)`, to the nearest of `rows`, `(k, d)`."""
+    found = [_nearest(rows, others[start : start + _ROWS])[0] for start in _starts(others)]
+    return np.concatenate(found)
+
+
+def nearest_rows(rows: NDArray[Any], others: NDArray[Any]) -> NDArray[np.intp]:
+    """Which of `rows`, `(k, d)`, is nearest to each of `others`, `(n, d)`."""
+    found = [_nearest(rows, others[start : start + _ROWS])[1] for start in _starts(others)]
+    return np.concatenate(found)
+
+
+def _starts(rows: NDArray[Any]) -> range:
+    return range(0, len(rows), _ROWS)
+
+
+def _nearest(
+    rows: NDArray[Any], some: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """In float32 and by products: a hundred times as fast as differences, exact enough to rank."""
+    rows, some = np.asarray(rows, "float32"), np.asarray(some, "float32")
+    squares = np.square(rows).sum(1) - 2 * (some @ rows.T)
+    which = squares.argmin(1)
+    # The distance itself from differences: of near neighbours products leave nothing but rounding.
+    return np.square(some - rows[which], dtype="float64").sum(1), which
+
+
+def _interval(distance: Distance, unit: float = 1.0) -> Interval:
+    low, high = distance.interval
+    return Interval(unit * distance.value, unit * low, unit * high)
+
+
+def _share(value: float, num: int) -> Interval:
+    return wilson(round(value * num), num)
+
+
+def wilson(hits: int, num: int) -> Interval:
+    """A share with Wilson's 95 % interval (1927, doi:10.1080/01621459.1927.10502953)."""
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, num).proportion_ci(method="wilson")
+    return Interval(hits / num, float(found.low), float(found.high))
