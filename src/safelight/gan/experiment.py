@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from safelight import model_files
 from safelight.files import atomic_path
 from safelight.gan import album
 from safelight.gan.config import TrainConfig
 from safelight.gan.models import GAN, build_gan
 from safelight.gan.training import Report, TrainedGAN, choose_policy, train
 from safelight.generative.pictures import Parts
-from safelight.generative.records import describe_run, open_described, protocol_of_data
+from safelight.generative.records import (
+    describe_run,
+    load_model,
+    open_described,
+    protocol_of_data,
+    read_settings,
+)
 from safelight.generative.scores import Features, Score, score_features
 from safelight.locks import alone
 from safelight.runs import Run
@@ -130,45 +134,22 @@ def run_training(
     return metrics
 
 
-def load_gan(run: Run) -> GAN:
-    """The run's model, in Keras' safe mode: it can execute nothing.
-
-    Raises:
-        ValueError: The run has none, or it cannot be read.
-    """
-    if not run.model_path.is_file():
-        raise ValueError(
-            f"{run.path} has no model.keras: its training did not finish; run it again."
-        )
-    model = model_files.load_model(run.model_path)
-    if not isinstance(model, GAN):
-        raise ValueError(f"{run.model_path} holds a {type(model).__name__}: expected a GAN.")
-    return model
-
-
 def settings_of(run: Run) -> TrainConfig:
     """The settings that a run was trained with.
 
     Raises:
         ValueError: It is no run of a GAN, or comes from a version with other settings.
     """
-    config = run.config
-    if config.get("kind") != "gan":
-        raise ValueError(f"{run.path} is a run of kind {config.get('kind')!r}: expected 'gan'.")
-    settings = config.get("settings")
-    known = {field.name for field in dataclasses.fields(TrainConfig)}
-    if not isinstance(settings, dict) or not set(settings) <= known:
-        raise ValueError(
-            f"{run.path}: its settings are damaged or unknown to this version of Safelight; train "
-            "it again."
-        )
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-    try:
-        return TrainConfig(**values)
-    except TypeError as error:
-        raise ValueError(
-            f"{run.path}: config.json is damaged ({error}); train it again."
-        ) from error
+    return read_settings(run, "gan", TrainConfig)
+
+
+def load_gan(run: Run) -> GAN:
+    """The run's model, in Keras' safe mode: it can execute nothing.
+
+    Raises:
+        ValueError: The run has none, or it cannot be read.
+    """
+    return load_model(run, GAN, "a GAN")
 
 
 def judge(

@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from safelight import model_files
 from safelight.datasets import ImageDataset
 from safelight.files import atomic_path, write_csv
 from safelight.generative import pictures
 from safelight.generative.pictures import Parts
 from safelight.generative.records import (
     describe_run,
+    load_model,
     open_described,
     protocol_of_data,
+    read_settings,
 )
 from safelight.locks import alone
 from safelight.runs import Run
@@ -189,27 +190,7 @@ def settings_of(run: Run) -> TrainConfig:
         ValueError: It is no run of a variational autoencoder, or comes from a version with other
             settings.
     """
-    config = run.config
-    if config.get("kind") != "vae":
-        raise ValueError(f"{run.path} is a run of kind {config.get('kind')!r}: expected 'vae'.")
-    settings = config.get("settings")
-    if not isinstance(settings, dict):
-        raise ValueError(f"{run.path}: config.json is damaged (no settings); train it again.")
-    settings = dict(settings)
-    fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
-    unknown = sorted(set(settings) - set(fields))
-    if unknown:
-        raise ValueError(
-            f"{run.path}: settings {unknown} are unknown to this version of Safelight."
-        )
-    for name, value in settings.items():
-        settings[name] = tuple(value) if isinstance(value, list) else value
-    try:
-        return TrainConfig(**settings)
-    except TypeError as error:
-        raise ValueError(
-            f"{run.path}: config.json is damaged ({error}); train it again."
-        ) from error
+    return read_settings(run, "vae", TrainConfig)
 
 
 def load_vae(run: Run) -> VAE:
@@ -218,16 +199,7 @@ def load_vae(run: Run) -> VAE:
     Raises:
         ValueError: The run has none, or it cannot be read.
     """
-    if not run.model_path.is_file():
-        raise ValueError(
-            f"{run.path} has no model.keras: its training did not finish; run it again."
-        )
-    model = model_files.load_model(run.model_path)
-    if not isinstance(model, VAE):
-        raise ValueError(
-            f"{run.model_path} holds a {type(model).__name__}: expected a variational autoencoder."
-        )
-    return model
+    return load_model(run, VAE, "a variational autoencoder")
 
 
 def judged_part(images: np.ndarray, config: TrainConfig) -> np.ndarray:

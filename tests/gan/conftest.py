@@ -1,0 +1,29 @@
+"""What the tests of games share."""
+
+import keras
+import numpy as np
+import pytest
+
+from safelight.gan.config import TrainConfig
+
+SHAPE = (9, 6, 1)
+SMALL = {"latent_dim": 3, "filters": (4, 6), "batch_size": 8, "precision": "float32"}
+
+
+def make_images(num=24, shape=SHAPE, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (num, *shape)).astype("uint8")
+
+
+@pytest.fixture
+def images():
+    return make_images()
+
+
+@pytest.fixture
+def config():
+    return TrainConfig(**SMALL)
+
+
+@pytest.fixture
+def numpy():
+    return keras.ops.convert_to_numpy

@@ -1,0 +1,158 @@
+"""From data to a run folder, and back; and runs of several kinds, scored by one protocol."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from safelight import datasets, scoring
+from safelight.gan import album, experiment
+from safelight.generative import pictures
+from safelight.generative.scores import Features
+from safelight.runs import Run
+
+NUM = 200
+
+
+def silent(*_):
+    pass
+
+
+def pixels(images):
+    """Features for which no network has to be trained."""
+    images = np.asarray(images)
+    rows = images / 255 if images.dtype == np.uint8 else images
+    return rows.reshape(len(rows), -1)[:, ::4].astype("float64")
+
+
+FEATURES = Features(pixels, "every fourth pixel")
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (NUM, 3, 2)).astype(np.uint8)
+    images = np.stack([np.asarray(Image.fromarray(c).resize((6, 9), 2)) for c in coarse])
+    return datasets.ImageDataset.from_arrays(
+        images[..., None],
+        np.arange(NUM) % 2,
+        class_names=["a", "b"],
+        name="clouds",
+        near_duplicates=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def parts(dataset):
+    return pictures.load_parts(dataset, pictures.split(dataset, seed=0))
+
+
+def run_into(path, parts, config, features=FEATURES, **options):
+    run = experiment.open_run(path, parts, config, **options)
+    return run, experiment.run_training(run, parts, config, features=features, report=silent)
+
+
+@pytest.mark.parametrize("options", [{}, {"conditional": True}, {"autoencoder": True}])
+def test_a_run_holds_model_numbers_and_pictures(config, parts, options, tmp_path):
+    config = dataclasses.replace(config, epochs=2, **options)
+    run, metrics = run_into(tmp_path / "run", parts, config)
+    assert Run.open(run.path).finished
+    names = {path.stem for path in (run.path / "pictures").iterdir()}
+    assert {"history", "samples", "interpolations"} <= names
+    assert ("reconstructions" in names) == bool(options.get("autoencoder"))
+    assert metrics["saved_model"]["max_difference"] < 1e-5
+    assert metrics["score"]["num_real"] == len(parts.images["test"])
+    assert metrics["protocol"]["features"] == "every fourth pixel"
+    assert metrics["protocol"]["augmentation"] == "all"
+    assert not (run.path / "checkpoint.npz").exists()
+    assert experiment.settings_of(run) == config
+    model = experiment.load_gan(run)
+    assert model.generate(2).shape == (2, 9, 6, 1)
+
+
+def test_a_finished_run_is_not_overwritten_and_another_is_not_continued(config, parts, tmp_path):
+    config = dataclasses.replace(config, epochs=1)
+    run_into(tmp_path / "run", parts, config)
+    with pytest.raises(ValueError, match="overwrite"):
+        experiment.open_run(tmp_path / "run", parts, dataclasses.replace(config, seed=5))
+    run_into(tmp_path / "run", parts, dataclasses.replace(config, seed=5), overwrite=True)
+
+
+def test_labels_are_needed_where_they_are_told(config, parts):
+    bare = dataclasses.replace(
+        parts, labels=None, dataset=dataclasses.replace(parts.dataset, class_names=())
+    )
+    with pytest.raises(ValueError, match="has no classes"):
+        experiment.check(dataclasses.replace(config, conditional=True), bare)
+    experiment.check(config, bare)
+
+
+def test_arcs_begin_and_end_at_their_ends_and_keep_lengths():
+    begin, end = np.random.default_rng(0).normal(size=(2, 5, 8))
+    end *= (np.linalg.norm(begin, axis=1) / np.linalg.norm(end, axis=1))[:, None]
+    way = album.arc(begin, end, 7)
+    np.testing.assert_allclose(way[:, 0], begin, atol=1e-6)
+    np.testing.assert_allclose(way[:, -1], end, atol=1e-6)
+    lengths = np.linalg.norm(way, axis=-1)
+    np.testing.assert_allclose(lengths, lengths[:, :1].repeat(7, 1), rtol=1e-5)
+    still = album.arc(begin, begin, 3)
+    np.testing.assert_allclose(still, begin[:, None].repeat(3, 1), atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def runs(parts, tmp_path_factory):
+    from safelight.gan.config import TrainConfig
+    from safelight.vae import experiment as vae
+    from safelight.vae.config import TrainConfig as VAEConfig
+
+    folder = tmp_path_factory.mktemp("runs")
+    small = TrainConfig(latent_dim=3, filters=(4, 6), epochs=2, batch_size=16)
+    game, _ = run_into(folder / "game", parts, small)
+    config = vae.resolve(VAEConfig(latent_dim=3, hidden_units=(8,), epochs=2), parts)
+    run = vae.open_run(folder / "vae", parts, config)
+    vae.run_training(run, parts, config, report=silent, num_importance_samples=5, num_scored=8)
+    return [run, game]
+
+
+@pytest.fixture
+def by_pixels(monkeypatch):
+    monkeypatch.setattr(scoring, "choose_features", lambda *_, **__: FEATURES)
+
+
+def test_runs_of_several_kinds_are_scored_alike(runs, dataset, by_pixels):
+    rows, protocol = scoring.compare(runs, dataset, report=silent)
+    assert [row.name for row in rows] == ["real pictures", "vae", "game"]
+    assert rows[1].words.startswith("VAE, ")
+    assert rows[2].words.startswith("GAN, dcgan")
+    assert rows[1].likelihood is not None
+    assert rows[2].likelihood is None
+    assert rows[2].seconds > 0
+    # Real pictures are nearest to real ones, and none of them is a copy of what it is drawn from.
+    assert rows[0].score.frechet.value < min(row.score.frechet.value for row in rows[1:])
+    assert protocol["num_real"] == protocol["num_fake"] == rows[1].score.num_fake
+    again, _ = scoring.compare(runs, dataset, report=silent)
+    assert [row.to_dict() for row in again] == [row.to_dict() for row in rows]
+
+
+def test_only_runs_of_the_same_pictures_are_compared(runs, parts, config, tmp_path, by_pixels):
+    other = datasets.ImageDataset.from_arrays(
+        parts.images["train"][..., ::-1, :],
+        np.arange(len(parts.images["train"])) % 2,
+        class_names=["a", "b"],
+        name="others",
+        near_duplicates=False,
+    )
+    dealt = pictures.load_parts(other, pictures.split(other, seed=0))
+    game, _ = run_into(tmp_path / "other", dealt, dataclasses.replace(config, epochs=1))
+    with pytest.raises(ValueError, match="different pictures"):
+        scoring.compare([runs[0], game], other, report=silent)
+    with pytest.raises(ValueError, match="no run to compare"):
+        scoring.compare([], other, report=silent)
+
+
+def test_a_classifier_draws_nothing(tmp_path):
+    run = Run.create(tmp_path / "run")
+    run.write_config({"kind": "transfer"})
+    with pytest.raises(ValueError, match="expected one that draws pictures, vae or gan"):
+        scoring.Generator.of(run)

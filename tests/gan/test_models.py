@@ -1,0 +1,131 @@
+import keras
+import numpy as np
+import pytest
+
+from safelight.gan import networks
+from safelight.gan.config import TrainConfig
+from safelight.gan.models import GAN, build_gan
+
+SHAPES = [(28, 28, 1), (17, 30, 3), (8, 8, 1), (5, 7, 1)]
+
+
+@pytest.mark.parametrize("architecture", networks.ARCHITECTURES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_any_size_is_drawn_and_judged(architecture, shape):
+    config = TrainConfig(
+        architecture=architecture, latent_dim=4, filters=(4, 6), precision="float32"
+    )
+    model = build_gan(shape, config)
+    drawn = model.generate(3)
+    assert drawn.shape == (3, *shape)
+    assert drawn.dtype == np.float32
+    assert drawn.min() >= 0
+    assert drawn.max() <= 1
+    assert keras.ops.convert_to_numpy(model(np.zeros((3, *shape), "uint8"))).shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("shape", "filters"),
+    [
+        ((28, 28, 1), (64, 128)),
+        ((64, 64, 3), (64, 128, 256)),
+        ((8, 8, 1), (64,)),
+        ((100, 20, 1), (64, 128, 256, 512)),
+        ((256, 256, 3), (64, 128, 256, 512, 512)),
+    ],
+)
+def test_filters_suit_the_size(shape, filters):
+    assert networks.choose_filters(shape) == filters
+
+
+def test_the_same_seed_draws_the_same_and_another_other_pictures(config):
+    model = build_gan((9, 6, 1), config)
+    np.testing.assert_array_equal(model.generate(4, seed=1), model.generate(4, seed=1))
+    assert (model.generate(4, seed=1) != model.generate(4, seed=2)).any()
+    assert np.ptp(model.generate(4, temperature=0), axis=0).max() < 1e-6
+
+
+@pytest.mark.parametrize("options", [{}, {"conditional": True}, {"autoencoder": True}])
+def test_a_saved_model_draws_and_judges_as_before(config, options, images, tmp_path):
+    import dataclasses
+
+    model = build_gan(images.shape[1:], dataclasses.replace(config, **options), num_classes=3)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    assert isinstance(again, GAN)
+    labels = np.arange(len(images)) % 3 if model.num_classes else None
+    np.testing.assert_allclose(
+        again.generate(5, None if labels is None else labels[:5], seed=3),
+        model.generate(5, None if labels is None else labels[:5], seed=3),
+        atol=1e-6,
+    )
+    shown = images if labels is None else (images, labels)
+    np.testing.assert_allclose(
+        *(keras.ops.convert_to_numpy(each(shown)) for each in (again, model)), atol=1e-5
+    )
+    if model.encoder is not None:
+        np.testing.assert_allclose(again.reconstruct(images), model.reconstruct(images), atol=1e-6)
+
+
+def test_labels_make_a_difference_to_both_players(images):
+    config = TrainConfig(
+        latent_dim=3, filters=(4,), conditional=True, precision="float32", architecture="resnet"
+    )
+    model = build_gan(images.shape[1:], config, num_classes=4)
+    first, second = (model.generate(2, np.full(2, label)) for label in (0, 3))
+    assert np.abs(first - second).max() > 1e-4
+    logits = [
+        keras.ops.convert_to_numpy(model((images, np.full(len(images), label)))) for label in (0, 3)
+    ]
+    assert np.abs(logits[0] - logits[1]).max() > 1e-6
+
+
+def test_mistakes_are_sentences(config, images):
+    import dataclasses
+
+    model = build_gan(images.shape[1:], config)
+    with pytest.raises(ValueError, match="expected at least 1"):
+        model.generate(0)
+    with pytest.raises(ValueError, match="expected none"):
+        model.generate(2, [0, 1])
+    with pytest.raises(ValueError, match="has no encoder"):
+        model.encode(images)
+    conditional = dataclasses.replace(config, conditional=True)
+    with pytest.raises(ValueError, match="expected the number of labels"):
+        build_gan(images.shape[1:], conditional)
+    told = build_gan(images.shape[1:], conditional, num_classes=3)
+    for labels in ([0, 3], [0], [-1, 0]):
+        with pytest.raises(ValueError, match="integers from 0 to 2"):
+            told.generate(2, labels)
+    with pytest.raises(ValueError, match="do not fit"):
+        GAN(model.generator, told.discriminator)
+    with pytest.raises(ValueError, match="expected one of dcgan, resnet"):
+        networks.build_generator((8, 8, 1), 2, architecture="style")
+    with pytest.raises(ValueError, match="at least"):
+        networks.build_discriminator((8, 0, 1))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"loss": "least"},
+        {"batch_size": 0},
+        {"learning_rate": 0.0},
+        {"beta_1": 1.0},
+        {"epochs": 1, "minutes": 1.0},
+        {"loss": "wasserstein", "penalty": "none", "spectral_norm": False},
+        {"autoencoder": True, "conditional": True},
+        {"filters": (0,)},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(ValueError, match="expected"):
+        TrainConfig(**wrong)
+
+
+def test_penalty_and_normalization_follow_from_the_loss():
+    plain, wasserstein = TrainConfig(), TrainConfig(loss="wasserstein")
+    assert (plain.chosen_penalty, plain.normalizes) == ("none", True)
+    assert (wasserstein.chosen_penalty, wasserstein.normalizes) == ("gradient", False)
+    both = TrainConfig(penalty="r1", spectral_norm=True)
+    assert (both.chosen_penalty, both.normalizes) == ("r1", True)

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from safelight import sample_quality
+from safelight.generative.scores import nearest, nearest_rows, score_features, wilson
+
+RNG = np.random.default_rng(0)
+
+
+def test_the_nearest_is_that_of_brute_force():
+    rows, others = RNG.normal(size=(50, 3)) + 100, RNG.normal(size=(20, 3)) + 100
+    squares = ((others[:, None] - rows) ** 2).sum(-1)
+    np.testing.assert_allclose(nearest(rows, others), squares.min(1), rtol=1e-3, atol=1e-3)
+    others = rows[:7]
+    np.testing.assert_array_equal(nearest_rows(rows, others), np.arange(7))
+    np.testing.assert_allclose(nearest(rows, others), 0, atol=1e-9)
+
+
+def test_draws_of_the_same_distribution_have_no_distance_and_no_copies():
+    train, real, fake = RNG.normal(size=(3, 2000, 5))
+    score = score_features(train, real, fake)
+    assert score.frechet.low < 0 < score.frechet.high
+    assert score.kernel.low < 0 < score.kernel.high
+    assert score.frechet_plain > 0.005  # the bias that was taken off
+    assert score.copies.low < 0.01 < score.copies.high
+    assert score.precision.value > 0.9
+    assert score.recall.value > 0.9
+    assert score.density == pytest.approx(1, abs=0.1)
+
+
+def test_pictures_that_were_learned_by_heart_are_found_out():
+    train, real = RNG.normal(size=(2, 2000, 5))
+    fake = train[:1000] + 1e-3 * RNG.normal(size=(1000, 5))
+    score = score_features(train, real, fake)
+    assert score.copies.low > 0.9
+    assert score.precision.value > 0.9  # nothing else would have told
+
+
+def test_a_shift_is_found_at_its_size():
+    train, real, fake = RNG.normal(size=(3, 3000, 4))
+    shifted = score_features(train, real, fake + 0.5)
+    assert shifted.frechet.low < 4 * 0.25 < shifted.frechet.high
+    wanted = sample_quality.frechet_distance(real, fake + 0.5)
+    assert shifted.frechet_plain == pytest.approx(wanted)
+
+
+def test_a_score_is_plain_json():
+    score = score_features(*RNG.normal(size=(3, 60, 3))).to_dict()
+    assert set(score["frechet"]) == {"value", "low", "high"}
+    assert score["num_real"] == score["num_fake"] == 60
+
+
+def test_shares_have_wilson_s_interval():
+    """Wilson's own formula."""
+    found, z, p, n = wilson(7, 50), 1.959964, 7 / 50, 50
+    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    assert found.low == pytest.approx(middle - half, rel=1e-4)
+    assert found.high == pytest.approx(middle + half, rel=1e-4)
