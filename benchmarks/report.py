@@ -18,6 +18,7 @@ import numpy as np
 
 from accuracy.report import render_accuracy, render_anomalies, render_grid, render_unfamiliar
 from backends import report as backends_report
+from gan import report as gan_report
 from measuring import machine_name
 from protocol import CLAIM, accuracy_interval, correct_of
 from tables import median_of, table, versions_line
@@ -205,6 +206,7 @@ def render_table(results: list[dict]) -> str:
         generative_report.MINUTES_CLAIM: generative_report.render_minutes,
         generative_report.SAMPLES_CLAIM: generative_report.render_samples,
         generative_report.NOISE_CLAIM: generative_report.render_noise,
+        gan_report.QUALITY_CLAIM: gan_report.render_quality,
         volume_report.MEMORY_CLAIM: volume_report.render_memory,
         volume_report.CLUSTER_CLAIM: volume_report.render_cluster,
         backends_report.SPEED_CLAIM: backends_report.render_speed,

@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from safelight import digit_judge
 from safelight.datasets import ImageDataset
 from safelight.generative import pictures, records
-from safelight.generative.scores import Features, Score, nearest_rows, score_features
+from safelight.generative.scores import (
+    INTERVALS,
+    Features,
+    Score,
+    nearest_rows,
+    score_features,
+)
 from safelight.runs import Run
 
 KINDS = ("vae", "gan")
@@ -213,7 +219,7 @@ def compare(
         "num_fake": num,
         "seed": seed,
         "real": "pictures of the test part, which none of the runs has seen",
-        "intervals": "95 %; distances by jackknife, over draws of both sides; shares by Wilson",
+        "intervals": INTERVALS,
     }
     return rows, protocol
 

@@ -33,7 +33,7 @@ FEATURES = Features(pixels, "every fourth pixel")
 def dataset():
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (NUM, 3, 2)).astype(np.uint8)
-    images = np.stack([np.asarray(Image.fromarray(c).resize((6, 9), 2)) for c in coarse])
+    images = np.stack([np.asarray(Image.fromarray(c).resize((8, 9), 2)) for c in coarse])
     return datasets.ImageDataset.from_arrays(
         images[..., None],
         np.arange(NUM) % 2,
@@ -68,7 +68,7 @@ def test_a_run_holds_model_numbers_and_pictures(config, parts, options, tmp_path
     assert not (run.path / "checkpoint.npz").exists()
     assert experiment.settings_of(run) == config
     model = experiment.load_gan(run)
-    assert model.generate(2).shape == (2, 9, 6, 1)
+    assert model.generate(2).shape == (2, 9, 8, 1)
 
 
 def test_a_finished_run_is_not_overwritten_and_another_is_not_continued(config, parts, tmp_path):

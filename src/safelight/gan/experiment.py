@@ -22,7 +22,7 @@ from safelight.generative.records import (
     protocol_of_data,
     read_settings,
 )
-from safelight.generative.scores import Features, Score, score_features
+from safelight.generative.scores import INTERVALS, Features, Score, score_features
 from safelight.locks import alone
 from safelight.runs import Run
 
@@ -123,6 +123,8 @@ def run_training(
         },
         "protocol": {
             **protocol_of_data(parts),
+            "seed": config.seed,
+            "intervals": INTERVALS,
             "features": features.protocol,
             "augmentation": choose_policy(config.augmentation, len(data)),
             "interrupted": trained.interrupted,

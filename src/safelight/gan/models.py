@@ -107,6 +107,7 @@ class GAN(keras.Model):
     def _with_labels(self, first: Any, labels: Any) -> Any:
         if not self.num_classes:
             return first
+        first = ops.convert_to_tensor(first)
         return [first, ops.one_hot(ops.cast(labels, "int32"), self.num_classes, dtype="float32")]
 
     def generate(

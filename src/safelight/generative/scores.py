@@ -9,6 +9,7 @@ Wilson's, a distance that of the jackknife.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,10 +20,12 @@ from safelight import sample_quality
 from safelight.metrics import Interval
 from safelight.sample_quality import Distance
 
+INTERVALS = "95 %; distances by jackknife, over draws of both sides; shares by Wilson"
 # Of real pictures that were not learned from, the part nearer to a learned one than any of the
 # others: what lies that near is called a copy.
 COPY_PART = 0.01
 _ROWS = 1000
+_QUANTILE = 1.959964
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,16 +103,17 @@ def score_features(
     near = sample_quality.compare_neighbourhoods(real, fake)
     num_real, num_fake = len(real), len(fake)
     reach = np.quantile(nearest(train, real), COPY_PART)
-    copies = int((nearest(train, fake) < reach).sum())
+    copies = float((nearest(train, fake) < reach).mean())
     return Score(
         frechet=_interval(frechet),
         frechet_plain=frechet.plain,
         kernel=_interval(kernel, 1000.0),
-        precision=_share(near.precision, num_fake),
-        recall=_share(near.recall, num_real),
+        precision=wilson(near.precision, num_fake),
+        recall=wilson(near.recall, num_real),
         density=near.density,
-        coverage=_share(near.coverage, num_real),
-        copies=wilson(copies, num_fake),
+        coverage=wilson(near.coverage, num_real),
+        # The reach is an estimate too, so that the share counts as one of fewer pictures.
+        copies=wilson(copies, num_real * num_fake / (num_real + num_fake)),
         num_real=num_real,
         num_fake=num_fake,
     )
@@ -147,13 +151,9 @@ def _interval(distance: Distance, unit: float = 1.0) -> Interval:
     return Interval(unit * distance.value, unit * low, unit * high)
 
 
-def _share(value: float, num: int) -> Interval:
-    return wilson(round(value * num), num)
-
-
-def wilson(hits: int, num: int) -> Interval:
-    """A share with Wilson's 95 % interval (1927, doi:10.1080/01621459.1927.10502953)."""
-    from scipy.stats import binomtest
-
-    found = binomtest(hits, num).proportion_ci(method="wilson")
-    return Interval(hits / num, float(found.low), float(found.high))
+def wilson(share: float, num: float) -> Interval:
+    """A share of so many with Wilson's 95 % interval (1927, doi:10.1080/01621459.1927.10502953)."""
+    z = _QUANTILE
+    middle = (share + z**2 / (2 * num)) / (1 + z**2 / num)
+    half = z * math.sqrt(share * (1 - share) / num + z**2 / (4 * num**2)) / (1 + z**2 / num)
+    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
