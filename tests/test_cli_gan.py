@@ -65,10 +65,12 @@ def test_a_training_says_what_came_out(trained, call):
 def test_pictures_are_drawn_into_a_file_or_a_folder(trained, call, tmp_path):
     run, told = trained
     assert call("gan", "sample", run, "--output", tmp_path / "some.png")[0] == 0
-    assert Image.open(tmp_path / "some.png").size[0] > 100
+    with Image.open(tmp_path / "some.png") as picture:
+        assert picture.size[0] > 100
     assert call("gan", "sample", run, "--num", 3, "--output", tmp_path / "folder")[0] == 0
     assert len(list((tmp_path / "folder").iterdir())) == 3
-    assert Image.open(next((tmp_path / "folder").iterdir())).size == (24, 16)
+    with Image.open(next((tmp_path / "folder").iterdir())) as picture:
+        assert picture.size == (24, 16)
     options = ("--label", "plain", "--output", tmp_path / "plain.png")
     assert call("gan", "sample", told, *options)[0] == 0
     assert call("gan", "interpolate", told, "--output", tmp_path / "way.png")[0] == 0

@@ -114,7 +114,8 @@ def advise(sight: Sight, real_accuracy: float, fake_accuracy: float, loss: str) 
         )
         return (
             f"generated pictures are much alike (they differ {sight.diversity:.2f} times as much "
-            f"as real ones{seen}): the generator has collapsed; {remedy}."
+            f"as real ones{seen}): the generator has collapsed, or has hardly begun; "
+            f"{remedy}."
         )
     if loss != "wasserstein" and min(real_accuracy, fake_accuracy) > _SURE:
         return (

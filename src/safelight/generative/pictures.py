@@ -1,6 +1,6 @@
 """Pictures of any size become one array, dealt out to training, validation and test.
 
-A variational autoencoder sees every pixel at once, so all pictures must have one small size and
+A model that draws pictures makes every pixel at once, so all pictures must have one small size and
 the same channels; they then fit into memory together, which is what makes its epochs fast.
 """
 
@@ -236,7 +236,7 @@ def split(dataset: ImageDataset, *, test_fraction: float = 0.25, seed: int = 0) 
     if len(dataset) < MIN_IMAGES:
         number = f"{len(dataset)} picture" + "s" * (len(dataset) != 1)
         raise ValueError(
-            f"{dataset.name} holds {number}: a variational autoencoder needs at least "
+            f"{dataset.name} holds {number}: a model that draws pictures needs at least "
             f"{MIN_IMAGES} to learn from, some hundreds to be of use; add pictures."
         )
     splits = datasets.split(
@@ -247,8 +247,8 @@ def split(dataset: ImageDataset, *, test_fraction: float = 0.25, seed: int = 0) 
     )
     if len(splits.train) < _FEW_IMAGES:
         logger.warning(
-            "%d pictures to train on are soon learnt by heart: watch val_elbo in history.csv, "
-            "and take few epochs and a small latent_dim.",
+            "%d pictures to train on are soon learnt by heart: watch the numbers of unseen ones "
+            "(val_elbo of an autoencoder, copies of a GAN), and take few epochs.",
             len(splits.train),
         )
     return splits

@@ -15,7 +15,7 @@ from typing import Any
 
 from safelight.files import StrPath, write_text
 from safelight.metrics import Interval
-from safelight.report import advice, autoencoder, classifier
+from safelight.report import advice, autoencoder, classifier, generator
 from safelight.report.blocks import DAMAGE
 from safelight.report.provenance import COMMANDS, licences, train_command
 from safelight.report.reading import Reading, dig, interval, mapping, number, read_run
@@ -26,14 +26,23 @@ from safelight.untrusted import read_bytes
 FILE_NAME = "README.md"
 _MAX_BYTES = 16 * 2**20  # a larger one is somebody's own
 _MARK = "Written by safelight report; a card that was changed since is kept. Checksum:"
-_TASKS = {"transfer": "image-classification", "vae": "unconditional-image-generation"}
+_TASKS = {
+    "transfer": "image-classification",
+    "vae": "unconditional-image-generation",
+    "gan": "unconditional-image-generation",
+}
 _HUB_METRICS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced_accuracy",
     "macro_f1": "f1",
     "roc_auc": "roc_auc",
 }
-_TITLES = {"transfer": "Classifier", "transfer-sweep": "Sweep", "vae": "Variational autoencoder"}
+_TITLES = {
+    "transfer": "Classifier",
+    "transfer-sweep": "Sweep",
+    "vae": "Variational autoencoder",
+    "gan": "Generative adversarial network",
+}
 
 
 def write_model_card(run: StrPath) -> tuple[Path, bool]:
@@ -175,6 +184,11 @@ def _intended_use(reading: Reading) -> str:
             "Encodes pictures as a few numbers, says how probable a picture is, and draws new "
             "ones. Meant for looking into a set of pictures, and for teaching."
         )
+    if reading.kind == "gan":
+        return (
+            "Draws new pictures like those it learned from. Meant for teaching, and for comparing "
+            "generators; a drawn picture shows nothing that exists."
+        )
     return "A study of settings; it holds no model to use."
 
 
@@ -207,11 +221,15 @@ def _evaluation(reading: Reading) -> str:
         told = dig(reading.metrics, "sweep", "reading")
         return escape(told) if told else "`metrics.json` has the numbers."
     nats = reading.kind == "vae"
-    scores = autoencoder.scores(reading) if nats else classifier.scores(reading)
-    rows = [[label, _said(found, nats=nats)] for label, found in scores.items()]
+    if reading.kind == "gan":
+        rows = [[label, _plain(found)] for label, found in generator.scores(reading).items()]
+    else:
+        scores = autoencoder.scores(reading) if nats else classifier.scores(reading)
+        rows = [[label, _said(found, nats=nats)] for label, found in scores.items()]
     judged = f"{_number(reading.num_test)} test pictures that training had not seen"
     table = _table(["number", "value [95 % interval]"], rows)
-    how = dig(reading.metrics, "protocol", "log_likelihood" if nats else "intervals")
+    told = {"vae": "log_likelihood", "gan": "features"}.get(reading.kind, "intervals")
+    how = dig(reading.metrics, "protocol", told)
     texts = [
         f"On {judged}:",
         table,
@@ -243,6 +261,12 @@ def _limits(reading: Reading) -> str:
             "the same way.",
             "A likely picture is not a good picture: look at samples before using them.",
         ]
+    if reading.kind == "gan":
+        lines = [
+            "Distances can be compared only where pictures and features are the same: `safelight "
+            "compare`.",
+            "Whether pictures were learned by heart is told by `copies`, for these features.",
+        ]
     lines.append("Numbers hold for pictures like those of the test part, and for no others.")
     return "\n".join(f"- {line}" for line in lines)
 
@@ -269,6 +293,13 @@ def _said(found: Interval | None, *, nats: bool = False) -> str:
     scale, unit = (1, "nats") if nats else (100, "%")
     value, low, high = (plain(scale * x, 1) for x in (found.value, found.low, found.high))
     return f"{value} {unit} [{low}, {high}]"
+
+
+def _plain(found: Interval) -> str:
+    if math.isnan(found.value):
+        return "not defined"
+    value, low, high = (plain(x, 3) for x in (found.value, found.low, found.high))
+    return f"{value} [{low}, {high}]"
 
 
 def _number(value: object) -> str:

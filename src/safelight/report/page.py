@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from safelight import __version__
 from safelight.files import StrPath, write_text
-from safelight.report import autoencoder, classifier, other, side_by_side, sweep, words
+from safelight.report import autoencoder, classifier, generator, other, side_by_side, sweep, words
 from safelight.report.blocks import Chapter
 from safelight.report.reading import Reading, read_run
 from safelight.report.rendering import make_environment
@@ -25,6 +25,7 @@ _CHAPTERS: dict[str, Callable[[Reading], Chapter]] = {
     "transfer": classifier.chapter,
     "transfer-sweep": sweep.chapter,
     "vae": autoencoder.chapter,
+    "gan": generator.chapter,
 }
 
 

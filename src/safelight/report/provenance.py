@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from safelight.credits import tell_licences
+from safelight.gan.config import TrainConfig as GANConfig
 from safelight.report import words
 from safelight.report.blocks import Block, Command, Facts, Text, Words
 from safelight.report.reading import Reading, dig, mapping, number
@@ -19,16 +20,24 @@ _CONFIGS: dict[str, type] = {
     "transfer": TransferConfig,
     "transfer-sweep": TransferConfig,
     "vae": VAEConfig,
+    "gan": GANConfig,
 }
-COMMANDS = {"transfer": "transfer train", "transfer-sweep": "transfer sweep", "vae": "vae train"}
+COMMANDS = {
+    "transfer": "transfer train",
+    "transfer-sweep": "transfer sweep",
+    "vae": "vae train",
+    "gan": "gan train",
+}
 """The command that makes a run of a kind."""
 
+_DRAW = ("vae", "gan")
 _FRACTIONS = {"test": 0.25, "validation": 0.1}
 _LABELS = {
     "cut": "last frozen layer",
     "dataset": "data set",
     "dataset_fingerprint": "fingerprint of pictures and labels",
     "elbo": "ELBO",
+    "features": "judged by",
     "head_strength": "inverse strength of the head",
     "image_shape": "height, width and channels of pictures",
     "image_size": "side of pictures, pixels",
@@ -112,7 +121,7 @@ def tell_command(reading: Reading) -> Sequence[Block]:
         "gives the same numbers. A folder of pictures stands here by its name alone, as where it "
         "lies is not kept; settings that are not named have their defaults."
     )
-    if reading.dataset == "elpv" and reading.kind != "vae":
+    if reading.dataset == "elpv" and reading.kind not in _DRAW:
         told += " If another --threshold than 0.5 was given, add it: a run does not keep it."
     return [Command(train_command(reading)), Text(told)]
 
@@ -184,7 +193,7 @@ def _split_flags(reading: Reading) -> list[tuple[str, ...]]:
     ]
     if isinstance(only, str) and only:
         flags.append(("--only", words.printable(only)))
-    if split.get("strategy") == "grouped" and reading.kind != "vae":
+    if split.get("strategy") == "grouped" and reading.kind not in _DRAW:
         flags.append(("--split", "grouped"))
     folds, splits = dig(metrics, "splits", "num_folds"), dig(metrics, "splits", "num_splits")
     splits = splits or dig(metrics, "sweep", "num_splits")
@@ -202,7 +211,7 @@ def _fraction_flags(reading: Reading) -> list[tuple[str, ...]]:
     total = sum(parts.values())
     if not total or dig(reading.config, "split", "strategy") == "given":
         return []
-    wanted = ("test",) if reading.kind == "vae" else ("test", "validation")
+    wanted = ("test",) if reading.kind in _DRAW else ("test", "validation")
     # Of few pictures each class gives a whole one more or less.
     about = max(_DEALT_ABOUT, len(reading.class_names) / total)
     shares = {name: parts.get(name, 0) / total for name in wanted}

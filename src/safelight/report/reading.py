@@ -95,7 +95,7 @@ def read_run(path: StrPath) -> Reading:
     config = run.config
     # Of an autoencoder only newer runs keep what was said of each picture.
     judged = config.get("kind") == "transfer" or (run.path / "predictions.csv").is_file()
-    has_epochs = config.get("kind") in ("transfer", "vae")
+    has_epochs = config.get("kind") in ("transfer", "vae", "gan")
     metrics: dict[str, Any] = {}
     if run.finished:
         metrics = _try(lambda: run.metrics, {}, problems)
