@@ -94,6 +94,12 @@ assert 0 < report.kl.value < 200
 assert set(active) <= set(range(21))
 print("bounds hold")
 """,
+    "03_beyond_vaes": """
+assert set(scores) == {"VAE", "GAN", "VAE/GAN", "real"}
+assert all(0 <= each.precision.value <= 1 for each in scores.values())
+assert game.model.latent_dim == 32
+print("bounds hold")
+""",
 }
 
 

@@ -30,7 +30,7 @@ class TrainConfig:
         architecture: `"dcgan"` (Radford et al. 2016): strided convolutions, cheap; `"resnet"`
             (Gulrajani et al. 2017): residual blocks, for more time or a GPU.
         filters: Of the discriminator's convolutions, each of which halves the size; the generator
-            has them in reverse order. Empty for as many as leave at most 8 pixels a side, 64 at
+            has them in reverse order. Empty for as many as leave at most 8 pixels a side, 32 at
             first and twice as many after each.
         loss: `"non_saturating"` (Goodfellow et al. 2014), `"hinge"` (Lim & Ye 2017) or
             `"wasserstein"` (Arjovsky et al. 2017).
@@ -64,7 +64,7 @@ class TrainConfig:
         seed: Of weights, order and noise.
     """
 
-    latent_dim: int = 64
+    latent_dim: int = 32
     architecture: str = "dcgan"
     filters: tuple[int, ...] = ()
     loss: str = "non_saturating"
@@ -81,8 +81,8 @@ class TrainConfig:
     minutes: float | None = None
     batch_size: int = 64
     discriminator_steps: int = 1
-    learning_rate: float = 2e-4
-    discriminator_learning_rate: float = 2e-4
+    learning_rate: float = 1e-3
+    discriminator_learning_rate: float = 1e-3
     beta_1: float = 0.5
     beta_2: float = 0.999
     weight_average: float = 0.999

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from safelight.files import atomic_path
 from safelight.gan import album
 from safelight.gan.config import TrainConfig
-from safelight.gan.models import GAN, build_gan
+from safelight.gan.models import GAN, build_gan, in_float32
 from safelight.gan.training import Report, TrainedGAN, choose_policy, train
 from safelight.generative.pictures import Parts
 from safelight.generative.records import (
@@ -99,6 +100,7 @@ def run_training(
         checkpoint=checkpoint,
         report=report,
     )
+    trained = dataclasses.replace(trained, model=in_float32(trained.model, config))
     trained_at = time.perf_counter()
     _keep(run, trained)
     report("judging", 0, 1, "")

@@ -8,6 +8,7 @@ The game itself is played by `gan.train`: `fit` of Keras knows one loss, and her
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from safelight.environment import describe_environment
 from safelight.gan import networks
 from safelight.gan.config import TrainConfig
 
@@ -199,6 +201,30 @@ class GAN(keras.Model):
         return cls(**parts, name=config["name"])
 
 
+def in_float32(model: GAN, config: TrainConfig) -> GAN:
+    """The same model in float32, which runs well on any processor.
+
+    Args:
+        model: Trained, perhaps in bfloat16, as `config` says.
+        config: That it was built with.
+    """
+    plain = dataclasses.replace(config, precision="float32")
+    copy = build_gan(model.image_shape, plain, num_classes=model.num_classes)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _policy(precision: str) -> str | None:
+    """Of the hidden layers; `None` for Keras' global one."""
+    if precision == "float32":
+        return "float32"
+    if precision == "bfloat16":
+        return "mixed_bfloat16"
+    # JAX's convolutions on a CPU gain nothing by it.
+    fast = keras.backend.backend() != "jax" and any(describe_environment()["bfloat16"].values())
+    return "mixed_bfloat16" if fast else None
+
+
 def build_gan(image_shape: Sequence[int], config: TrainConfig, *, num_classes: int = 0) -> GAN:
     """A model with new weights, as a configuration says.
 
@@ -219,7 +245,7 @@ def build_gan(image_shape: Sequence[int], config: TrainConfig, *, num_classes: i
         "architecture": config.architecture,
         "filters": config.filters,
         "num_classes": num_classes if config.conditional else 0,
-        "dtype": {"auto": None, "bfloat16": "mixed_bfloat16"}.get(config.precision, "float32"),
+        "dtype": _policy(config.precision),
     }
     keras.utils.set_random_seed(config.seed)
     encoder = None

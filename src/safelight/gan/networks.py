@@ -16,7 +16,7 @@ from keras import layers, ops
 
 ARCHITECTURES = ("dcgan", "resnet")
 _LARGEST = 8  # pixels a side that the convolutions leave
-_FIRST_FILTERS, _MOST_FILTERS = 64, 512
+_FIRST_FILTERS, _MOST_FILTERS = 32, 256
 # A multiple of the stride: each output pixel then gets equally many contributions (Odena et al.
 # 2016).
 _KERNEL_SIZE, _STRIDE, _BLOCK_KERNEL_SIZE = 4, 2, 3
@@ -53,7 +53,7 @@ class Design(TypedDict, total=False):
 
 
 def choose_filters(image_shape: Sequence[int]) -> tuple[int, ...]:
-    """As many halvings as leave at most 8 pixels a side; 64 filters at first, then twice as many.
+    """As many halvings as leave at most 8 pixels a side; 32 filters at first, then twice as many.
 
     Args:
         image_shape: `(height, width, channels)`.
