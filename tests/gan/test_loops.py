@@ -102,7 +102,7 @@ def test_the_discriminator_s_first_step_goes_down_its_loss(
     ends = [loss([w + s * d for w, d in zip(start, direction, strict=True)]) for s in (step, -step)]
     wanted = (ends[0] - ends[1]) / (2 * step)
     slope = sum((g * d).sum() for g, d in zip(found, direction, strict=True))
-    assert slope == pytest.approx(wanted, rel=0.02, abs=2e-3)
+    assert slope == pytest.approx(wanted, rel=0.04, abs=2e-3)
 
 
 def penalty_by_differences(model, config, real, fake, draws, numpy):

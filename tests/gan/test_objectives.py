@@ -25,10 +25,14 @@ def test_losses_are_what_the_papers_say(numpy):
         "wasserstein": (fake.mean() - real.mean(), -fake.mean()),
     }
     for loss, (of_discriminator, of_generator) in wanted.items():
-        found = numpy(objectives.discriminator_loss(REAL, FAKE, loss))
+        found = numpy(
+            objectives.discriminator_loss(*map(ops.convert_to_tensor, (REAL, FAKE)), loss)
+        )
         np.testing.assert_allclose(found, of_discriminator, rtol=1e-5)
         np.testing.assert_allclose(
-            numpy(objectives.generator_loss(FAKE, loss)), of_generator, rtol=1e-5
+            numpy(objectives.generator_loss(ops.convert_to_tensor(FAKE), loss)),
+            of_generator,
+            rtol=1e-5,
         )
 
 
@@ -38,7 +42,9 @@ def test_the_best_discriminator_turns_the_loss_into_the_jensen_shannon_divergenc
     num = 1000
     rows = [np.repeat(np.arange(3), np.rint(num * each).astype(int)) for each in (p, q)]
     logits = np.log(p / q).astype("float32")
-    found = numpy(objectives.discriminator_loss(logits[rows[0]], logits[rows[1]]))
+    found = numpy(
+        objectives.discriminator_loss(*(ops.convert_to_tensor(logits[each]) for each in rows))
+    )
     middle = (p + q) / 2
     divergence = 0.5 * (p * np.log(p / middle)).sum() + 0.5 * (q * np.log(q / middle)).sum()
     assert found == pytest.approx(2 * np.log(2) - 2 * divergence, rel=1e-5)
@@ -47,7 +53,7 @@ def test_the_best_discriminator_turns_the_loss_into_the_jensen_shannon_divergenc
 @pytest.mark.parametrize(("kind", "wanted"), [("r1", 0.5 * 25), ("gradient", 16)])
 def test_penalties_of_a_linear_discriminator_are_known(numpy, kind, wanted):
     """Of slope (3, 4), whose length is 5."""
-    slope = np.array([3.0, 4.0], "float32").reshape(1, 1, 2, 1)
+    slope = ops.convert_to_tensor(np.array([3.0, 4.0], "float32").reshape(1, 1, 2, 1))
     points = np.random.default_rng(0).random((7, 1, 2, 1)).astype("float32")
     found = objectives.gradient_penalty(
         lambda x: ops.sum(x * slope, axis=(1, 2, 3)),
@@ -79,7 +85,9 @@ def test_a_penalty_can_be_differentiated_by_the_discriminator_s_weights(numpy):
 
 def test_points_between_lie_on_the_line(numpy):
     real, fake = np.ones((2, 1, 1, 1), "float32"), np.zeros((2, 1, 1, 1), "float32")
-    between = numpy(objectives.interpolate(real, fake, np.array([0.25, 1.0], "float32")))
+    ends = [ops.convert_to_tensor(each) for each in (real, fake)]
+    shares = ops.convert_to_tensor(np.array([0.25, 1.0], "float32"))
+    between = numpy(objectives.interpolate(*ends, shares))
     np.testing.assert_allclose(between.ravel(), [0.25, 1.0])
 
 

@@ -82,7 +82,7 @@ def test_another_training_s_checkpoint_is_refused(config, images, tmp_path, monk
     monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0.0)
     config, path = dataclasses.replace(config, epochs=1), tmp_path / "checkpoint.npz"
     train(start(config, images), images, config=config, checkpoint=path)
-    other = dataclasses.replace(config, learning_rate=1e-3)
+    other = dataclasses.replace(config, learning_rate=5e-4)
     with pytest.raises(ValueError, match="learning_rate"):
         train(start(other, images), images, config=other, checkpoint=path)
 

@@ -220,7 +220,7 @@ def test_the_model_s_own_variables_are_left_alone(no_xla):
     loop.begin(1, kl_weight=0.25)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
-    place = loop._variables.kl_weight
+    place = loop._kl_weight
     assert float(ops.convert_to_numpy(loop._state["others"][place])) == 0.25
 
 

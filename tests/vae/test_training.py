@@ -47,7 +47,7 @@ def change(**changes):
 @pytest.fixture
 def no_xla(monkeypatch):
     """Compiling for a second what runs for a millisecond is not worth it."""
-    monkeypatch.setattr(loops, "_is_convolutional", lambda model: True)
+    monkeypatch.setattr(loops, "is_convolutional", lambda model: True)
 
 
 @pytest.fixture

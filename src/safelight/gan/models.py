@@ -193,6 +193,7 @@ class GAN(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> GAN:
+        """The model that `get_config` describes, without its weights."""
         load = keras.saving.deserialize_keras_object
         parts = {
             name: config[name] and load(config[name], custom_objects=custom_objects)

@@ -62,6 +62,36 @@ def _update(
     return {**state, "weights": weights, "mean": mean, "square": square, "average": average}
 
 
+def _update_torch(
+    state: State,
+    gradients: list[Any],
+    size: Any,
+    share: Any,
+    betas: tuple[float, float] = BETAS,
+) -> State:
+    """In place, and Adam in one pass: new memory would cost more than the sums."""
+    import torch
+
+    torch._fused_adam_(
+        state["weights"],
+        gradients,
+        state["mean"],
+        state["square"],
+        [],
+        # The correction for averages that start at 0 is in the step size; here it is over.
+        [torch.tensor(1e9)] * len(gradients),
+        lr=float(size),
+        beta1=betas[0],
+        beta2=betas[1],
+        weight_decay=0.0,
+        eps=EPSILON,
+        amsgrad=False,
+        maximize=False,
+    )
+    torch._foreach_lerp_(state["average"], state["weights"], float(share))
+    return state
+
+
 def _tensorflow() -> Backend:
     import tensorflow as tf
 
@@ -127,33 +157,6 @@ def _torch() -> Backend:
             )
         return found
 
-    def update(
-        state: State,
-        gradients: list[Any],
-        size: Any,
-        share: Any,
-        betas: tuple[float, float] = BETAS,
-    ) -> State:
-        """In place, and Adam in one pass: new memory would cost more than the sums."""
-        torch._fused_adam_(
-            state["weights"],
-            gradients,
-            state["mean"],
-            state["square"],
-            [],
-            # The correction for averages that start at 0 is in the step size; here it is over.
-            [torch.tensor(1e9)] * len(gradients),
-            lr=float(size),
-            beta1=betas[0],
-            beta2=betas[1],
-            weight_decay=0.0,
-            eps=EPSILON,
-            amsgrad=False,
-            maximize=False,
-        )
-        torch._foreach_lerp_(state["average"], state["weights"], float(share))
-        return state
-
     def repeat(first: Any, last: Any, body: Callable[..., Any], state: Any) -> Any:
         with torch.no_grad():
             for step in range(int(first), int(last)):
@@ -161,7 +164,7 @@ def _torch() -> Backend:
         return state
 
     return Backend(
-        gradient, input_gradient, update, repeat, lambda function, _: function, torch.tensor
+        gradient, input_gradient, _update_torch, repeat, lambda function, _: function, torch.tensor
     )
 
 
