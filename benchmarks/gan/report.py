@@ -21,7 +21,7 @@ def render_quality(result: dict) -> list[str]:
     """One machine and one number of minutes, a row for each generator."""
     rows = result["rows"]
     header = (
-        "MNIST", "Frechet distance", "as counted", "kernel x 1000", "precision, %", "recall, %",
+        "MNIST", "Frechet distance", "as counted", "kernel distance", "precision, %", "recall, %",
         "density", "coverage, %", "copies, %", "digits", "rarest digit, %", "images/s",
     )  # fmt: skip
     return [

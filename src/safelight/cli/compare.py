@@ -60,8 +60,8 @@ def compare(
 
 def _print(rows: list[Any], protocol: dict[str, Any]) -> None:
     columns = (
-        "run", "Frechet distance", "as counted", "kernel x 1000", "precision", "recall", "density",
-        "coverage", "copies", "log p(x)", "training",
+        "run", "Frechet distance", "as counted", "kernel distance", "precision", "recall",
+        "density", "coverage", "copies", "log p(x)", "training",
     )  # fmt: skip
     console.table(columns, [_cells(row) for row in rows], right=columns[2:])
     for row in rows[1:]:

@@ -125,7 +125,7 @@ def print_score(found: dict[str, Any] | None) -> None:
     """What drawn pictures are worth."""
     if not found:
         return
-    for name, word in (("frechet", "Frechet distance"), ("kernel", "kernel x 1000")):
+    for name, word in (("frechet", "Frechet distance"), ("kernel", "kernel distance")):
         value, low, high = (_rounded(found[name][end], 2) for end in ("value", "low", "high"))
         as_counted = f", {found['frechet_plain']:.2f} as counted" if name == "frechet" else ""
         console.say(f"{word:<18}{value} [{low}, {high}]{as_counted}")

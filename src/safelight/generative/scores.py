@@ -53,7 +53,7 @@ class Score:
     Attributes:
         frechet: Frechet distance, its bias at this number of pictures taken off.
         frechet_plain: As the pictures at hand give it; for other numbers of pictures another.
-        kernel: Squared maximum mean discrepancy, a thousandfold.
+        kernel: Squared maximum mean discrepancy.
         precision: Of generated pictures, how many are believable.
         recall: Of real pictures, how many could have been generated.
         density: As precision, but outliers count less; 1 is as among real pictures.
@@ -107,7 +107,7 @@ def score_features(
     return Score(
         frechet=_interval(frechet),
         frechet_plain=frechet.plain,
-        kernel=_interval(kernel, 1000.0),
+        kernel=_interval(kernel),
         precision=wilson(near.precision, num_fake),
         recall=wilson(near.recall, num_real),
         density=near.density,
@@ -146,9 +146,9 @@ def _nearest(
     return np.square(some - rows[which], dtype="float64").sum(1), which
 
 
-def _interval(distance: Distance, unit: float = 1.0) -> Interval:
+def _interval(distance: Distance) -> Interval:
     low, high = distance.interval
-    return Interval(unit * distance.value, unit * low, unit * high)
+    return Interval(distance.value, low, high)
 
 
 def wilson(share: float, num: float) -> Interval:

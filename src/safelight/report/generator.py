@@ -18,7 +18,7 @@ from safelight.report.reading import Reading, dig, interval, number
 
 _DISTANCES = {
     "frechet": ("Frechet distance", "of features, its bias taken off; 0 is real"),
-    "kernel": ("kernel distance × 1000", "maximum mean discrepancy of features; 0 is real"),
+    "kernel": ("kernel distance", "maximum mean discrepancy of features; 0 is real"),
 }
 _SHARES = {
     "precision": ("precision", "of drawn pictures, how many are believable"),
