@@ -41,6 +41,9 @@ def column_names(figure):
 
 
 FIGURES = {
+    "generators": lambda: plots.plot_generators(
+        [(name, np.random.default_rng(0).random((15, 8, 8, 1))) for name in ("real", "a GAN")]
+    ),
     "one pair": lambda: plots.plot_reconstructions(pictures(1), pictures(1) / 255),
     "many pairs": lambda: plots.plot_reconstructions(pictures(23), pictures(23)),
     "wide colour pairs": lambda: plots.plot_reconstructions(

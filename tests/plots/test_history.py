@@ -19,7 +19,16 @@ def elbo_history(num_epochs):
     return terms | {f"val_{key}": values - 1 for key, values in terms.items()}
 
 
+GAME = {
+    "real_accuracy": [0.9, 0.8, 0.75],
+    "fake_accuracy": [0.95, 0.8, 0.7],
+    "generator_loss": [2.0, 1.0, 0.8],
+    "discriminator_loss": [0.4, 1.1, 1.3],
+    "diversity": [0.2, float("nan"), 1.0],
+}
 FIGURES = {
+    "a game": lambda: plots.plot_game_history(GAME),
+    "a game of one epoch": lambda: plots.plot_game_history({"generator_loss": [1.0]}),
     "history": lambda: plots.plot_history(history(20)),
     "one epoch": lambda: plots.plot_history(history(1)),
     "ELBO": lambda: plots.plot_elbo_history(elbo_history(60)),
