@@ -11,7 +11,7 @@ NAMES = {
     "gan": "Safelight, GAN",
     "vae_gan": "Safelight, VAE/GAN",
     "vae": "Safelight, VAE, N(0, I)",
-    "vae_flow": "Safelight, VAE, flow as prior",
+    "vae_flow": "Safelight, VAE, flow",
     "keras": "Keras' DCGAN example",
     "torch": "PyTorch's DCGAN example",
 }
@@ -31,7 +31,7 @@ def render_quality(result: dict) -> list[str]:
         "distances without their bias, 95 % intervals over draws of both sides; "
         f"{machine_name(result['machine'])}.",
         "",
-        *table(header, [_cells(name, row) for name, row in rows.items()]),
+        *table(header, [_cells(name, rows[name]) for name in NAMES if name in rows]),
         "",
         f"Measured with {versions_line([result])}.",
         "",
