@@ -60,8 +60,8 @@ here, further = np.repeat([0.0, 1.0], [5, 5]), np.repeat([0.0, 1.0], [6, 4])
 answers = {"here": here, "further": further, "blurred": (here + further) / 2}
 for name, answer in answers.items():
     errors = [((answer - truth) ** 2).sum() for truth in (here, further)]
-    print(f"{name:>8}: {np.mean(errors):.2f} on average, {errors}")
-strips = np.stack([np.tile(each, (6, 1)) for each in answers.values()])[..., None]
+    print(f"{name:>8}: errors {errors[0]:.2f} or {errors[1]:.2f}, {np.mean(errors):.2f} on average")
+strips = 0.2 + 0.5 * np.stack([np.tile(each, (6, 1)) for each in answers.values()])[..., None]
 plots.plot_samples(strips, title="an edge here, an edge further, and the answer that costs least")
 
 # %% [markdown]
@@ -167,9 +167,11 @@ def play(epochs, seed=0, **settings):
 def look_at(model):
     drawn = 255 * model.generate(800, seed=1).reshape(-1, 2)
     shown = np.concatenate([ring[:800], drawn]) / 50 - 2.5
-    return plots.plot_latent_scatter(
+    figure = plots.plot_latent_scatter(
         shown, np.repeat([0, 1], 800), class_names=["real", "drawn"], show_prior=False
     )
+    figure.axes[0].set(title="points, real and drawn", xlabel="", ylabel="")
+    return figure
 
 
 ROUNDS = 20 if SMALL else 300
@@ -264,6 +266,7 @@ plots.plot_reconstructions(test[:10], autoencoder.reconstruct(test[:10]))
 #   $1/n$; a jackknife takes it off and gives an interval.
 # * **Precision**: of what is drawn, how much lies among real pictures; **recall**: of what is real,
 #   how much lies among what is drawn.
+# * The row *real* are pictures of the training part, as if somebody had drawn them.
 # * **Copies**: is a drawing nearer to a picture that was learned from than 99 % of unseen ones are?
 
 # %%
@@ -272,8 +275,8 @@ models = {"VAE": autoencoder.sample, "GAN": game.model.generate, "VAE/GAN": both
 samples = {name: np.clip(draw(len(test), seed=5), 0, 1) for name, draw in models.items()}
 known, real = features.extract(images[:20_000]), features.extract(test)
 scores = {name: score_features(known, real, features.extract(x)) for name, x in samples.items()}
-half = len(test) // 2
-scores["real"] = score_features(known, real[:half], real[half:])
+some = np.random.default_rng(0).permutation(len(images))[: len(test)]
+scores["real"] = score_features(known, real, features.extract(images[some]))
 for name, each in scores.items():
     print(f"{name:>8}: Frechet {each.frechet}, precision {each.precision}, recall {each.recall}")
 
