@@ -20,6 +20,8 @@ from safelight.datasets import ImageDataset
 from safelight.generative import pictures, records
 from safelight.generative.scores import (
     INTERVALS,
+    MAX_LEARNED,
+    MAX_PICTURES,
     Features,
     Score,
     nearest_rows,
@@ -28,8 +30,6 @@ from safelight.generative.scores import (
 from safelight.runs import Run
 
 KINDS = ("vae", "gan")
-MAX_PICTURES = 10_000  # of a side
-_MAX_LEARNED = 20_000  # training pictures among which copies are sought
 _MOST_CLASSES = 20
 _VGG_LAYER, _VGG_SIZE, _BATCH = "block4_pool", 64, 64
 Report = Callable[[str, int, int, str], None]
@@ -200,7 +200,7 @@ def compare(
     num = min(num, len(unseen), MAX_PICTURES)
     real = unseen[rng.permutation(len(unseen))[:num]]
     order = rng.permutation(len(learned))
-    among = learned[order[num : num + _MAX_LEARNED]] if len(order) > 2 * num else learned
+    among = learned[order[num : num + MAX_LEARNED]] if len(order) > 2 * num else learned
     known = [features.extract(each) for each in (among, real)]
     rows = []
     for number, generator in enumerate([None, *generators]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,17 @@ from safelight.generative.records import (
     protocol_of_data,
     read_settings,
 )
-from safelight.generative.scores import INTERVALS, Features, Score, score_features
+from safelight.generative.scores import (
+    INTERVALS,
+    MAX_LEARNED,
+    MAX_PICTURES,
+    Features,
+    Score,
+    score_features,
+)
 from safelight.locks import alone
 from safelight.runs import Run
 
-MAX_PICTURES = 10_000  # of either side, for the score
-_MAX_LEARNED = 20_000
 _PARITY_IMAGES = 16
 
 
@@ -156,36 +160,13 @@ def load_gan(run: Run) -> GAN:
     return load_model(run, GAN, "a GAN")
 
 
-def judge(
-    draw: Callable[[int], np.ndarray],
-    features: Features,
-    *,
-    train_images: np.ndarray,
-    test_images: np.ndarray,
-    seed: int = 0,
-) -> Score:
-    """The score of what is drawn, against test pictures.
-
-    Args:
-        draw: From a number to as many pictures.
-        features: What they are judged by.
-        train_images: uint8, learned from.
-        test_images: uint8, not learned from.
-        seed: Of the jackknife.
-    """
-    real = test_images[:MAX_PICTURES]
-    known, unseen = (features.extract(each) for each in (train_images[:_MAX_LEARNED], real))
-    return score_features(known, unseen, features.extract(draw(len(real))), seed=seed)
-
-
 def _judge(trained: TrainedGAN, parts: Parts, features: Features, seed: int) -> Score:
-    return judge(
-        lambda num: trained.model.generate(num, seed=seed + 1),
-        features,
-        train_images=parts.images["train"],
-        test_images=parts.images["test"],
-        seed=seed,
-    )
+    """The score of what is drawn, against the test part."""
+    real = parts.images["test"][:MAX_PICTURES]
+    drawn = trained.model.generate(len(real), seed=seed + 1)
+    learned = parts.images["train"][:MAX_LEARNED]
+    known, unseen, found = (features.extract(each) for each in (learned, real, drawn))
+    return score_features(known, unseen, found, seed=seed)
 
 
 def _keep(run: Run, trained: TrainedGAN) -> None:

@@ -34,6 +34,7 @@ from safelight.generative.variables import (
     Place,
     Variables,
     hold,
+    is_kernel,
     read,
     read_state,
     write_state,
@@ -109,7 +110,7 @@ class EpochLoop:
             "discriminator": Variables(model.discriminator),
         }
         names = self._variables["discriminator"].names["weights"]
-        kernels = [i for i, name in enumerate(names) if _is_kernel(name)]
+        kernels = [i for i, name in enumerate(names) if is_kernel(name)]
         self._normalized = kernels if config.normalizes else []
         self._state = self._start()
         self._run = self._backend.compile(self._rounds, True)
@@ -403,10 +404,6 @@ def _generating(model: GAN) -> Variables:
         name="generating",
     )
     return Variables(both, {"generator": model.generator, "encoder": model.encoder})
-
-
-def _is_kernel(name: str) -> bool:
-    return name.split(":", maxsplit=1)[0].endswith("/kernel")
 
 
 def _at(draws: dict[str, Any], turn: int) -> dict[str, Any]:

@@ -24,6 +24,8 @@ INTERVALS = "95 %; distances by jackknife, over draws of both sides; shares by W
 # Of real pictures that were not learned from, the part nearer to a learned one than any of the
 # others: what lies that near is called a copy.
 COPY_PART = 0.01
+MAX_PICTURES = 10_000  # of either side, for a score
+MAX_LEARNED = 20_000  # training pictures among which copies are sought
 _ROWS = 1000
 _QUANTILE = 1.959964
 

@@ -77,6 +77,11 @@ def is_convolutional(model: keras.Layer) -> bool:
     return any("Conv" in type(layer).__name__ for layer in model._flatten_layers())
 
 
+def is_kernel(name: str) -> bool:
+    """Whether the variable of that name, as `Variables` names it, is a layer's kernel."""
+    return name.split(":", maxsplit=1)[0].endswith("/kernel")
+
+
 def read(tensor: Any) -> np.ndarray:
     """A tensor as an array of its own memory."""
     return np.array(ops.convert_to_numpy(tensor))

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from safelight.metrics import Interval
 from safelight.report import autoencoder_advice, charts, pictures, words
 from safelight.report.blocks import Answer, Beside, Block, Chapter, Table, Text, Words
-from safelight.report.chapters import Teller, make_chapter
+from safelight.report.chapters import Teller, make_chapter, named
 from safelight.report.charts import Axis, Row
 from safelight.report.provenance import seconds_fact, tell_protocol
 from safelight.report.reading import Reading, dig, interval, mapping, number
@@ -125,23 +125,19 @@ def _tell_numbers(reading: Reading) -> Sequence[Block]:
     shown: dict[Words, Words] = {}
     for key, (label, meaning) in _SCORES.items():
         if (score := reading.interval(key)) is not None:
-            shown[_named(label, meaning)] = words.nats(score)
+            shown[named(label, meaning)] = words.nats(score)
     if (error := reading.interval("reconstruction_error")) is not None:
-        shown[_named("pixel error", _PIXEL)] = words.interval(error, 4)
+        shown[named("pixel error", _PIXEL)] = words.interval(error, 4)
     active, units = (number(reading.metrics.get(key)) for key in ("active_units", "latent_dim"))
     if active is not None and units is not None:
         used = Markup("{} of {}").format(words.count(active), words.count(units))
-        shown[_named("active units", "units that say something about pictures")] = used
+        shown[named("active units", "units that say something about pictures")] = used
     caption = "On the test part, per picture, with 95 % intervals"
     table = Table(caption, ["number", "value"], list(shown.items()))
     how = dig(reading.metrics, "protocol", "log_likelihood")
     surgery = dig(reading.metrics, "surgery", "sentence")
     texts = [Text(f"How: {words.printable(each)}.") for each in (how, surgery) if each]
     return [table, *texts]
-
-
-def _named(label: str, meaning: str) -> Markup:
-    return Markup('{}<span class="meaning">{}</span>').format(label, meaning)
 
 
 def _tell_curves(reading: Reading) -> Sequence[Block]:

@@ -47,3 +47,8 @@ def make_chapter(
         sections=sections(makers),
         problems=reading.problems,
     )
+
+
+def named(label: str, meaning: str) -> Markup:
+    """The name of a number in a table, and below it what the number means."""
+    return Markup('{}<span class="meaning">{}</span>').format(label, meaning)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from safelight.metrics import Interval
 from safelight.report import charts, pictures, words
 from safelight.report.blocks import Answer, Beside, Block, Chapter, Step, Table, Text, Words
-from safelight.report.chapters import Teller, make_chapter
+from safelight.report.chapters import Teller, make_chapter, named
 from safelight.report.charts import Axis
 from safelight.report.provenance import seconds_fact, tell_protocol, train_command
 from safelight.report.reading import Reading, dig, interval, number
@@ -143,24 +143,20 @@ def _steps(reading: Reading) -> list[Step]:
     return steps
 
 
-def _named(label: str, meaning: str) -> Markup:
-    return Markup('{}<span class="meaning">{}</span>').format(label, meaning)
-
-
 def _tell_numbers(reading: Reading) -> Sequence[Block]:
     rows: list[list[Words]] = []
     for key, (label, meaning) in _DISTANCES.items():
         if (found := interval(dig(reading.metrics, "score", key))) is not None:
-            rows.append([_named(label, meaning), words.interval(found, 2)])
+            rows.append([named(label, meaning), words.interval(found, 2)])
     for key, (label, meaning) in _SHARES.items():
         if (found := interval(dig(reading.metrics, "score", key))) is not None:
-            rows.append([_named(label, meaning), words.percent_interval(found)])
+            rows.append([named(label, meaning), words.percent_interval(found)])
     plain = number(dig(reading.metrics, "score", "frechet_plain"))
     if plain is not None:
-        named = _named(
+        label = named(
             "Frechet distance as counted", "larger by a bias, the more the fewer pictures"
         )
-        rows.append([named, words.number(plain, 2)])
+        rows.append([label, words.number(plain, 2)])
     counts = [number(dig(reading.metrics, "score", key)) for key in ("num_fake", "num_real")]
     caption = "What it draws, against the test part, with 95 % intervals"
     told = []

@@ -37,6 +37,7 @@ from safelight.generative.variables import (
     Variables,
     hold,
     is_convolutional,
+    is_kernel,
     read,
     read_state,
     write_state,
@@ -46,10 +47,6 @@ from safelight.vae.models import LOGS, VAE
 
 ACTIVE_VARIANCE = 0.01
 _PLACES = ("weights", "mean", "square", "average", "others")
-
-
-def _is_kernel(name: str) -> bool:
-    return name.split(":", maxsplit=1)[0].endswith("/kernel")
 
 
 def _variables_of(model: VAE) -> Variables:
@@ -227,7 +224,7 @@ class EpochLoop:
         if not self._weight_decay:
             return state
         named = zip(state["weights"], self._variables.names["weights"], strict=True)
-        weights = [w * (1.0 - part) if _is_kernel(name) else w for w, name in named]
+        weights = [w * (1.0 - part) if is_kernel(name) else w for w, name in named]
         return {**state, "weights": weights}
 
     def _loss(
