@@ -87,10 +87,15 @@ class Job:
 
 FRESH = "transfer train data --output run --image-size 32 --unfreeze-from auto --epochs 1"
 VAE = "vae train data --output run --epochs 4 --latent-dim 3 --hidden-units 16 --batch-size 16"
+GAN = (
+    "gan train data --output run --test-fraction 0.5 --epochs 3 --latent-dim 3 --filters 4 "
+    "--batch-size 16"
+)
 JOBS = (
-    Job("fetch", ("assets", "fetch", "toy"), 38),
+    Job("fetch", ("assets", "fetch", "toy"), 30),
     Job("transfer", ("transfer", "train", "data", "--output", "run", *tiny.TRAIN_FLAGS), 12),
     Job("vae", tuple(VAE.split()), 12),
+    Job("gan", tuple(GAN.split()), 8),
     Job("report", ("report", "run"), 24, {"run": "transfer/run"}),
     Job("export", ("export", "run", "--web", "page"), 4, {"run": "vae/run"}),
     Job("fresh transfer", tuple(FRESH.split()), 1, fresh=True),
@@ -322,12 +327,14 @@ def _shrink(stage: Path, toy: dict[str, Any]) -> None:
     """The tiny network, the toy asset, checkpoints after every epoch; stages are told to a file."""
     from safelight import assets
     from safelight.cli import console
+    from safelight.gan import training as gan_training
     from safelight.plots import style
     from safelight.transfer import album
-    from safelight.vae import training
+    from safelight.vae import training as vae_training
 
     tiny.use_network()
-    training._CHECKPOINT_SECONDS = 0.0
+    for training in (vae_training, gan_training):
+        training._CHECKPOINT_SECONDS = 0.0
     style.save_figure.__kwdefaults__["dpi"] = 40
     style.ConstrainedLayoutEngine = lambda **_: None
     album._explain = lambda *_: None

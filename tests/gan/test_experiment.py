@@ -88,6 +88,12 @@ def test_labels_are_needed_where_they_are_told(config, parts):
     experiment.check(config, bare)
 
 
+def test_too_few_pictures_to_judge_by_are_refused_before_the_training(config, parts):
+    few = {**parts.images, "test": parts.images["test"][:19]}
+    with pytest.raises(ValueError, match="has 19 pictures: expected at least 20"):
+        experiment.check(config, dataclasses.replace(parts, images=few))
+
+
 def test_arcs_begin_and_end_at_their_ends_and_keep_lengths():
     begin, end = np.random.default_rng(0).normal(size=(2, 5, 8))
     end *= (np.linalg.norm(begin, axis=1) / np.linalg.norm(end, axis=1))[:, None]

@@ -51,10 +51,18 @@ def softplus(x):
     return np.logaddexp(0, x)
 
 
+def logits_of(model, config, pictures, labels, numpy):
+    """Of one batch, as in training."""
+    by_batch = config.chosen_normalization == "batch"
+    return numpy(model.discriminate(pictures, labels, training=by_batch)[0]).astype("float64")
+
+
 VARIANTS = [
     {},
-    {"spectral_norm": False, "penalty": "r1", "penalty_weight": 2.0},
+    {"normalization": "spectral"},
+    {"penalty": "r1", "penalty_weight": 2.0},
     {"loss": "hinge", "conditional": True},
+    {"loss": "hinge", "conditional": True, "normalization": "spectral"},
     {"loss": "wasserstein"},
 ]
 
@@ -81,10 +89,10 @@ def test_the_discriminator_s_first_step_goes_down_its_loss(
     def loss(weights):
         for variable, weight in zip(variables, weights, strict=True):
             # By the singular value itself, where the loop has an iteration.
-            if config.normalizes and variable.path.endswith("kernel"):
+            if config.chosen_normalization == "spectral" and variable.path.endswith("kernel"):
                 weight = weight / np.linalg.norm(weight.reshape(-1, weight.shape[-1]), 2)
             variable.assign(weight)
-        r, f = (numpy(model.discriminate(x, labels)[0]).astype("float64") for x in (real, fake))
+        r, f = (logits_of(model, config, x, labels, numpy) for x in (real, fake))
         values = {
             "non_saturating": softplus(-r).mean() + softplus(f).mean(),
             "hinge": np.maximum(0, 1 - r).mean() + np.maximum(0, 1 + f).mean(),
@@ -125,10 +133,11 @@ def penalty_by_differences(model, config, real, fake, draws, numpy):
     return 10 * ((np.sqrt(squares) - 1) ** 2).mean()
 
 
+@pytest.mark.parametrize("normalization", ["batch", "spectral"])
 @pytest.mark.parametrize("loss", ["non_saturating", "hinge"])
-def test_the_generator_s_first_step_goes_down_its_loss(config, images, numpy, loss):
+def test_the_generator_s_first_step_goes_down_its_loss(config, images, numpy, loss, normalization):
     """With a discriminator that does not move."""
-    config = dataclasses.replace(config, loss=loss)
+    config = dataclasses.replace(config, loss=loss, normalization=normalization)
     model, loop = build(config, images, spread=0.3)
     loop.begin(0)
     draws = draws_of(loop, numpy, 1)
@@ -141,8 +150,8 @@ def test_the_generator_s_first_step_goes_down_its_loss(config, images, numpy, lo
     def value(weights):
         for variable, weight in zip(variables, weights, strict=True):
             variable.assign(weight)
-        logits = numpy(model.discriminate(model.decode(draws["latents"], training=True))[0])
-        logits = logits.astype("float64")
+        drawn = model.decode(draws["latents"], training=True)
+        logits = logits_of(model, config, drawn, None, numpy)
         return softplus(-logits).mean() if loss == "non_saturating" else -logits.mean()
 
     loop.run(make_rates(loop, config, critic=0.0, num=1))
@@ -201,8 +210,25 @@ def test_the_model_keeps_its_own_weights_until_it_is_given_others(config, images
     assert all(moved)
 
 
+def test_the_discriminator_keeps_statistics_of_real_and_generated_pictures(config, images, numpy):
+    """They are what Keras' own layers keep, shown the same batches one after the other."""
+    model, loop = build(config, images, spread=0.3)
+    loop.begin(0)
+    rows, draws = numpy(loop._order)[0, 0], draws_of(loop, numpy, 0)
+    loop.run(make_rates(loop, config, num=1))
+    fake = model.decode(draws["latents"], training=True)
+    for pictures in (images[rows].astype("float32") / 255, fake):
+        model.discriminate(pictures, training=True)
+    kept = loop.discriminator()[len(model.discriminator.trainable_variables) :]
+    wanted = [numpy(v) for v in model.discriminator.non_trainable_variables]
+    assert len(kept) == len(wanted) == 2
+    for found, value in zip(kept, wanted, strict=True):
+        np.testing.assert_allclose(found, value, rtol=1e-4, atol=1e-6)
+
+
 def test_the_kept_discriminator_is_the_one_that_was_trained(config, images, numpy):
     """Plain kernels of the saved network have the largest singular value 1, about."""
+    config = dataclasses.replace(config, normalization="spectral")
     model, loop = build(config, images)
     loop.begin(0)
     loop.run(make_rates(loop, config))

@@ -25,17 +25,42 @@ def test_any_size_is_drawn_and_judged(architecture, shape):
 
 
 @pytest.mark.parametrize(
-    ("shape", "filters"),
+    ("shape", "filters", "one_more"),
     [
-        ((28, 28, 1), (32, 64)),
-        ((64, 64, 3), (32, 64, 128)),
-        ((8, 8, 1), (32,)),
-        ((100, 20, 1), (32, 64, 128, 256)),
-        ((256, 256, 3), (32, 64, 128, 256, 256)),
+        ((28, 28, 1), (32, 64), 128),
+        ((64, 64, 3), (32, 64, 128), 256),
+        ((8, 8, 1), (32,), None),
+        ((100, 20, 1), (32, 64, 128, 256), 256),
+        ((256, 256, 3), (32, 64, 128, 256, 256), 256),
     ],
 )
-def test_filters_suit_the_size(shape, filters):
+def test_filters_suit_the_size(shape, filters, one_more):
     assert networks.choose_filters(shape) == filters
+    more = filters if one_more is None else (*filters, one_more)
+    assert networks.choose_filters(shape, batch_norm=True) == more
+
+
+@pytest.mark.parametrize("architecture", networks.ARCHITECTURES)
+def test_only_the_discriminator_s_normalization_changes(architecture, config):
+    """With batch normalization a logit depends on the other pictures, in training alone."""
+    import dataclasses
+
+    rng = np.random.default_rng(0)
+    pictures = rng.random((2, 4, 9, 6, 1)).astype("float32")
+    pictures[1, 0] = pictures[0, 0]
+    for normalization, depends in (("batch", True), ("none", False), ("spectral", False)):
+        config = dataclasses.replace(
+            config, architecture=architecture, normalization=normalization, autoencoder=True
+        )
+        model = build_gan((9, 6, 1), config)
+        for training in (True, False):
+            first = [
+                keras.ops.convert_to_numpy(model.discriminate(some, training=training)[0])[0]
+                for some in pictures
+            ]
+            assert (abs(first[0] - first[1]) > 1e-5) == (depends and training)
+        kinds = [type(layer).__name__ for layer in model.encoder.layers]
+        assert "BatchNormalization" not in kinds
 
 
 def test_the_same_seed_draws_the_same_and_another_other_pictures(config):
@@ -123,7 +148,10 @@ def test_mistakes_are_sentences(config, images):
         {"learning_rate": 0.0},
         {"beta_1": 1.0},
         {"epochs": 1, "minutes": 1.0},
-        {"loss": "wasserstein", "penalty": "none", "spectral_norm": False},
+        {"loss": "wasserstein", "penalty": "none", "normalization": "none"},
+        {"loss": "wasserstein", "penalty": "none", "normalization": "batch"},
+        {"penalty": "r1", "normalization": "batch"},
+        {"normalization": "layer"},
         {"autoencoder": True, "conditional": True},
         {"filters": (0,)},
     ],
@@ -134,8 +162,14 @@ def test_settings_that_make_no_sense_are_refused(wrong):
 
 
 def test_penalty_and_normalization_follow_from_the_loss():
-    plain, wasserstein = TrainConfig(), TrainConfig(loss="wasserstein")
-    assert (plain.chosen_penalty, plain.normalizes) == ("none", True)
-    assert (wasserstein.chosen_penalty, wasserstein.normalizes) == ("gradient", False)
-    both = TrainConfig(penalty="r1", spectral_norm=True)
-    assert (both.chosen_penalty, both.normalizes) == ("r1", True)
+    for options, wanted in (
+        ({}, ("none", "batch")),
+        ({"architecture": "resnet"}, ("none", "spectral")),
+        ({"autoencoder": True}, ("none", "spectral")),
+        ({"loss": "wasserstein"}, ("gradient", "none")),
+        ({"loss": "wasserstein", "penalty": "none"}, ("none", "spectral")),
+        ({"penalty": "r1"}, ("r1", "none")),
+        ({"penalty": "r1", "normalization": "spectral"}, ("r1", "spectral")),
+    ):
+        config = TrainConfig(**options)
+        assert (config.chosen_penalty, config.chosen_normalization) == wanted

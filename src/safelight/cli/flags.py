@@ -263,8 +263,9 @@ GAN = Flags(
         "penalty": "On the discriminator's gradient: `gradient` (WGAN-GP) or `r1`; `auto` is "
         "gradient for wasserstein, else none.",
         "penalty_weight": "Of the penalty; 0 takes 10.",
-        "spectral_norm": "Divide the discriminator's kernels by their largest singular value; by "
-        "default where there is no penalty.",
+        "normalization": "In the discriminator: `batch`, `spectral` (kernels over their largest "
+        "singular value) or `none`; `auto` is none beside a penalty, spectral for resnet, "
+        "wasserstein and a VAE/GAN, and batch else.",
         "reconstruction_weight": "Of a VAE/GAN: of reconstructions against being believed.",
         "kl_weight": "Of a VAE/GAN: of the KL divergence against reconstructions.",
         "batch_size": "Pictures in a step.",

@@ -16,6 +16,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "architecture": ("dcgan", "resnet"),
     "loss": ("non_saturating", "hinge", "wasserstein"),
     "penalty": ("auto", "none", "gradient", "r1"),
+    "normalization": ("auto", "none", "batch", "spectral"),
     "augmentation": ("auto", "none", "geometric", "all"),
     "precision": ("auto", "float32", "bfloat16"),
 }
@@ -30,16 +31,19 @@ class TrainConfig:
         architecture: `"dcgan"` (Radford et al. 2016): strided convolutions, cheap; `"resnet"`
             (Gulrajani et al. 2017): residual blocks, for more time or a GPU.
         filters: Of the discriminator's convolutions, each of which halves the size; the generator
-            has them in reverse order. Empty for as many as leave at most 8 pixels a side, 32 at
-            first and twice as many after each.
+            has them in reverse order. Empty for as many as leave at most 4 pixels a side (8 unless
+            `normalization` is batch), 32 at first and twice as many after each.
         loss: `"non_saturating"` (Goodfellow et al. 2014), `"hinge"` (Lim & Ye 2017) or
             `"wasserstein"` (Arjovsky et al. 2017).
         penalty: On the discriminator's gradient by pictures: `"gradient"` holds it near 1 between
             real and generated ones (WGAN-GP, Gulrajani et al. 2017), `"r1"` near 0 at real ones
             (Mescheder et al. 2018); `"auto"` is gradient for the Wasserstein loss, else none.
         penalty_weight: Of it in the discriminator's loss; 0 takes 10, the usual weight of both.
-        spectral_norm: Whether the discriminator's kernels are divided by their largest singular
-            value (Miyato et al. 2018). `None`: unless there is a penalty.
+        normalization: Of the discriminator: `"batch"` (Ioffe & Szegedy 2015; Radford et al. 2016),
+            by real and by generated pictures each for themselves; `"spectral"`: kernels are divided
+            by their largest singular value (Miyato et al. 2018). `"auto"` is none beside a penalty,
+            spectral for resnet, the Wasserstein loss and a VAE/GAN, which compares features of one
+            picture with those of another, and batch else.
         autoencoder: Whether to train an encoder too, so that generated pictures can be made of real
             ones: a VAE/GAN (Larsen et al. 2016).
         reconstruction_weight: Of a VAE/GAN, how much the generator cares for reconstructions in
@@ -70,7 +74,7 @@ class TrainConfig:
     loss: str = "non_saturating"
     penalty: str = "auto"
     penalty_weight: float = 0.0
-    spectral_norm: bool | None = None
+    normalization: str = "auto"
     autoencoder: bool = False
     reconstruction_weight: float = 1.0
     kl_weight: float = 1.0
@@ -120,11 +124,14 @@ class TrainConfig:
         return "gradient" if self.loss == "wasserstein" else "none"
 
     @property
-    def normalizes(self) -> bool:
-        """`spectral_norm` without `None`."""
-        if self.spectral_norm is None:
-            return self.chosen_penalty == "none"
-        return self.spectral_norm
+    def chosen_normalization(self) -> str:
+        """`normalization` without `"auto"`."""
+        if self.normalization != "auto":
+            return self.normalization
+        if self.chosen_penalty != "none":
+            return "none"
+        bounded = self.architecture == "resnet" or self.loss == "wasserstein" or self.autoencoder
+        return "spectral" if bounded else "batch"
 
     def _given(self, name: str) -> tuple[str, ...]:
         return () if getattr(self, name) is None else (name,)
@@ -135,10 +142,18 @@ class TrainConfig:
                 f"epochs={self.epochs} and minutes={self.minutes} both say when to stop: "
                 "expected one of them."
             )
-        if self.loss == "wasserstein" and self.chosen_penalty == "none" and not self.normalizes:
+        penalty, normalization = self.chosen_penalty, self.chosen_normalization
+        if self.loss == "wasserstein" and penalty == "none" and normalization != "spectral":
             raise ValueError(
-                "loss='wasserstein' without a penalty or spectral_norm: nothing would bound the "
-                "discriminator; expected penalty='gradient', or spectral_norm=True."
+                f"loss='wasserstein' with penalty='none' and normalization={normalization!r}: "
+                "nothing would bound the discriminator; expected penalty='gradient', or "
+                "normalization='spectral'."
+            )
+        if penalty != "none" and normalization == "batch":
+            raise ValueError(
+                f"normalization='batch' with penalty={penalty!r}: a penalty is on the slope at one "
+                "picture, and batch normalization makes a logit depend on all of them; expected "
+                "normalization='none' or 'spectral', or penalty='none'."
             )
         if self.autoencoder and self.conditional:
             raise ValueError(

@@ -26,6 +26,7 @@ from safelight.generative.scores import (
     INTERVALS,
     MAX_LEARNED,
     MAX_PICTURES,
+    MIN_PICTURES,
     Features,
     Score,
     score_features,
@@ -40,8 +41,14 @@ def check(config: TrainConfig, parts: Parts) -> None:
     """Whether data suit a configuration.
 
     Raises:
-        ValueError: A conditional model of pictures without labels.
+        ValueError: A conditional model of pictures without labels, or too few pictures to judge by.
     """
+    num_test = len(parts.images["test"])
+    if num_test < MIN_PICTURES:
+        raise ValueError(
+            f"the test part has {num_test} pictures: expected at least {MIN_PICTURES}, which "
+            "generated ones are compared with. Pass more pictures, or a larger --test-fraction."
+        )
     if config.conditional and not parts.num_classes:
         raise ValueError(
             f"conditional=True, but {parts.dataset.name} has no classes: expected a sub-folder "

@@ -111,7 +111,7 @@ class EpochLoop:
         }
         names = self._variables["discriminator"].names["weights"]
         kernels = [i for i, name in enumerate(names) if is_kernel(name)]
-        self._normalized = kernels if config.normalizes else []
+        self._normalized = kernels if config.chosen_normalization == "spectral" else []
         self._state = self._start()
         self._run = self._backend.compile(self._rounds, True)
 
@@ -274,6 +274,7 @@ class EpochLoop:
             for kernel, vector in zip(kernels, own["vectors"], strict=True)
         ]
         own = {**own, "vectors": vectors}
+        variables = self._variables["discriminator"]
         pictures, labels = ops.cast(batch[0], "float32") / 255.0, [*batch, None][1]
         with hold(self._variables["generator"].paired(other["weights"], other["others"])):
             fakes = [self._model.decode(draws["latents"], labels, training=True)]
@@ -284,12 +285,14 @@ class EpochLoop:
 
         def loss(weights: list[Any]) -> tuple[Any, Any]:
             values = self._effective(own, weights)
-            with hold(self._variables["discriminator"].paired(values, own["others"])):
-                return self._discriminator_loss(pictures, fakes, labels, draws)
+            with hold(variables.paired(values, own["others"])) as scope:
+                value, logs = self._discriminator_loss(pictures, fakes, labels, draws)
+                others = [scope.get_current_value(v) for v in variables.others]
+            return value, (logs, others)
 
-        logs, gradients = self._backend.gradient(loss, own["weights"])
+        (logs, others), gradients = self._backend.gradient(loss, own["weights"])
         own = self._backend.update(own, gradients, size, 1.0, betas=self._betas)
-        return {**state, "discriminator": own}, logs
+        return {**state, "discriminator": {**own, "others": others}}, logs
 
     @property
     def _betas(self) -> tuple[float, float]:
@@ -303,9 +306,7 @@ class EpochLoop:
             augment(each, draws["augmentation"][i], self._policy)
             for i, each in enumerate((pictures, *fakes))
         ]
-        told = None if labels is None else ops.concatenate([labels] * len(seen))
-        # In one pass: nothing in the discriminator mixes the pictures of a batch.
-        logits, _ = self._model.discriminate(ops.concatenate(seen), told)
+        logits = self._logits(seen, labels)
         real, fake = logits[:num], logits[num:]
         value = objectives.discriminator_loss(real, fake, config.loss)
         penalty = self._penalty(seen, labels, draws["between"])
@@ -318,6 +319,17 @@ class EpochLoop:
             "fake_accuracy": ops.mean(ops.cast(fake < 0, "float32")),
         }
         return value + (config.penalty_weight or PENALTY_WEIGHT) * penalty, logs
+
+    def _logits(self, seen: list[Any], labels: Any) -> Any:
+        """What the discriminator says of several batches, one behind the other."""
+        if self._config.chosen_normalization == "batch":
+            # Each by statistics of its own: those of real and generated pictures in common would
+            # tell of one picture what the others are.
+            said = [self._model.discriminate(each, labels, training=True)[0] for each in seen]
+            return ops.concatenate(said)
+        told = None if labels is None else ops.concatenate([labels] * len(seen))
+        # In one pass: nothing mixes the pictures of a batch.
+        return self._model.discriminate(ops.concatenate(seen), told)[0]
 
     def _penalty(self, seen: list[Any], labels: Any, shares: Any) -> Any:
         kind, num = self._config.chosen_penalty, self._num_penalized
@@ -370,9 +382,7 @@ class EpochLoop:
         seen = [
             augment(each, draws["augmentation"][i], self._policy) for i, each in enumerate(fakes)
         ]
-        told = None if labels is None else ops.concatenate([labels] * len(seen))
-        logits, _ = self._model.discriminate(ops.concatenate(seen), told)
-        value = objectives.generator_loss(logits, self._config.loss)
+        value = objectives.generator_loss(self._logits(seen, labels), self._config.loss)
         return value + extra, {**logs, "generator_loss": value}
 
     def _encode(self, pictures: Any, noise: Any) -> tuple[Any, Any]:
@@ -388,7 +398,9 @@ class EpochLoop:
         Larsen et al. 2016, equation 7. Nats per picture.
         """
         num = self.batch_size
-        _, features = self._model.discriminate(ops.concatenate([pictures, made]))
+        # Together, so that both are seen by the same function.
+        both = ops.concatenate([pictures, made])
+        _, features = self._model.discriminate(both, training=True)
         features = ops.cast(features, "float32")
         differences = ops.square(features[:num] - features[num:])
         return 0.5 * ops.mean(ops.sum(differences, axis=tuple(range(1, len(differences.shape)))))

@@ -89,17 +89,21 @@ class GAN(keras.Model):
 
         Args:
             inputs: uint8 `(batch, height, width, channels)`, or `(pictures, labels (batch,))`.
-            training: Ignored: the discriminator has no layer that asks.
+            training: Whether batch normalization, where there is any, is by these pictures.
 
         Returns:
             `(batch,)` logits, the larger the more real.
         """
         pictures, labels = inputs if isinstance(inputs, list | tuple) else (inputs, None)
-        return self.discriminate(ops.cast(pictures, "float32") / 255.0, labels)[0]
+        pictures = ops.cast(pictures, "float32") / 255.0
+        return self.discriminate(pictures, labels, training=training)[0]
 
-    def discriminate(self, pictures: Any, labels: Any = None) -> tuple[Any, Any]:
+    def discriminate(
+        self, pictures: Any, labels: Any = None, *, training: bool = False
+    ) -> tuple[Any, Any]:
         """Logits `(batch,)` and features of float pictures in [0, 1]."""
-        logits, features = self.discriminator(self._with_labels(pictures, labels))
+        told = self._with_labels(pictures, labels)
+        logits, features = self.discriminator(told, training=training)
         return logits[:, 0], features
 
     def decode(self, z: Any, labels: Any = None, *, training: bool = False) -> Any:
@@ -246,6 +250,7 @@ def build_gan(image_shape: Sequence[int], config: TrainConfig, *, num_classes: i
         "architecture": config.architecture,
         "filters": config.filters,
         "num_classes": num_classes if config.conditional else 0,
+        "batch_norm": config.chosen_normalization == "batch",
         "dtype": _policy(config.precision),
     }
     keras.utils.set_random_seed(config.seed)

@@ -15,7 +15,9 @@ import keras
 from keras import layers, ops
 
 ARCHITECTURES = ("dcgan", "resnet")
-_LARGEST = 8  # pixels a side that the convolutions leave
+# Pixels a side that the convolutions leave. Batch normalization keeps the spread of what passes
+# through many of them; without it fewer learn faster (docs/lab-notes.md, 2026-11-27).
+_LARGEST, _LARGEST_NORMED = 8, 4
 _FIRST_FILTERS, _MOST_FILTERS = 32, 256
 # A multiple of the stride: each output pixel then gets equally many contributions (Odena et al.
 # 2016).
@@ -42,6 +44,7 @@ class Design(TypedDict, total=False):
         filters: Of the discriminator's convolutions or blocks, each of which halves the size; the
             generator takes them in reverse order. Empty for `choose_filters`.
         num_classes: If positive, a second input takes labels, one-hot.
+        batch_norm: Whether the discriminator has batch normalization, but for its first layer.
         dtype: Policy of the hidden layers, such as `"mixed_bfloat16"`; `None` for Keras' global
             one.
     """
@@ -49,17 +52,20 @@ class Design(TypedDict, total=False):
     architecture: str
     filters: Sequence[int]
     num_classes: int
+    batch_norm: bool
     dtype: Any
 
 
-def choose_filters(image_shape: Sequence[int]) -> tuple[int, ...]:
+def choose_filters(image_shape: Sequence[int], *, batch_norm: bool = False) -> tuple[int, ...]:
     """As many halvings as leave at most 8 pixels a side; 32 filters at first, then twice as many.
 
     Args:
         image_shape: `(height, width, channels)`.
+        batch_norm: Of the discriminator; with it at most 4 pixels are left.
     """
     longest = max(image_shape[:2])
-    halvings = max(1, math.ceil(math.log2(longest / _LARGEST)))
+    largest = _LARGEST_NORMED if batch_norm else _LARGEST
+    halvings = max(1, math.ceil(math.log2(longest / largest)))
     return tuple(min(_FIRST_FILTERS * 2**i, _MOST_FILTERS) for i in range(halvings))
 
 
@@ -140,13 +146,14 @@ def build_encoder(
     Args:
         image_shape: `(height, width, channels)`.
         latent_dim: Number of latent units.
-        **design: As in `Design`, without labels.
+        **design: As in `Design`, without labels; there is no batch normalization in it.
 
     Returns:
         A model from float pictures in [0, 1] to float32 `[mean, log_variance]`, `(batch,
         latent_dim)` each.
     """
     plan = _Plan.of(image_shape, latent_dim, {**design, "num_classes": 0})
+    plan = dataclasses.replace(plan, batch_norm=False, small_start=False)
     pictures = keras.Input(tuple(image_shape), name="pictures")
     _, flat = _shrink(pictures, plan)
     heads = [
@@ -158,12 +165,18 @@ def build_encoder(
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """A `Design` that is complete, and its layers."""
+    """A `Design` that is complete, and its layers.
+
+    Attributes:
+        small_start: Whether a DCGAN's weights begin small: normalization makes up for that.
+    """
 
     architecture: str = "dcgan"
     filters: Sequence[int] = ()
     num_classes: int = 0
+    batch_norm: bool = False
     dtype: Any = None
+    small_start: bool = True
 
     @classmethod
     def of(cls, image_shape: Sequence[int], latent_dim: int, design: Design) -> _Plan:
@@ -187,7 +200,8 @@ class _Plan:
             raise ValueError(
                 f"architecture={plan.architecture!r}: expected one of {', '.join(ARCHITECTURES)}."
             )
-        return dataclasses.replace(plan, filters=tuple(plan.filters) or choose_filters(image_shape))
+        filters = tuple(plan.filters) or choose_filters(image_shape, batch_norm=plan.batch_norm)
+        return dataclasses.replace(plan, filters=filters)
 
     def dense(self, units: int, name: str) -> layers.Layer:
         return layers.Dense(units, name=name, dtype=self.dtype, **self._start())
@@ -214,23 +228,27 @@ class _Plan:
 
     def _start(self) -> dict[str, Any]:
         # Residual networks keep the spread of what passes through them; DCGAN's own is small.
-        if self.architecture == "resnet":
+        if self.architecture == "resnet" or not self.small_start:
             return {"kernel_initializer": "glorot_uniform"}
         return {"kernel_initializer": keras.initializers.RandomNormal(stddev=_SPREAD)}
 
-    def activated(self, x: Any, name: str, *, norm: bool) -> Any:
-        """After normalization ReLU, without it leaky ReLU."""
-        if norm:
+    def generated(self, x: Any, name: str) -> Any:
+        """Batch normalization and ReLU, as the generator has them."""
+        x = layers.BatchNormalization(name=f"{name}_norm", dtype=self.dtype, **_NORM)(x)
+        return layers.Activation("relu", name=f"{name}_relu", dtype=self.dtype)(x)
+
+    def judged(self, x: Any, name: str, *, first: bool = False) -> Any:
+        """Batch normalization, if it is wanted and x is not the first layer's, and leaky ReLU."""
+        if self.batch_norm and not first:
             x = layers.BatchNormalization(name=f"{name}_norm", dtype=self.dtype, **_NORM)(x)
-            return layers.Activation("relu", name=f"{name}_relu", dtype=self.dtype)(x)
         return layers.Activation(leaky_relu, name=f"{name}_relu", dtype=self.dtype)(x)
 
 
 def _grow_strided(x: Any, channels: int, plan: _Plan) -> Any:
-    x = plan.activated(x, "start", norm=True)
+    x = plan.generated(x, "start")
     for i, filters in enumerate(plan.filters[-2::-1]):
         x = plan.strided(layers.Conv2DTranspose, filters, f"up_{i}")(x)
-        x = plan.activated(x, f"up_{i}", norm=True)
+        x = plan.generated(x, f"up_{i}")
     return plan.strided(layers.Conv2DTranspose, channels, "pixels")(x)
 
 
@@ -240,13 +258,13 @@ def _grow_residual(x: Any, channels: int, plan: _Plan) -> Any:
         double = {"size": _STRIDE, "data_format": "channels_last", "dtype": plan.dtype}
         beside = layers.UpSampling2D(name=f"{name}_beside", **double)(x)
         beside = plan.same_size(filters, f"{name}_narrow", 1)(beside)
-        x = plan.activated(x, f"{name}_a", norm=True)
+        x = plan.generated(x, f"{name}_a")
         x = layers.UpSampling2D(name=f"{name}_double", **double)(x)
         x = plan.same_size(filters, f"{name}_first")(x)
-        x = plan.activated(x, f"{name}_b", norm=True)
+        x = plan.generated(x, f"{name}_b")
         x = plan.same_size(filters, f"{name}_second")(x)
         x = layers.Add(name=f"{name}_sum", dtype=plan.dtype)([x, beside])
-    x = plan.activated(x, "last", norm=True)
+    x = plan.generated(x, "last")
     return plan.same_size(channels, "pixels")(x)
 
 
@@ -259,7 +277,7 @@ def _shrink(pictures: Any, plan: _Plan) -> tuple[Any, Any]:
         return features, flat(features)
     for i, filters in enumerate(plan.filters):
         x = plan.strided(layers.Conv2D, filters, f"down_{i}")(x)
-        x = plan.activated(x, f"down_{i}", norm=False)
+        x = plan.judged(x, f"down_{i}", first=i == 0)
     return x, layers.Flatten(data_format="channels_last", name="flat", dtype=plan.dtype)(x)
 
 
@@ -273,9 +291,9 @@ def _shrink_residual(x: Any, plan: _Plan) -> Any:
         ]
         beside = plan.same_size(filters, f"{name}_wide", 1)(pool[0](x))
         if i:  # the first block sees pixels, of which both signs count
-            x = plan.activated(x, f"{name}_a", norm=False)
+            x = plan.judged(x, f"{name}_a")
         x = plan.same_size(filters, f"{name}_first")(x)
-        x = plan.activated(x, f"{name}_b", norm=False)
+        x = plan.judged(x, f"{name}_b", first=i == 0)
         x = pool[1](plan.same_size(filters, f"{name}_second")(x))
         x = layers.Add(name=f"{name}_sum", dtype=plan.dtype)([x, beside])
-    return plan.activated(x, "last", norm=False)
+    return plan.judged(x, "last")

@@ -25,6 +25,7 @@ INTERVALS = "95 %; distances by jackknife, over draws of both sides; shares by W
 # others: what lies that near is called a copy.
 COPY_PART = 0.01
 MAX_PICTURES = 10_000  # of either side, for a score
+MIN_PICTURES = 20  # on each side: as many blocks has the jackknife
 MAX_LEARNED = 20_000  # training pictures among which copies are sought
 _ROWS = 1000
 _QUANTILE = 1.959964
