@@ -382,11 +382,11 @@ def keras_file(path: Path, weights: dict[str, np.ndarray]) -> Path:
 
     names = ["block1_conv1", "block1_conv2"]
     with h5py.File(path, "w") as file:
-        file.attrs["layer_names"] = [name.encode() for name in [*names, "block1_pool"]]
+        file.attrs["layer_names"] = np.array([name.encode() for name in [*names, "block1_pool"]])
         file.create_group("block1_pool").attrs["weight_names"] = []
         for layer in names:
             group = file.create_group(layer)
-            group.attrs["weight_names"] = [f"{layer}_{x}_1:0".encode() for x in "Wb"]
+            group.attrs["weight_names"] = np.array([f"{layer}_{x}_1:0".encode() for x in "Wb"])
             group[f"{layer}_W_1:0"] = weights[f"{layer}/kernel"]
             group[f"{layer}_b_1:0"] = weights[f"{layer}/bias"]
     return path

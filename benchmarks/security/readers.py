@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from security import models
 from security import mutations as change
 from security.mutations import Bytes
 
@@ -244,12 +245,6 @@ def _is_json(text: str) -> bool:
 # --- arrays
 
 
-def _npz(**arrays: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    return buffer.getvalue()
-
-
 def _familiarity() -> Files:
     from safelight.transfer.familiarity import fit_familiarity
 
@@ -271,7 +266,7 @@ def _read_familiarity(folder: Path) -> None:
 def _references() -> Files:
     rng = np.random.default_rng(4)
     layers = {f"layer/block{i}": rng.random((2, 3, 3, i)).astype("float16") for i in (1, 2)}
-    return {"references.npz": _npz(num_images=np.array(12), **layers)}
+    return {"references.npz": models.npz(num_images=np.array(12), **layers)}
 
 
 def _read_references(folder: Path) -> None:
@@ -290,7 +285,7 @@ def _density() -> Files:
         arrays[f"{name}_means"] = rng.normal(size=(number, 3))
         arrays[f"{name}_factors"] = np.stack([np.eye(3)] * number)
     arrays |= {"log_density": np.array([-5.0, -4.0, -3.0]), "gain": np.zeros((2, 3))}
-    return {"density.npz": _npz(**arrays)}
+    return {"density.npz": models.npz(**arrays)}
 
 
 def _read_density(folder: Path) -> None:
@@ -311,7 +306,7 @@ def _checkpoint() -> Files:
         "history": {"loss": [1.0, 0.5]},
     }  # fmt: skip
     arrays = {"state/weights/0": np.ones((3, 4), "float32"), "history/kl": np.zeros((2, 3))}
-    return {"checkpoint.npz": _npz(about=np.array(json.dumps(about)), **arrays)}
+    return {"checkpoint.npz": models.npz(about=np.array(json.dumps(about)), **arrays)}
 
 
 def _read_checkpoint(folder: Path) -> None:
@@ -321,113 +316,6 @@ def _read_checkpoint(folder: Path) -> None:
 
 
 _ARRAYS: Mapping[str, Bytes] = {".npz": change.change_archive(change.change_array)}
-
-
-# --- models and weights
-
-
-def _h5(**arrays: np.ndarray) -> bytes:
-    import h5py
-
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
-        for name, array in arrays.items():
-            file[name.replace("__", "/")] = array
-    return buffer.getvalue()
-
-
-def _model() -> Files:
-    layer = {
-        "module": "keras.layers", "class_name": "Dense", "registered_name": None,
-        "config": {"name": "d", "units": 3, "activation": "tanh"},
-    }  # fmt: skip
-    config = {
-        "module": "keras", "class_name": "Sequential", "registered_name": None,
-        "config": {"name": "s", "layers": [layer]},
-    }  # fmt: skip
-    weights = {"layers__dense__vars__0": np.ones((4, 3), "float32")}
-    members = [
-        ("metadata.json", b'{"keras_version": "3.15.1"}'),
-        ("config.json", json.dumps(config).encode()),
-        ("model.weights.h5", _h5(**weights, layers__dense__vars__1=np.zeros(3, "float32"))),
-    ]
-    return {"model.keras": change.pack(members)}
-
-
-def _check_model(folder: Path) -> None:
-    from safelight.model_files import check_model
-
-    check_model(folder / "model.keras")
-
-
-def _saved_model() -> Files:
-    import tempfile
-
-    import keras
-
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "tanh", name="d")])
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.keras"
-        model.save(path)
-        return {"model.keras": path.read_bytes()}
-
-
-def _load_model(folder: Path) -> None:
-    from safelight.model_files import load_model
-
-    load_model(folder / "model.keras")
-
-
-def _change_model(rng: np.random.Generator, name: bytes) -> bytes:
-    return (change.change_json if name[:1] == b"{" else change.change_bytes)(rng, name)
-
-
-_MODELS: Mapping[str, Bytes] = {".keras": change.change_archive(_change_model)}
-
-
-def _weights() -> Files:
-    import h5py
-    import onnx
-
-    array, bias = np.ones((3, 3, 3, 4), "float32"), np.zeros(4, "float32")
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
-        file.attrs["layer_names"] = [b"conv"]
-        group = file.create_group("conv")
-        group.attrs["weight_names"] = [b"conv_W_1:0", b"conv_b_1:0"]
-        group["conv_W_1:0"], group["conv_b_1:0"] = array, bias
-    tensors = [
-        onnx.numpy_helper.from_array(
-            each.transpose(3, 2, 0, 1).copy() if each.ndim == 4 else each, name
-        )
-        for name, each in (("conv/kernel", array), ("conv/bias", bias))
-    ]
-    model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], tensors))
-    return {
-        "w.h5": buffer.getvalue(),
-        "w.onnx": model.SerializeToString(),
-        "w.npz": _npz(**{"conv/kernel": array, "conv/bias": bias}),
-    }
-
-
-def _read_weights(folder: Path) -> None:
-    from safelight import weight_files
-
-    names = {"kernel": "{layer}/kernel", "bias": "{layer}/bias"}
-    readers: tuple[Callable[[], object], ...] = (
-        lambda: weight_files.read_h5(folder / "w.h5"),
-        lambda: weight_files.read_onnx(folder / "w.onnx", ["conv"], names),
-        lambda: weight_files.read_npz(folder / "w.npz"),
-    )
-    refused = None
-    for read in readers:
-        try:
-            read()
-        except ValueError as error:
-            refused = error
-    if refused is not None:
-        raise refused
 
 
 # --- archives and caches
@@ -522,9 +410,10 @@ READERS: tuple[Reader, ...] = (
     Reader("references.npz", _references, _read_references, _ARRAYS),
     Reader("density.npz", _density, _read_density, _ARRAYS),
     Reader("checkpoint.npz", _checkpoint, _read_checkpoint, _ARRAYS),
-    Reader("model.keras (our look)", _model, _check_model, _MODELS),
-    Reader("model.keras (Keras)", _saved_model, _load_model, _MODELS),
-    Reader("weight files", _weights, _read_weights, _ARRAYS),
+    Reader("model.keras (our look)", models.model_parts, models.check, models.CHANGES),
+    Reader("model.keras (Keras)", models.saved_model, models.load, models.CHANGES),
+    Reader("run of a GAN", models.gan_run, models.read_gan_run, {**_RUN_CHANGES, **models.CHANGES}),
+    Reader("weight files", models.weight_files, models.read_weights, _ARRAYS),
     Reader(
         "archives",
         _archives,

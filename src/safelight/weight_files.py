@@ -47,7 +47,7 @@ def read_h5(path: Path) -> Weights:
     weights: Weights = {}
     try:
         with h5py.File(path, "r") as file:
-            check_h5(file, path.stat().st_size)
+            check_h5(file, path.stat().st_size, of_groups=True)
             for layer in _texts(file.attrs["layer_names"]):
                 names = _texts(file[layer].attrs["weight_names"])
                 arrays = [np.asarray(file[layer][name], dtype=np.float32) for name in names]
@@ -59,16 +59,17 @@ def read_h5(path: Path) -> Weights:
     return weights
 
 
-def check_h5(file: Any, size: int) -> None:
+def check_h5(file: Any, size: int, *, of_groups: bool = False) -> None:
     """Looks through an HDF5 file before an array of it is read.
 
     Args:
         file: An open `h5py.File`.
         size: Its bytes.
+        of_groups: Whether attributes of groups, not only of arrays, will be read too.
 
     Raises:
-        ValueError: It leads to other files, holds something else than numbers, or unfolds to more
-            than it weighs.
+        ValueError: It leads to other files, holds something else than numbers, unfolds to more than
+            it weighs, or has attributes to read that are of variable length.
     """
     import h5py
 
@@ -76,6 +77,7 @@ def check_h5(file: Any, size: int) -> None:
     groups, total = [file["/"]], 0
     while groups:
         group = groups.pop()
+        total += _attribute_bytes(group) if of_groups else 0
         for name in group:
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise ValueError(f"{untrusted.one_line(name, 80)!r} is a link")
@@ -87,7 +89,7 @@ def check_h5(file: Any, size: int) -> None:
             if isinstance(found, h5py.Group):
                 groups.append(found)
             else:
-                total += _stored_bytes(found)
+                total += _stored_bytes(found) + _attribute_bytes(found)
     if total > size:
         raise ValueError(f"{size:,} bytes claim to unfold to {total:,}")
 
@@ -101,6 +103,29 @@ def _stored_bytes(found: Any) -> int:
     if found.external or found.is_virtual:
         raise ValueError("it leads to another file")
     return math.prod(found.shape) * found.dtype.itemsize
+
+
+def _attribute_bytes(found: Any) -> int:
+    """The bytes of an object's attributes.
+
+    Where their length varies they lie in a heap, which HDF5 believes whatever it says: a wrong byte
+    there takes gigabytes, or turns in a circle for ever. Those of the weights of 2016 have a fixed
+    length; in a `.keras` file only those of groups vary, which nobody reads.
+    """
+    import h5py
+
+    total = 0
+    for name in found.attrs:
+        attribute = found.attrs.get_id(name)
+        kind = attribute.get_type()
+        text = isinstance(kind, h5py.h5t.TypeStringID) and not kind.is_variable_str()
+        if not text and not isinstance(kind, h5py.h5t.TypeIntegerID | h5py.h5t.TypeFloatID):
+            raise ValueError(
+                f"its attribute {untrusted.one_line(name, 80)!r} is neither numbers nor text of a "
+                "fixed length"
+            )
+        total += math.prod(attribute.shape) * kind.get_size()
+    return total
 
 
 def _texts(names: Iterable[object]) -> list[str]:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from safelight import images, untrusted
+from safelight import images, untrusted, weight_files
 from safelight.generative.pictures import source_folder
 from safelight.images import ImageError, read_image
 from safelight.model_files import check_config, check_model
@@ -162,11 +162,30 @@ def texts(file):
     file["texts"] = ["a", "b"]
 
 
-@pytest.mark.parametrize("fill", [link, outside, virtual, huge, soft, circle, texts])
+def heap(file):
+    """Text of variable length lies in a heap whose sizes HDF5 believes."""
+    file["layers/more"] = np.zeros(3, "float32")
+    file["layers/more"].attrs["dtype"] = "bfloat16"
+
+
+@pytest.mark.parametrize("fill", [link, outside, virtual, huge, soft, circle, texts, heap])
 def test_weights_lie_in_their_file_and_are_no_larger(tmp_path, fill):
     path = write_model(tmp_path / "model.keras", inside=weights(fill))
     with pytest.raises(ValueError, match=r"model\.keras cannot be read .*: its model\.weights\.h5"):
         check_model(path)
+
+
+def test_names_of_layers_lie_in_no_heap_of_their_file(tmp_path):
+    for names, known in ((np.array([b"conv"]), True), (["conv"], False)):
+        with h5py.File(tmp_path / "w.h5", "w") as file:
+            file.attrs["layer_names"] = names
+            file.create_group("conv").attrs["weight_names"] = np.array([b"W", b"b"])
+            file["conv/W"], file["conv/b"] = np.ones((1, 1, 2, 3)), np.ones(3)
+        if known:
+            assert list(weight_files.read_h5(tmp_path / "w.h5")) == ["conv/kernel", "conv/bias"]
+        else:
+            with pytest.raises(ValueError, match="'layer_names' is neither numbers nor text of a"):
+                weight_files.read_h5(tmp_path / "w.h5")
 
 
 @pytest.mark.parametrize("more", ["../outside", "/outside", "assets/words.txt", "x.py"])

@@ -157,6 +157,15 @@ def test_only_runs_of_the_same_pictures_are_compared(runs, parts, config, tmp_pa
         scoring.compare([], other, report=silent)
 
 
+def test_settings_that_make_no_sense_name_their_run(config, parts, tmp_path):
+    run = experiment.open_run(tmp_path / "run", parts, config)
+    described = run.config
+    described["settings"]["filters"] = [0]
+    run.write_config(described)
+    with pytest.raises(ValueError, match=r"run: config\.json is damaged \(filters="):
+        experiment.settings_of(run)
+
+
 def test_a_classifier_draws_nothing(tmp_path):
     run = Run.create(tmp_path / "run")
     run.write_config({"kind": "transfer"})

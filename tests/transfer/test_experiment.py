@@ -145,6 +145,7 @@ def test_settings_come_back(trained):
     [
         ({"kind": "restore"}, "kind 'restore'"),
         ({"settings": {"backbone": "vgg16", "colour": 3}}, r"\['colour'\] are unknown"),
+        ({"settings": {"epochs": -1}}, r"run: config\.json is damaged \("),
     ],
 )
 def test_settings_of_another_kind_or_version_are_refused(tmp_path, change, message):

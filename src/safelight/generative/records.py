@@ -117,7 +117,7 @@ def read_settings(run: Run, kind: str, config: type[_Config]) -> _Config:
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
     try:
         return config(**values)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(
             f"{run.path}: config.json is damaged ({error}); train it again."
         ) from error

@@ -183,7 +183,7 @@ def settings_of(run: Run) -> TrainConfig:
     try:
         settings["head_layers"] = tuple(settings.get("head_layers", ()))
         return TrainConfig(**settings)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(
             f"{run.path}: config.json is damaged ({error}); train it again."
         ) from error
