@@ -158,9 +158,9 @@ print(f"{len(points):,} points on eight heaps, {weights:,} weights of both playe
 # %%
 def play(epochs, seed=0, **settings):
     keras.utils.set_random_seed(seed)
-    rates = {"learning_rate": 1e-3, "discriminator_learning_rate": 1e-3, "augmentation": "none"}
-    shared = {"latent_dim": 2, "batch_size": 256, "weight_average": 0.99, **rates}
-    config = gan.TrainConfig(epochs=epochs, seed=seed, **shared, **settings)
+    calm = {"normalization": "spectral", "augmentation": "none", "weight_average": 0.99}
+    shared = {"latent_dim": 2, "batch_size": 256, **calm, **settings}
+    config = gan.TrainConfig(epochs=epochs, seed=seed, **shared)
     return gan.train(make_players(), points, config=config).model
 
 
@@ -205,10 +205,9 @@ print(f"{(shares > 0.02).sum()} of 8 heaps are drawn")
 # %% [markdown]
 # ## 4 Digits
 #
-# The same game with convolutions (DCGAN, Radford et al. 2016, arXiv 1511.06434). Kernels of the
-# discriminator are divided by their largest singular value (Miyato et al. 2018, arXiv 1802.05957),
-# so that it cannot become arbitrarily steep, and the generator that is kept is the average of many
-# steps.
+# The same game with convolutions (DCGAN, Radford et al. 2016, arXiv 1511.06434). Both networks have
+# batch normalization, the discriminator's by real and by drawn digits each for themselves, and the
+# generator that is kept is the average of many steps.
 
 # %%
 config = gan.TrainConfig(minutes=minutes)
@@ -243,7 +242,9 @@ album.draw_walks(game.model, 4, seed=3)
 #
 # A VAE/GAN (Larsen et al. 2016, arXiv 1512.09300) keeps the encoder and lets the discriminator
 # measure: reconstructions are compared not pixel by pixel but by what its last convolution sees, to
-# which a stroke is a stroke even where it is moved a little.
+# which a stroke is a stroke even where it is moved a little. What it sees of one picture must not
+# depend on others here. So instead of batch normalization its kernels are divided by their largest
+# singular value (Miyato et al. 2018, arXiv 1802.05957), which keeps it from being arbitrarily steep.
 
 # %%
 config = gan.TrainConfig(minutes=minutes, autoencoder=True)
