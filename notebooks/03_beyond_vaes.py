@@ -244,7 +244,7 @@ album.draw_walks(game.model, 4, seed=3)
 # measure: reconstructions are compared not pixel by pixel but by what its last convolution sees, to
 # which a stroke is a stroke even where it is moved a little. What it sees of one picture must not
 # depend on others here. So instead of batch normalization its kernels are divided by their largest
-# singular value (Miyato et al. 2018, arXiv 1802.05957), which keeps it from being arbitrarily steep.
+# singular value (Miyato et al. 2018, arXiv 1802.05957), so that it cannot be arbitrarily steep.
 
 # %%
 config = gan.TrainConfig(minutes=minutes, autoencoder=True)

@@ -61,6 +61,8 @@ def load_model(path: Path) -> Any:
 
     try:
         with warnings.catch_warnings():
+            # What becomes of Keras' own calls in a later NumPy is nothing to whoever opens a file.
+            warnings.simplefilter("ignore", DeprecationWarning)
             # Layers whose weights are missing would keep random ones.
             warnings.filterwarnings("error", message="Skipping nested container")
             return keras.saving.load_model(path, compile=False, safe_mode=True)

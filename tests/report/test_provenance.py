@@ -108,6 +108,16 @@ def test_names_are_one_word_of_a_shell(make_classifier, hostile):
     assert (found["data"], str(found["output"])) == (hostile[0], "a; rm b")
 
 
+def test_settings_that_turn_text_around_are_spelt_out_in_a_command(make_classifier):
+    path = make_classifier().path / "config.json"
+    config = json.loads(path.read_text())
+    config["settings"] = {**config["settings"], "backbone": "vgg\u202e16", "epochs": "\x1b[2J"}
+    path.write_text(json.dumps(config))
+    line = train_command(read_run(path.parent))
+    assert line.isprintable()
+    assert "vgg\\u202e16" in line
+
+
 def test_a_name_like_an_option_is_none(make_classifier):
     found = parse(train_command(read_run(make_classifier("-x", dataset="--help").path)))
     assert (found["data"], str(found["output"])) == ("./--help", "-x")

@@ -66,7 +66,9 @@ def train_command(reading: Reading, *more: str) -> str:
     another = more and more != ("--overwrite",)
     output = argument(reading.name) + ("-2" if another else "")
     flags = [*_setting_flags(reading), *_split_flags(reading)]
-    known = [each for pair in flags if not _is_replaced(pair[0], more) for each in pair]
+    known = [
+        words.printable(each) for pair in flags if not _is_replaced(pair[0], more) for each in pair
+    ]
     verb = COMMANDS[reading.kind].split()
     data = argument(reading.dataset)
     return shlex.join(["safelight", *verb, data, "--output", output, *known, *more])
