@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +115,11 @@ def read_weights(folder: Path) -> None:
         lambda: weight_files.read_onnx(folder / "w.onnx", ["conv"], names),
         lambda: weight_files.read_npz(folder / "w.npz"),
     )
+    read_all(readers)
+
+
+def read_all(readers: Iterable[Callable[[], object]]) -> None:
+    """Calls each, whatever becomes of the others; raises the last refusal."""
     refused = None
     for read in readers:
         try:
@@ -169,17 +174,10 @@ def read_gan_run(folder: Path) -> None:
     from safelight.runs import Run
 
     run = Run.open(folder / "run")
-    refused = None
     readers: tuple[Callable[[], object], ...] = (
         lambda: (run.config, run.metrics, run.history),
         lambda: experiment.settings_of(run),
         lambda: write_report([run.path]),
         lambda: experiment.load_gan(run).generate(2),
     )
-    for read in readers:
-        try:
-            read()
-        except ValueError as error:
-            refused = error
-    if refused is not None:
-        raise refused
+    read_all(readers)

@@ -203,14 +203,8 @@ def _read_run(folder: Path) -> None:
     for summary in list_runs(folder):
         str(summary)
     run = Run.open(folder / "run")
-    refused = None
-    for name in ("config", "metrics", "environment", "history", "predictions", "pictures"):
-        try:
-            getattr(run, name)
-        except ValueError as error:
-            refused = error
-    if refused is not None:
-        raise refused
+    names = ("config", "metrics", "environment", "history", "predictions", "pictures")
+    models.read_all(functools.partial(getattr, run, name) for name in names)
 
 
 def _write_report(folder: Path) -> None:

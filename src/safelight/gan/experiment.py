@@ -17,10 +17,8 @@ from safelight.gan.training import Report, TrainedGAN, choose_policy, train
 from safelight.generative.pictures import Parts
 from safelight.generative.records import (
     describe_run,
-    load_model,
     open_described,
     protocol_of_data,
-    read_settings,
 )
 from safelight.generative.scores import (
     INTERVALS,
@@ -33,6 +31,7 @@ from safelight.generative.scores import (
 )
 from safelight.locks import alone
 from safelight.runs import Run
+from safelight.trained_runs import load_model, read_settings
 
 _PARITY_IMAGES = 16
 

@@ -6,15 +6,12 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from safelight import model_files
 from safelight.datasets import ImageDataset
 from safelight.generative.pictures import Parts
 from safelight.runs import Run, to_json
 
-_Config = TypeVar("_Config", bound=Any)
-_Model = TypeVar("_Model")
 _DIGEST_DIGITS = 16
 
 
@@ -90,58 +87,6 @@ def open_described(path: Path, description: Mapping[str, Any], *, overwrite: boo
     run = Run.create(path, overwrite=overwrite)
     run.write_config(description)
     return run
-
-
-def read_settings(run: Run, kind: str, config: type[_Config]) -> _Config:
-    """The settings that a run was trained with.
-
-    Args:
-        run: The run.
-        kind: That it has to be of.
-        config: The dataclass of these settings.
-
-    Raises:
-        ValueError: It is of another kind, or comes from a version with other settings.
-    """
-    found = run.config
-    if found.get("kind") != kind:
-        raise ValueError(f"{run.path} is a run of kind {found.get('kind')!r}: expected {kind!r}.")
-    settings = found.get("settings")
-    if not isinstance(settings, dict):
-        raise ValueError(f"{run.path}: config.json is damaged (no settings); train it again.")
-    unknown = sorted(set(settings) - {field.name for field in dataclasses.fields(config)})
-    if unknown:
-        raise ValueError(
-            f"{run.path}: settings {unknown} are unknown to this version of Safelight."
-        )
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-    try:
-        return config(**values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{run.path}: config.json is damaged ({error}); train it again."
-        ) from error
-
-
-def load_model(run: Run, kind: type[_Model], words: str) -> _Model:
-    """The run's model, in Keras' safe mode: it can execute nothing.
-
-    Args:
-        run: The run.
-        kind: The class that it has to be of.
-        words: What such a model is, for people.
-
-    Raises:
-        ValueError: The run has none, or it cannot be read.
-    """
-    if not run.model_path.is_file():
-        raise ValueError(
-            f"{run.path} has no model.keras: its training did not finish; run it again."
-        )
-    model = model_files.load_model(run.model_path)
-    if not isinstance(model, kind):
-        raise ValueError(f"{run.model_path} holds a {type(model).__name__}: expected {words}.")
-    return model
 
 
 def find_part(run: Run, dataset: ImageDataset, name: str) -> ImageDataset:

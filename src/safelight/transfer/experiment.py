@@ -12,12 +12,13 @@ import keras
 import numpy as np
 from scipy.special import softmax
 
-from safelight import model_files, plots
+from safelight import plots
 from safelight.datasets import ImageDataset, Splits
 from safelight.locks import alone
 from safelight.metrics import brier_score, confident_mistakes, expected_calibration_error
 from safelight.neighbours import check_neighbours
 from safelight.runs import Run, atomic_path
+from safelight.trained_runs import load_model, read_settings
 from safelight.transfer import album
 from safelight.transfer.config import TrainConfig
 from safelight.transfer.data_page import advise_on_neighbours, render_data_page
@@ -165,28 +166,7 @@ def settings_of(run: Run) -> TrainConfig:
     Raises:
         ValueError: It is no transfer run, or comes from a version with other settings.
     """
-    config = run.config
-    if config.get("kind") != "transfer":
-        raise ValueError(
-            f"{run.path} is a run of kind {config.get('kind')!r}: expected 'transfer'."
-        )
-    settings = config.get("settings")
-    if not isinstance(settings, dict):
-        raise ValueError(f"{run.path}: config.json is damaged (no settings); train it again.")
-    settings = dict(settings)
-    known = {field.name for field in dataclasses.fields(TrainConfig)}
-    unknown = sorted(set(settings) - known)
-    if unknown:
-        raise ValueError(
-            f"{run.path}: settings {unknown} are unknown to this version of Safelight."
-        )
-    try:
-        settings["head_layers"] = tuple(settings.get("head_layers", ()))
-        return TrainConfig(**settings)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{run.path}: config.json is damaged ({error}); train it again."
-        ) from error
+    return read_settings(run, "transfer", TrainConfig)
 
 
 def load_classifier(run: Run) -> keras.Model:
@@ -195,11 +175,7 @@ def load_classifier(run: Run) -> keras.Model:
     Raises:
         ValueError: The run has none, or it cannot be read.
     """
-    if not run.model_path.is_file():
-        raise ValueError(
-            f"{run.path} has no model.keras: its training did not finish; run it again."
-        )
-    return model_files.load_model(run.model_path)
+    return load_model(run, keras.Model, "a classifier")
 
 
 def unseen_part(run: Run, dataset: ImageDataset) -> tuple[ImageDataset, int]:

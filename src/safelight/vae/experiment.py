@@ -16,13 +16,12 @@ from safelight.generative import pictures
 from safelight.generative.pictures import Parts
 from safelight.generative.records import (
     describe_run,
-    load_model,
     open_described,
     protocol_of_data,
-    read_settings,
 )
 from safelight.locks import alone
 from safelight.runs import Run
+from safelight.trained_runs import load_model, read_settings
 from safelight.vae import album
 from safelight.vae.building import build_vae
 from safelight.vae.config import TrainConfig
