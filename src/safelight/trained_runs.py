@@ -1,9 +1,13 @@
-"""What a run was trained with and what came of it: its settings and its model, of any kind."""
+"""What a run was trained with and what came of it: settings, model, answers."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
+
+import numpy as np
 
 from safelight import model_files
 from safelight.runs import Run
@@ -66,3 +70,31 @@ def load_model(run: Run, kind: type[_Model], words: str) -> _Model:
     if not isinstance(model, kind):
         raise ValueError(f"{run.model_path} holds a {type(model).__name__}: expected {words}.")
     return model
+
+
+def read_probabilities(
+    predictions: Mapping[str, Sequence[str]], class_names: Sequence[str]
+) -> np.ndarray:
+    """The probabilities in a classifier's predictions.csv.
+
+    Args:
+        predictions: A list of cells for each column, as from `Run.predictions`.
+        class_names: The columns are `p(NAME)`.
+
+    Returns:
+        `(n, num_classes)`. They were written with six digits; rows sum to one again.
+
+    Raises:
+        ValueError: A column is missing, or holds something else than probabilities.
+    """
+    columns = [f"p({name})" for name in class_names]
+    missing = [column for column in columns if column not in predictions]
+    if missing:
+        raise ValueError(f"predictions.csv has no column {missing[0]!r}")
+    try:
+        rows = np.array([predictions[column] for column in columns], dtype=np.float64).T
+    except ValueError:
+        rows = np.array([[math.nan]])
+    if not np.isfinite(rows).all() or (rows < 0).any() or not (rows.sum(1) > 0).all():
+        raise ValueError("predictions.csv holds numbers that are no probabilities")
+    return rows / rows.sum(axis=1, keepdims=True)

@@ -131,6 +131,18 @@ def test_other_folds_and_splits_are_refused(tmp_path, other, message):
         compare_runs(a, b)
 
 
+@pytest.mark.parametrize("cell", ["inf", "nan", "-0.2", "", "much"])
+def test_what_is_no_probability_is_not_compared(tmp_path, cell):
+    a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b")
+    lines = (b.path / "predictions.csv").read_text().splitlines()
+    lines[5] = ",".join([*lines[5].split(",")[:-1], cell])
+    (b.path / "predictions.csv").write_text("\n".join(lines))
+    with pytest.raises(
+        ValueError, match=r"b: predictions.csv holds numbers that are no probabilities"
+    ):
+        compare_runs(a, b)
+
+
 def test_several_splits_and_one_share_their_first(tmp_path):
     a = make_run(tmp_path / "a", splits=splits([0.9, 0.8, 0.7]))
     assert "test pictures of one split" in compare_runs(a, make_run(tmp_path / "b"))["on"]

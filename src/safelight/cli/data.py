@@ -160,7 +160,7 @@ def open_trained(path: Path) -> Run:
     opened = Run.open(path)
     if not opened.model_path.is_file():
         kind = opened.config.get("kind")
-        if opened.finished and kind not in ("transfer", "vae"):
+        if opened.finished and kind not in ("transfer", "vae", "gan"):
             raise ValueError(f"{path}: a run of kind {kind!r} keeps no model; train one.")
         raise ValueError(f"{path}: training did not finish, there is no model; train it again.")
     return opened

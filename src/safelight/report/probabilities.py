@@ -10,6 +10,7 @@ import numpy as np
 from safelight.metrics import Interval
 from safelight.report.reading import Reading
 from safelight.resampling import Resampling, proportion
+from safelight.trained_runs import read_probabilities
 
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 _CONFIDENCE = 0.95
@@ -56,19 +57,13 @@ def read_answers(reading: Reading) -> Answers | None:
     table, names = reading.predictions, reading.class_names
     if not table or not table.get("file"):
         return None
-    columns = [f"p({name})" for name in names]
-    missing = [column for column in ("label", *columns) if column not in table]
-    if missing:
-        raise ValueError(f"predictions.csv has no column {missing[0]!r}")
+    if "label" not in table:
+        raise ValueError("predictions.csv has no column 'label'")
     places = {name: place for place, name in enumerate(names)}
     unknown = sorted(set(table["label"]) - set(places))
     if unknown:
         raise ValueError(f"predictions.csv has the label {unknown[0]!r}, which is no class")
-    rows = np.array([table[column] for column in columns], dtype=np.float64).T
-    if not np.isfinite(rows).all() or (rows < 0).any() or not (rows.sum(1) > 0).all():
-        raise ValueError("predictions.csv holds numbers that are no probabilities")
-    # Written with six digits, so they sum to one up to rounding.
-    rows /= rows.sum(axis=1, keepdims=True)
+    rows = read_probabilities(table, names)
     return Answers(table["file"], np.array([places[label] for label in table["label"]]), rows)
 
 

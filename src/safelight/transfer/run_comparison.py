@@ -9,6 +9,7 @@ import numpy as np
 from safelight.comparison import SPLITS_METHOD, folds_method, paired_over_splits
 from safelight.metrics import Interval, paired_difference
 from safelight.runs import Run
+from safelight.trained_runs import read_probabilities
 
 
 def compare_runs(a: Run, b: Run) -> dict[str, Any]:
@@ -96,8 +97,8 @@ def _by_picture(a: Run, b: Run) -> dict[str, Any]:
             "other: expected the same --seed and fractions."
         )
     names = a.config["dataset"]["class_names"]
-    arrays = [_rows(table, shared, names) for table in (first, second)]
-    labels = np.array([names.index(name) for name in _column(first, "label", shared)])
+    labels = np.array([names.index(first["label"][row]) for row in _places(first, shared)])
+    arrays = [_probabilities(run, names)[_places(run.predictions, shared)] for run in (a, b)]
     difference: Interval = paired_difference(labels, arrays[0], probabilities_b=arrays[1])
     return {
         "difference": {"accuracy": difference.to_dict()},
@@ -106,13 +107,14 @@ def _by_picture(a: Run, b: Run) -> dict[str, Any]:
     }
 
 
-def _column(table: dict[str, list[str]], name: str, files: list[str]) -> list[str]:
-    place = {file: i for i, file in enumerate(table["file"])}
-    return [table[name][place[file]] for file in files]
+def _places(table: dict[str, list[str]], files: list[str]) -> list[int]:
+    """The rows of these files."""
+    place = {file: row for row, file in enumerate(table["file"])}
+    return [place[file] for file in files]
 
 
-def _rows(table: dict[str, list[str]], files: list[str], names: list[str]) -> np.ndarray:
-    """Probabilities as they were written: rounded, so made to sum to one again."""
-    columns = [np.array(_column(table, f"p({name})", files), dtype=float) for name in names]
-    rows = np.stack(columns, axis=1)
-    return rows / rows.sum(axis=1, keepdims=True)
+def _probabilities(run: Run, names: list[str]) -> np.ndarray:
+    try:
+        return read_probabilities(run.predictions, names)
+    except ValueError as error:
+        raise ValueError(f"{run.path}: {error}; train the run again.") from error
