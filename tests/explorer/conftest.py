@@ -9,6 +9,9 @@ import pytest
 from PIL import Image
 
 from safelight import assets, datasets
+from safelight.gan import TrainConfig as GanConfig
+from safelight.gan import experiment as games
+from safelight.gan.models import build_gan
 from safelight.generative import pictures
 from safelight.runs import Run
 from safelight.vae import TrainConfig, experiment
@@ -46,6 +49,40 @@ def make_run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
             shapes = [w.shape for w in network.get_weights()]
             weights = [rng.normal(0, 1 / np.prod(shape[:-1]) ** 0.5, shape) for shape in shapes]
             network.set_weights(weights)
+        model.save(run.model_path)
+        return run
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shake() -> Callable[[Any], None]:
+    """Draws a generator's weights, and the moments of its normalization, unlike a new one's."""
+
+    def draw(network: Any) -> None:
+        rng = np.random.default_rng(0)
+        weights = [rng.normal(0, 0.4, weight.shape) for weight in network.weights]
+        for variable, drawn in zip(network.weights, weights, strict=True):
+            variable.assign(np.abs(drawn) + 0.1 if "variance" in variable.path else drawn)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def make_game(
+    photos: Path, shake: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Run]:
+    """The like of a GAN; the moments of its normalization are drawn as well."""
+
+    def make(**settings: Any) -> Run:
+        small = {"latent_dim": 4, "filters": (4, 5), "precision": "float32", **settings}
+        dataset = datasets.from_directory(photos)
+        parts = pictures.load_parts(dataset, pictures.split(dataset))
+        config = GanConfig(**small)
+        folder = tmp_path_factory.mktemp("runs") / "game"
+        run = games.open_run(folder, parts, config, source=str(photos))
+        model = build_gan(parts.image_shape, config, num_classes=parts.num_classes)
+        shake(model.generator)
         model.save(run.model_path)
         return run
 

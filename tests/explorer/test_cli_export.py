@@ -43,6 +43,17 @@ def test_a_run_without_its_pictures_can_be_exported_without_them(call, run, runt
     assert call("export", moved, "--web", tmp_path / "page", "--num-pictures", 0)[0] == 0
 
 
+def test_a_gan_is_a_page_too_and_needs_no_pictures(call, make_game, runtime, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(make_game().path, moved)
+    config = moved / "config.json"
+    config.write_text(config.read_text("utf-8").replace("clouds", "gone"), "utf-8")
+    code, out, err = call("export", moved, "--web", tmp_path / "page")
+    assert code == 0, err
+    assert "index.html" in out
+    assert '"kl": null' in (tmp_path / "page" / "data.js").read_text()
+
+
 def test_a_run_of_another_kind_is_told(call, tmp_path):
     from safelight.runs import Run
 

@@ -6,13 +6,17 @@ import io
 import json
 import re
 
+import keras
 import numpy as np
 import onnxruntime
 import pytest
 from PIL import Image
 
 from safelight import datasets, explorer
-from safelight.explorer import folders, notebook, packing, points
+from safelight.explorer import folders, notebook, packing, points, subjects
+from safelight.gan import experiment as games
+from safelight.gan.models import GAN
+from safelight.gan.networks import build_discriminator
 from safelight.generative import records
 from safelight.vae import experiment
 
@@ -60,6 +64,54 @@ def test_every_kind_of_model_decodes_in_its_page_as_in_keras(kind, make_run, run
     assert means.shape == (len(means), model.visible_dim)
     assert sorted(data["order"]) == list(range(model.visible_dim))
     assert (data["draws"] is None) == (data["prior"] == "StandardNormal")
+
+
+GAMES = {
+    "gan": {},
+    "resnet": {"architecture": "resnet"},
+    "conditional": {"conditional": True},
+    "VAE/GAN": {"autoencoder": True},
+}
+
+
+@pytest.mark.parametrize("kind", GAMES)
+def test_every_game_draws_in_its_page_as_in_keras(kind, make_game, runtime, tmp_path):
+    run = make_game(**GAMES[kind])
+    model = games.load_gan(run)
+    folder = explorer.export_web(run.path, tmp_path / "page", num_points=9).parent
+    data = read(folder)
+    z = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+    labels = np.arange(6) % 3
+    feeds = {"z": z}
+    if model.num_classes:
+        feeds["labels"] = np.eye(3, dtype="float32")[labels]
+    found = onnxruntime.InferenceSession(folder / "decoder.onnx").run(None, feeds)[0]
+    expected = model.decode_all(z, labels if model.num_classes else None)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert (data["kl"], data["likelihood"], data["draws"]) == (None, None, None)
+    assert data["order"] == sorted(range(4), key=lambda unit: -data["change"][unit])
+    low, rest, high = array(data["ranges"])[:, 0]
+    assert (low + high, rest) == (pytest.approx(0), 0)
+    if model.encoder is None:
+        assert data["points"] is None
+        return
+    source = datasets.from_directory(run.config["dataset"]["source"])
+    part = records.find_part(run, source, "train")
+    means, _ = model.encode(np.stack([part.read(i) for i in range(len(part))]))
+    for mean in array(data["points"]["means"]):
+        assert np.abs(means - mean).max(axis=1).min() < 1e-5
+
+
+def test_what_a_unit_changes_is_what_a_linear_generator_says():
+    """Pictures of .5 + z W: a step of a unit moves each pixel by its weight."""
+    z = keras.Input((3,))
+    pixels = keras.layers.Dense(8, bias_initializer=keras.initializers.Constant(0.5))(z)
+    generator = keras.Model(z, keras.layers.Reshape((2, 4, 1))(pixels))
+    weights = np.random.default_rng(0).normal(0, 0.1, (3, 8))
+    generator.layers[1].kernel.assign(weights)
+    model = GAN(generator, build_discriminator((2, 4, 1), filters=(2,)))
+    found = subjects.find_change(model, seed=0)
+    np.testing.assert_allclose(found, 255 * np.abs(weights).mean(axis=1), rtol=1e-4)
 
 
 def test_its_points_are_what_the_encoder_makes_of_training_pictures(run, runtime, tmp_path):

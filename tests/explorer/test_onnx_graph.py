@@ -6,6 +6,7 @@ import onnxruntime
 import pytest
 
 from safelight.explorer import decoder_graph
+from safelight.gan import networks as games
 from safelight.vae import networks
 from safelight.vae.likelihoods import LIKELIHOODS, find_likelihood
 
@@ -58,6 +59,24 @@ def test_convolutions_of_any_depth_on_pictures_of_any_shape(
     z = latents(3)
     found = run(decoder_graph(decoder, "gaussian"), z=z)
     np.testing.assert_allclose(found, expected(decoder, "gaussian", z), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("num_classes", [0, 3])
+@pytest.mark.parametrize("image_shape", [(8, 8, 1), (5, 9, 3), (13, 6, 3)])
+@pytest.mark.parametrize("filters", [(4,), (6, 5), (3, 4, 5)])
+@pytest.mark.parametrize("architecture", games.ARCHITECTURES)
+def test_a_generator_draws_the_same_picture(architecture, filters, image_shape, num_classes, shake):
+    """With moments that are not those of a network at its start."""
+    design = {"architecture": architecture, "filters": filters, "num_classes": num_classes}
+    generator = games.build_generator(image_shape, 4, **design)
+    shake(generator)
+    inputs = {"z": latents(3)}
+    if num_classes:
+        inputs["labels"] = np.eye(3, dtype="float32")
+    wanted = generator(list(inputs.values()) if num_classes else inputs["z"], training=False)
+    found = run(decoder_graph(generator), **inputs)
+    assert found.std() > 0.02
+    np.testing.assert_allclose(found, keras.ops.convert_to_numpy(wanted), atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("architecture", ["dense", "conv"])

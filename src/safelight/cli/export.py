@@ -19,7 +19,7 @@ from safelight.cli.data import (
     load_pictures,
     open_trained,
 )
-from safelight.cli.trained import find_source, open_vae
+from safelight.cli.trained import can_encode, find_source, open_generative
 from safelight.datasets import ImageDataset
 from safelight.export.formats import Format, Name, check_installed, find_format
 from safelight.runs import Run
@@ -57,7 +57,7 @@ def export(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="An autoencoder as a page: the folder to make, with index.html in it.",
+            help="An autoencoder or a GAN as a page: the folder to make, with index.html in it.",
             show_default=False,
         ),
     ] = None,
@@ -80,8 +80,8 @@ def export(
 
     A classifier becomes a model in one of several formats, with its preprocessing and calibration
     inside; both then answer the same pictures, and how far they are apart is told. An autoencoder
-    becomes a page in which its latent space can be walked: drag, and the decoder runs in the
-    browser. That folder can be served by anything, such as `python -m http.server`, and loads
+    or a GAN becomes a page in which its latent space can be walked: drag, and the decoder runs in
+    the browser. That folder can be served by anything, such as `python -m http.server`, and loads
     nothing from elsewhere; training pictures become part of it.
     """
     if (web is None) == (to is None):
@@ -147,7 +147,7 @@ def _open_classifier(path: Path) -> Run:
     if kind != "transfer":
         raise ValueError(
             f"{path} is a run of kind {kind!r}: --format is for those that `transfer train` made; "
-            "for an autoencoder there is --web DIR."
+            "for an autoencoder or a GAN there is --web DIR."
         )
     return opened
 
@@ -193,12 +193,13 @@ def _say_parity(found: Parity) -> None:
 
 
 def _write_page(run: Path, web: Path, num_pictures: int, *, overwrite: bool, strict: bool) -> None:
-    """An autoencoder as a page."""
+    """An autoencoder or a GAN as a page."""
     from safelight.explorer.folders import check_target
 
-    opened = open_vae(run)
+    opened = open_generative(run)
     check_target(web, overwrite=overwrite)
-    dataset = load_pictures(_source(opened), strict=strict) if num_pictures else None
+    shows = num_pictures and can_encode(opened)
+    dataset = load_pictures(_source(opened), strict=strict) if shows else None
     console.fetch("onnxruntime-web")
     console.start_keras()
     from safelight.explorer import export_web

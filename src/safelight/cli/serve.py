@@ -12,7 +12,7 @@ import typer
 
 from safelight.cli import console
 from safelight.cli.data import damage, is_known, load_data, load_pictures, open_trained
-from safelight.cli.trained import find_source
+from safelight.cli.trained import can_encode, find_source
 from safelight.runs import Run
 
 if TYPE_CHECKING:
@@ -59,16 +59,21 @@ def serve(
 
     A classifier answers pictures that are dropped on it: classes with their probabilities or `none
     of these`, where in the picture the answer comes from, and the nearest training pictures. A
-    variational autoencoder shows its latent space. Nothing leaves this machine; pictures are not
-    kept.
+    variational autoencoder or a GAN shows its latent space. Nothing leaves this machine; pictures
+    are not kept.
     """
     opened = open_trained(run)
     _check_installed()
     kind = opened.config.get("kind")
-    if kind not in ("transfer", "vae"):
+    if kind not in ("transfer", "vae", "gan"):
         raise ValueError(f"{run}: a run of kind {kind!r} has no page: expected a trained model.")
-    if kind == "vae" and refuse is not None:
+    if kind != "transfer" and refuse is not None:
         raise ValueError(f"--refuse: {run} is no classifier; expected none of it.")
+    if kind == "gan" and data is not None and not can_encode(opened):
+        raise ValueError(
+            f"--data {data}: {run} is a GAN without an encoder, in whose latents pictures have no "
+            "place; expected none."
+        )
     from safelight.app import Server
 
     # The port first: whether it is taken shows in a moment, and a model takes many to be read.
@@ -127,7 +132,8 @@ def _export(run: Run, folder: Path, data: str | None) -> Path:
     """The static page of `safelight export`; without pictures where they are gone."""
     options: dict[str, Any] = {"num_points": 0}
     try:
-        options = {"dataset": load_pictures(find_source(run) if data is None else data)}
+        if can_encode(run):
+            options = {"dataset": load_pictures(find_source(run) if data is None else data)}
     except ValueError as error:
         if data is not None:
             raise

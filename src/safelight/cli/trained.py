@@ -1,4 +1,4 @@
-"""A trained variational autoencoder and its pictures, as the commands of `vae` name them."""
+"""A trained generative model and its pictures, as the commands of `vae` and `gan` name them."""
 
 from __future__ import annotations
 
@@ -49,6 +49,23 @@ def open_kind(path: Path, kind: str) -> Run:
             f"{path} is a run of kind {found!r}: expected one that `{kind} train` made."
         )
     return opened
+
+
+def open_generative(path: Path) -> Run:
+    """A trained run whose latent space can be walked; cheap, before Keras loads."""
+    opened = open_trained(path)
+    found = opened.config.get("kind")
+    if found not in ("vae", "gan"):
+        raise ValueError(
+            f"{path} is a run of kind {found!r}: expected one that `vae train` or `gan train` made."
+        )
+    return opened
+
+
+def can_encode(run: Run) -> bool:
+    """Whether a generative model has places for pictures: a GAN without an encoder has none."""
+    with damage(run.path):
+        return run.config["kind"] == "vae" or bool(run.config["settings"]["autoencoder"])
 
 
 def name_source(data: str, output: Path) -> str:

@@ -17,12 +17,10 @@ from safelight.explorer import packing, points
 from safelight.explorer.folders import ENTRY, MARK, PAGE, check_target
 from safelight.explorer.onnx_graph import decoder_graph
 from safelight.explorer.points import Points
+from safelight.explorer.subjects import Subject, find_subject
 from safelight.files import StrPath
 from safelight.generative import pictures
 from safelight.runs import Run
-from safelight.vae import experiment
-from safelight.vae.latent_paths import units_by_kl
-from safelight.vae.models import VAE
 
 Progress = Callable[[str, int, int, str], None]
 
@@ -51,10 +49,11 @@ def export_web(
     Training pictures are part of the page: with `num_points=0` it has none.
 
     Args:
-        run_path: The folder of a run that `vae train` made.
+        run_path: The folder of a run that `vae train` or `gan train` made.
         folder: To be made; an earlier export there is replaced if `overwrite` is true.
         dataset: What the run was trained on; by default it is read from where it was then.
-        num_points: Training pictures to show, at most.
+        num_points: Training pictures to show, at most; a GAN without an encoder has no place for
+            any.
         overwrite: Whether to replace an earlier export.
         progress: Called with (stage, done, total, words).
 
@@ -62,29 +61,27 @@ def export_web(
         The page, `index.html` in the folder.
 
     Raises:
-        ValueError: The folder is taken, the run has no model or is none of an autoencoder, its
-            pictures are not where they were, or its decoder has layers without translation.
+        ValueError: The folder is taken, the run has no model or is none of an autoencoder or a GAN,
+            its pictures are not where they were, or its decoder has layers without translation.
         AssetError: onnxruntime-web is not in the cache and cannot be had.
     """
     check_target(folder, overwrite=overwrite)
     run = Run.open(run_path)
-    experiment.settings_of(run)
     tell: Progress = progress or (lambda *_: None)
     fetched = assets.fetch(
         "onnxruntime-web", progress=lambda step, done, total: tell(step, done, total, "")
     )
-    model = experiment.load_vae(run)
+    subject = find_subject(run)
     shown = None
-    if num_points:
+    if num_points and subject.encode is not None:
         shown = points.find_points(
-            run,
-            model,
+            subject,
             find_dataset(run) if dataset is None else dataset,
             num_points,
             progress=lambda done, total: tell("reading", done, total, ""),
         )
-    content = describe(run, model, shown)
-    with_folder(Path(folder), lambda work: _fill(work, model, content, fetched))
+    content = describe(subject, shown)
+    with_folder(Path(folder), lambda work: _fill(work, subject, content, fetched))
     return Path(folder) / ENTRY
 
 
@@ -106,35 +103,36 @@ def find_dataset(run: Run) -> ImageDataset:
     return datasets.from_directory(place, labels=bool(points.class_names(run)))
 
 
-def describe(run: Run, model: VAE, shown: Points | None) -> dict[str, Any]:
+def describe(subject: Subject, shown: Points | None) -> dict[str, Any]:
     """Everything that the page knows of a model but its decoder, as JSON can say it.
 
     Args:
-        run: Trained.
-        model: Its model.
+        subject: The model.
         shown: Training pictures, or `None` for a page without them.
     """
-    seed = experiment.settings_of(run).seed
-    drawn = points.draw_from_prior(model, seed=seed)
-    ends = points.ranges(model, None if shown is None else shown.means)
-    kl = _nats(run, model, shown)
+    run, change = subject.run, subject.change
+    ends = points.ranges(subject, None if shown is None else shown.means)
+    kl = _nats(subject, shown) if change is None else None
+    worth = kl if change is None else change
+    assert worth is not None
     found: dict[str, Any] = {
         "version": __version__,
         "dataset": str(run.config["dataset"]["name"]),
-        "image_shape": model.image_shape,
-        "likelihood": model.likelihood.name,
+        "image_shape": subject.image_shape,
+        "likelihood": subject.likelihood,
         "class_names": points.class_names(run),
-        "conditional": bool(model.num_classes),
-        "prior": type(model.prior).__name__,
-        "second_units": model.latent_dim - model.visible_dim,
-        "kl": kl.tolist(),
-        "order": units_by_kl(kl).tolist(),
+        "conditional": bool(subject.num_classes),
+        "prior": subject.prior,
+        "second_units": subject.hidden_units,
+        "kl": None if kl is None else kl.tolist(),
+        "change": None if change is None else change.tolist(),
+        "order": np.argsort(-worth, kind="stable").tolist(),
         "ranges": packing.pack_array(ends),
-        "draws": None if drawn is None else packing.pack_array(drawn),
+        "draws": None if subject.draws is None else packing.pack_array(subject.draws),
         "points": None,
     }
     if shown is not None:
-        found["points"] = _pack_points(shown, conditional=bool(model.num_classes))
+        found["points"] = _pack_points(shown, conditional=bool(subject.num_classes))
     return found
 
 
@@ -154,8 +152,9 @@ def _pack_points(shown: Points, *, conditional: bool) -> dict[str, Any]:
     }
 
 
-def _nats(run: Run, model: VAE, shown: Points | None) -> np.ndarray:
+def _nats(subject: Subject, shown: Points | None) -> np.ndarray:
     """What each unit holds: as the run was judged, else by the pictures shown, else unknown, 0."""
+    run, units = subject.run, subject.num_units
     judged = run.metrics.get("kl_per_unit") if run.finished else None
     try:
         kl = np.asarray(judged or [], "float64")
@@ -163,13 +162,13 @@ def _nats(run: Run, model: VAE, shown: Points | None) -> np.ndarray:
         raise ValueError(
             f"{run.path / 'metrics.json'}: kl_per_unit is damaged ({error})."
         ) from error
-    if kl.ndim == 1 and len(kl) >= model.visible_dim and np.isfinite(kl).all():
-        return kl[: model.visible_dim]
-    return np.zeros(model.visible_dim) if shown is None else shown.kl
+    if kl.ndim == 1 and len(kl) >= units and np.isfinite(kl).all():
+        return kl[:units]
+    return np.zeros(units) if shown is None else shown.kl
 
 
-def _fill(folder: Path, model: VAE, content: dict[str, Any], fetched: Path) -> None:
-    graph = decoder_graph(model.decoder, model.likelihood.name).SerializeToString()
+def _fill(folder: Path, subject: Subject, content: dict[str, Any], fetched: Path) -> None:
+    graph = decoder_graph(subject.network, subject.likelihood).SerializeToString()
     runtime = {
         name: packing.packed((fetched / file).read_bytes()) for name, file in _RUNTIME.items()
     }

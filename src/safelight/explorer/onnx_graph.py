@@ -23,15 +23,17 @@ if TYPE_CHECKING:
 _OPSET, _IR_VERSION = 17, 8
 
 
-def decoder_graph(decoder: keras.Model, likelihood: str) -> ModelProto:
-    """The decoder and the mean of its likelihood, in float32.
+def decoder_graph(decoder: keras.Model, likelihood: str | None = None) -> ModelProto:
+    """The decoder and the mean of its likelihood, or a GAN's generator, in float32.
 
     Use it to decode without Keras: in a browser, on a phone, from another language.
 
     Args:
-        decoder: As from `vae.build_decoder`: a functional model of dense and transposed
-            convolutional layers, channels last. Reduced precision is not taken over.
-        likelihood: Whose mean is the picture, a name in `vae.likelihoods.LIKELIHOODS`.
+        decoder: As from `vae.build_decoder` or `gan.build_generator`: a functional model of dense
+            and (transposed) convolutional layers, channels last. Reduced precision is not taken
+            over.
+        likelihood: Whose mean is the picture, a name in `vae.likelihoods.LIKELIHOODS`; `None`
+            where the network gives pictures itself.
 
     Returns:
         A graph with the inputs `z`, float32 `(num, latent_dim)`, and for a conditional model
@@ -41,7 +43,7 @@ def decoder_graph(decoder: keras.Model, likelihood: str) -> ModelProto:
     Raises:
         ValueError: A layer, an activation or a likelihood that has no translation here.
     """
-    if likelihood not in _MEANS:
+    if likelihood is not None and likelihood not in _MEANS:
         raise ValueError(
             f"likelihood={likelihood!r} cannot be written as ONNX: expected one of "
             f"{', '.join(_MEANS)}."
@@ -57,7 +59,9 @@ def decoder_graph(decoder: keras.Model, likelihood: str) -> ModelProto:
         names[id(layer.output)] = _translate(layer)(
             graph, layer, [names[id(tensor)] for tensor in inputs]
         )
-    picture = _MEANS[likelihood](graph, names[id(decoder.outputs[0])])
+    picture = names[id(decoder.outputs[0])]
+    if likelihood is not None:
+        picture = _MEANS[likelihood](graph, picture)
     return graph.finish(decoder, picture)
 
 
@@ -204,6 +208,44 @@ def _add_bias(graph: _Graph, layer: PictureBias, inputs: list[str]) -> str:
     return graph.add("Add", *inputs, graph.keep(layer.bias))
 
 
+def _normalize(graph: _Graph, layer: layers.BatchNormalization, inputs: list[str]) -> str:
+    """By the running moments, as outside training: a factor and a summand for each channel."""
+    if layer.axis not in (-1, len(layer.output.shape) - 1):
+        raise ValueError(
+            f"layer {layer.name!r} (axis={layer.axis}) cannot be written as ONNX: expected "
+            "axis=-1, channels last."
+        )
+    mean, variance = (
+        keras.ops.convert_to_numpy(each).astype("float64")
+        for each in (layer.moving_mean, layer.moving_variance)
+    )
+    factor = 1 / np.sqrt(variance + layer.epsilon)
+    if layer.scale:
+        factor *= keras.ops.convert_to_numpy(layer.gamma)
+    summand = -mean * factor
+    if layer.center:
+        summand += keras.ops.convert_to_numpy(layer.beta)
+    return graph.add("Add", graph.add("Mul", *inputs, graph.keep(factor)), graph.keep(summand))
+
+
+def _rescale(graph: _Graph, layer: layers.Rescaling, inputs: list[str]) -> str:
+    return graph.add(
+        "Add", graph.add("Mul", *inputs, graph.keep(layer.scale)), graph.keep(layer.offset)
+    )
+
+
+def _enlarge(graph: _Graph, layer: layers.UpSampling2D, inputs: list[str]) -> str:
+    if layer.interpolation != "nearest" or layer.data_format != "channels_last":
+        raise ValueError(
+            f"layer {layer.name!r} (interpolation={layer.interpolation!r}, "
+            f"data_format={layer.data_format!r}) cannot be written as ONNX: expected "
+            "interpolation='nearest', data_format='channels_last'."
+        )
+    factors = graph.keep([1, *layer.size, 1])
+    rule = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    return graph.add("Resize", *inputs, "", factors, mode="nearest", **rule)
+
+
 _LAYERS: dict[type, Callable[[_Graph, Any, list[str]], str]] = {
     layers.Dense: _dense,
     layers.Reshape: _reshape,
@@ -213,6 +255,9 @@ _LAYERS: dict[type, Callable[[_Graph, Any, list[str]], str]] = {
     layers.Concatenate: _concatenate,
     layers.Add: _add,
     layers.Activation: lambda graph, layer, inputs: _activate(graph, layer, *inputs),
+    layers.BatchNormalization: _normalize,
+    layers.Rescaling: _rescale,
+    layers.UpSampling2D: _enlarge,
     PictureBias: _add_bias,
 }
 

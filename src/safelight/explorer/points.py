@@ -1,8 +1,4 @@
-"""What the page shows besides the decoder: training pictures, axes, ranges, draws of the prior.
-
-Everything here is about the latents that the decoder takes; of two stochastic layers these are the
-first one's, and the second one's only shape the prior from which samples are drawn.
-"""
+"""What the page shows besides the decoder: training pictures, the axes of a plane, ranges."""
 
 from __future__ import annotations
 
@@ -14,20 +10,13 @@ from keras import ops
 from numpy.typing import NDArray
 
 from safelight.datasets import ImageDataset
+from safelight.explorer.subjects import Subject
 from safelight.generative import pictures, records
 from safelight.runs import Run
-from safelight.vae import experiment
-from safelight.vae.latent_paths import prior_quantiles
-from safelight.vae.models import VAE
 from safelight.vae.objectives import kl_per_unit
-from safelight.vae.priors import StandardNormal
 from safelight.vae.probes import choose
 
 Progress = Callable[[int, int], None]
-
-NUM_DRAWS = 3_000
-# Of a normal prior these are the places of -3.3 and +3.3.
-_ENDS = (0.0005, 0.5, 0.9995)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +25,9 @@ class Points:
 
     Attributes:
         images: `(n, height, width, channels)` uint8, as they are in the data set.
-        means: `(n, visible_dim)` float32, latent means.
+        means: `(n, num_units)` float32, latent means.
         labels: `(n,)` integers, or `None` without classes.
-        kl: `(visible_dim,)` nats that each unit holds on average over them, against N(0, 1).
+        kl: `(num_units,)` nats that each unit holds on average over them, against N(0, 1).
     """
 
     images: NDArray[np.uint8]
@@ -53,8 +42,8 @@ class Direction:
 
     Attributes:
         name: What it is called.
-        axis: `(visible_dim,)`, of length one.
-        middle: `(visible_dim,)`, where its numbers begin.
+        axis: `(num_units,)`, of length one.
+        middle: `(num_units,)`, where its numbers begin.
     """
 
     name: str
@@ -63,8 +52,7 @@ class Direction:
 
 
 def find_points(
-    run: Run,
-    model: VAE,
+    subject: Subject,
     dataset: ImageDataset,
     num_points: int,
     *,
@@ -73,8 +61,7 @@ def find_points(
     """Encodes some of the pictures that a run learned from.
 
     Args:
-        run: Trained.
-        model: Its model.
+        subject: A model that can encode.
         dataset: The data set it was trained on.
         num_points: Pictures at most, drawn by the run's seed.
         progress: Called with (done, total) while pictures are read.
@@ -83,22 +70,20 @@ def find_points(
         ValueError: The run's training pictures are not in the data set, or a conditional model's
             classes are others.
     """
-    config = experiment.settings_of(run)
+    assert subject.encode is not None
+    run = subject.run
     part = records.find_part(run, dataset, "train")
-    part = part.subset(choose(len(part), num_points, seed=config.seed))
+    part = part.subset(choose(len(part), num_points, seed=subject.seed))
     names = class_names(run)
     if names:
         pictures.check_classes(part, run, names)
-    height, width, channels = model.image_shape
+    height, width, channels = subject.image_shape
     found = pictures.load_images(part, (height, width), channels=channels, progress=progress)
-    images = found.images
     labels = part.labels if names else None
-    told = labels if model.num_classes else None
-    mean, log_variance = model.encode(experiment.learned_part(images, config), told)
-    seen = slice(model.visible_dim)
-    posterior = (ops.convert_to_tensor(each[:, seen]) for each in (mean, log_variance))
-    kl = ops.convert_to_numpy(kl_per_unit(*posterior))
-    return Points(images, mean[:, seen], labels, kl.mean(axis=0, dtype="float64"))
+    mean, log_variance = subject.encode(found.images, labels)
+    kl = kl_per_unit(*(ops.convert_to_tensor(each) for each in (mean, log_variance)))
+    kl = ops.convert_to_numpy(kl).mean(axis=0, dtype="float64")
+    return Points(found.images, mean, labels, kl)
 
 
 def class_names(run: Run) -> list[str]:
@@ -139,34 +124,17 @@ def _principal(rows: NDArray[np.float64], name: str) -> list[Direction]:
     ]
 
 
-def draw_from_prior(model: VAE, *, seed: int, num: int = NUM_DRAWS) -> NDArray[np.float32] | None:
-    """Latents from a learned prior, which a browser does not know; `None` for N(0, 1).
-
-    Args:
-        model: As trained.
-        seed: Of the draws.
-        num: How many.
-
-    Returns:
-        `(num, visible_dim)`. Of two layers the first one's, each given a draw of the second.
-    """
-    if isinstance(model.prior, StandardNormal):
-        return None
-    drawn = ops.convert_to_numpy(model.prior.sample((num, model.latent_dim), seed))
-    return drawn[:, : model.visible_dim].astype("float32")
-
-
-def ranges(model: VAE, means: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    """Where each unit's slider begins, rests and ends, `(3, visible_dim)`.
+def ranges(subject: Subject, means: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """Where each unit's slider begins, rests and ends, `(3, num_units)`.
 
     From the quantile 0.0005 of the prior over its median to 0.9995, further out where pictures lie
     there.
 
     Args:
-        model: As trained.
-        means: Latent means of pictures, `(n, visible_dim)`, or `None`.
+        subject: The model.
+        means: Latent means of pictures, `(n, num_units)`, or `None`.
     """
-    places = prior_quantiles(model, _ENDS)[:, : model.visible_dim]
+    places = subject.places.copy()
     if means is not None:
         places[0] = np.minimum(places[0], means.min(axis=0))
         places[2] = np.maximum(places[2], means.max(axis=0))

@@ -80,7 +80,8 @@ async function start() {
   }
   known = files.data;
   [height, width, channels] = known.image_shape;
-  units = known.kl.length;
+  known.worth = known.kl ?? known.change;
+  units = known.worth.length;
   const [ranges, draws] = await Promise.all([known.ranges, known.draws].map(unpackArray));
   Object.assign(known, { low: ranges[0], rest: ranges[1], high: ranges[2], draws });
   if (known.points) points = await readPoints(known.points);
@@ -99,13 +100,16 @@ async function readPoints(packed) {
   return { ...packed.thumbnails, means, labels, sheet, directions };
 }
 
+// Nats that a unit of an autoencoder holds; for a GAN, how far a step of it moves a picture.
+const worthOf = (unit) => known.kl ? `${known.kl[unit].toFixed(2)} nats` : `${known.change[unit].toFixed(1)} levels`;
+
 // Each axis is a direction of length one and a place where its numbers begin.
 function listAxes() {
   const middle = new Float32Array(units);
   return [...(points?.directions ?? []), ...known.order.map((unit) => {
     const direction = new Float32Array(units);
     direction[unit] = 1;
-    return { name: `unit ${unit} (${known.kl[unit].toFixed(2)} nats)`, direction, middle, unit };
+    return { name: `unit ${unit} (${worthOf(unit)})`, direction, middle, unit };
   })];
 }
 
@@ -567,7 +571,7 @@ function addSlider(unit) {
   const nats = document.createElement("small");
   row.className = "unit";
   name.textContent = `unit ${unit} `;
-  nats.textContent = `${known.kl[unit].toFixed(2)} nats`;
+  nats.textContent = worthOf(unit);
   name.append(nats);
   Object.assign(input, { type: "range", min: known.low[unit], max: known.high[unit], step: "any" });
   input.addEventListener("input", () => {
@@ -657,7 +661,9 @@ function describe() {
   const layers = known.second_units
     ? ` The model has two stochastic layers: shown is the first, from which pictures are decoded; the ` +
       `${known.second_units} units of the second only shape the prior of the first.` : "";
-  byId("about").textContent = `${units} latent units decode to ${size}.${layers}`;
+  byId("about").textContent = known.likelihood
+    ? `${units} latent units decode to ${size}.${layers}` : `${units} latent units become ${size}.`;
+  if (!known.likelihood) byId("picture-words").textContent = "Picture";
   byId("how").textContent = (points
     ? "Drag to move the point that is decoded; hover over a picture to see it, click it to go there. "
     : "Drag to move the point that is decoded. ") +
@@ -666,9 +672,13 @@ function describe() {
   byId("axes-words").textContent = !points?.directions.length ? "" :
     "Principal axes: along which all pictures’ latents differ most" +
     (points.directions.length > 2 ? "; class axes: along which the means of the classes do" : "") +
-    " (their share of the variance). Units: one number of the latents (nats it holds).";
-  byId("units-words").textContent = "Sorted by nats: what a unit tells of a picture on average (KL divergence" +
-    `${known.prior === "StandardNormal" ? "" : " from N(0, 1)"}). Units near 0 change nothing.`;
+    " (their share of the variance). Units: one number of the latents" +
+    (known.kl ? " (nats it holds)." : " (grey levels by which it moves a picture).");
+  byId("units-words").textContent = known.kl
+    ? "Sorted by nats: what a unit tells of a picture on average (KL divergence" +
+      `${known.prior === "StandardNormal" ? "" : " from N(0, 1)"}). Units near 0 change nothing.`
+    : "Sorted by how far a step of one moves a picture: mean distance of its pixels, in grey levels of 255. " +
+      "Units near 0 change nothing.";
   byId("samples-words").textContent = (known.draws
     ? `From ${known.draws.length.toLocaleString("en")} latents that the learned prior drew when this page was made. `
     : "Latents from N(0, 1), decoded. ") + "Choose one to go there.";
@@ -682,10 +692,12 @@ async function begin() {
   setUpButtons();
   known.order.forEach(addSlider);
   document.querySelector("main").hidden = false;
-  state.z = known.rest;
+  // Far from all that a GAN was trained on is the middle; any draw shows what it can do.
+  const first = known.kl ? known.rest : drawPrior();
+  state.z = first;
   setAxes(byId("axis-x").value, byId("axis-y").value);
   listen(byId("over"));
-  go(known.rest);
+  go(first);
   await drawSamples();
   await showWay();
   new ResizeObserver(() => { drawMap(); drawOver(); }).observe(byId("map-frame"));
