@@ -7,11 +7,13 @@ import pytest
 from scipy import stats
 
 from safelight.comparison import (
+    independent_difference,
     join_splits,
     mean_over_splits,
     paired_over_splits,
     standard_error,
 )
+from safelight.metrics import Interval
 
 
 def test_without_overlap_it_is_students_interval():
@@ -93,3 +95,35 @@ def test_other_splits_cannot_be_paired():
         paired_over_splits([0.1, 0.2], [0.1], test_to_train=1 / 3)
     with pytest.raises(ValueError, match="positive ratio"):
         mean_over_splits([0.1], test_to_train=0)
+
+
+def test_of_gaussian_numbers_the_difference_has_the_interval_of_the_textbook():
+    """Variances of independent numbers add."""
+    a, b = (
+        Interval(3.0, 3 - 1.96 * 0.3, 3 + 1.96 * 0.3),
+        Interval(1.0, 1 - 1.96 * 0.4, 1 + 1.96 * 0.4),
+    )
+    found = independent_difference(a, b)
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (2, 2 - 1.96 * 0.5, 2 + 1.96 * 0.5)
+    )
+
+
+def test_a_difference_the_other_way_round_has_the_other_sign():
+    a, b = Interval(6.0, 5.2, 7.5), Interval(22.0, 19.0, 24.0)
+    one, other = independent_difference(a, b), independent_difference(b, a)
+    assert (one.value, one.low, one.high) == pytest.approx((-other.value, -other.high, -other.low))
+
+
+def test_the_interval_of_a_difference_holds_what_it_promises():
+    """Of two lopsided numbers, variances of normal draws: 95 of 100 intervals hold the truth."""
+    rng, number = np.random.default_rng(0), 30
+
+    def estimate(scale):
+        value = rng.normal(0, scale, number).var(ddof=1)
+        low, high = ((number - 1) * value / stats.chi2.ppf(q, number - 1) for q in (0.975, 0.025))
+        return Interval(value, low, high)
+
+    found = [independent_difference(estimate(2.0), estimate(1.0)) for _ in range(2000)]
+    share = np.mean([each.low <= 3.0 <= each.high for each in found])
+    assert share == pytest.approx(0.95, abs=0.02)

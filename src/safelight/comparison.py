@@ -103,6 +103,29 @@ def paired_over_splits(
     return mean_over_splits(a - b, test_to_train=test_to_train, confidence=confidence)
 
 
+def independent_difference(a: Interval, b: Interval) -> Interval:
+    """What separates two numbers that were measured apart, from their intervals alone.
+
+    The ends lie as far from the difference as the root of the sum of squares of the distances from
+    a and b to their own ends, which for Gaussian numbers is exact and follows lopsided intervals
+    too (Zou & Donner 2008, doi:10.1002/sim.3095, equations 5 and 6). If the two numbers go up and
+    down together, as those of the same pictures do, the interval is wider than it need be.
+
+    Args:
+        a: A number.
+        b: Another one, with an interval of the same coverage.
+
+    Returns:
+        a minus b; NaN ends where an interval has none.
+    """
+    value = a.value - b.value
+    return Interval(
+        value,
+        value - math.hypot(a.value - a.low, b.high - b.value),
+        value + math.hypot(a.high - a.value, b.value - b.low),
+    )
+
+
 def join_splits(values: Sequence[dict[str, float]]) -> dict[str, list[float]]:
     """A list per name, from a mapping per split; names that a split lacks are left out."""
     names = [name for name in values[0] if all(name in row for row in values)]

@@ -185,6 +185,56 @@ def vae_folder(path, *, shift=0.0, settings=(), files=40):
     return run
 
 
+GAN_PICTURES = ("samples", "interpolations", "history")
+
+
+def gan_folder(path, *, frechet=6.0, copies=0.01, features="a judge", **settings):
+    """A finished run of an adversarial network."""
+    run = Run.create(path)
+    run.write_config(
+        {
+            "kind": "gan",
+            "dataset": {
+                "name": "mnist", "fingerprint": "e" * 64, "num_images": 100, "class_names": [],
+                "problems": [], "duplicates": 0,
+            },
+            "split": {"strategy": "given", "seed": 0, "digests": {"train": ["a"] * 60}},
+            "image_shape": [28, 28, 1],
+            "settings": {"architecture": "dcgan", "loss": "non_saturating", "seed": 0, **settings},
+        }
+    )  # fmt: skip
+    write_environment(run)
+    epochs = {"epoch": [1.0, 2.0], "generator_loss": [1.5, 1.25], "discriminator_loss": [1.0, 0.75]}
+    run.write_history({**epochs, "real_accuracy": [0.75, 0.5], "fake_accuracy": [1.0, 0.75]})
+    draw_pictures(run, GAN_PICTURES)
+    shares = {"precision": 0.75, "recall": 0.5, "coverage": 0.625, "copies": copies}
+    run.write_metrics(
+        {
+            "score": {
+                "frechet": nats(frechet, 0.5),
+                "frechet_plain": frechet + 1,
+                "kernel": nats(0.25, 0.125),
+                **{key: nats(share, share / 8) for key, share in shares.items()},
+                "num_real": 1000,
+                "num_fake": 1000,
+            },
+            "classes_seen": 9,
+            "num_classes": 10,
+            "advice": "",
+            "seconds": {"total": 20.0},
+            "protocol": {"dataset": "mnist", "features": features},
+        }
+    )
+    return run
+
+
+@pytest.fixture(scope="session")
+def make_gan(tmp_path_factory):
+    """A run of an adversarial network, as `gan_folder` makes it."""
+    place = tmp_path_factory.mktemp
+    return lambda name="game", **options: gan_folder(place("run") / name, **options)
+
+
 @pytest.fixture(scope="session")
 def make_classifier(tmp_path_factory):
     """A run of a classifier in a new folder of that name, as `classifier_folder` makes it."""

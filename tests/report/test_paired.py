@@ -1,8 +1,11 @@
 """Two runs: the page says what the comparison says, and refuses what cannot be compared."""
 
+import re
+
 import numpy as np
 import pytest
 
+from safelight.comparison import independent_difference
 from safelight.report.page import render
 from safelight.report.paired import compare
 from safelight.report.reading import read_run
@@ -89,3 +92,49 @@ def test_a_difference_by_chance_is_called_none(make_vae):
     assert "No difference is shown" in text
     text = render(readings(make_vae("a", shift=5.0), make_vae("b")))
     assert "and not by chance" in text
+
+
+# --- adversarial networks
+
+
+def test_what_is_drawn_is_compared_by_both_intervals(make_gan):
+    a, b = readings(make_gan("a", frechet=6.0), make_gan("b", frechet=9.0))
+    found = compare(a, b)
+    expected = independent_difference(
+        a.interval("score", "frechet"), b.interval("score", "frechet")
+    )
+    assert found.difference["frechet"] == expected
+    assert expected.high == pytest.approx(-3 + 0.5 * np.sqrt(2))
+    assert found.difference["recall"].value == 0
+    assert found.on == "1,000 test pictures"
+
+
+@pytest.mark.parametrize(("first", "better"), [(6.0, "a"), (12.0, "b")])
+def test_the_smaller_distance_is_the_better_one(make_gan, first, better):
+    text = render(readings(make_gan("a", frechet=first), make_gan("b", frechet=9.0)))
+    other = {"a": "b", "b": "a"}[better]
+    assert f"{better} is better than {other}" in re.sub("<[^>]+>", "", text)
+    assert "Frechet distance (lower is better)" in text
+
+
+def test_distances_by_chance_decide_nothing(make_gan):
+    text = render(readings(make_gan("a", frechet=9.0), make_gan("b", frechet=9.6)))
+    assert "No difference is shown" in text
+
+
+def test_distances_of_other_features_or_pictures_are_not_compared(make_gan):
+    a, b = readings(make_gan("a"), make_gan("b", features="VGG16"))
+    with pytest.raises(ValueError, match=r"a was judged by a judge .* b by VGG16 .* compare"):
+        compare(a, b)
+    other = make_gan("c")
+    other.write_config({**other.config, "dataset": {"name": "cells", "fingerprint": "f" * 64}})
+    with pytest.raises(ValueError, match="expected two trainings on the same data"):
+        compare(a, *readings(other))
+
+
+def test_a_page_of_a_game_says_what_it_is_worth_and_what_it_has_learned_by_heart(make_gan):
+    text = re.sub("<[^>]+>", "", render(readings(make_gan("game", copies=0.25))))
+    for words in ("75 % of what it draws is believable", "9 of 10 classes", "learned by heart"):
+        assert words in text.replace("\xa0", " ").replace("&nbsp;", " ")
+    plain = re.sub("<[^>]+>", "", render(readings(make_gan("game"))))
+    assert "learned by heart" not in plain

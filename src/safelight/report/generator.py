@@ -82,6 +82,12 @@ def scores(reading: Reading) -> dict[str, Interval]:
     return {label: score for label, score in found.items() if score is not None}
 
 
+def say_score(label: str, found: Interval) -> Words:
+    """One of `scores` as the page says it."""
+    distance = label in (name for name, _ in _DISTANCES.values())
+    return words.interval(found, 2) if distance else words.percent_interval(found)
+
+
 def _what(reading: Reading) -> Words:
     shape = reading.config.get("image_shape")
     size = " × ".join(str(side) for side in shape) if isinstance(shape, list) else "unknown size"

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from safelight.comparison import independent_difference
 from safelight.metrics import Interval, mean_intervals
 from safelight.report.reading import Reading, dig, interval_or_nan
 from safelight.transfer.run_comparison import compare_runs
 
 _NUM_RESAMPLES = 2000
+_DRAWN = ("frechet", "kernel", "precision", "recall", "coverage", "copies")
 _MUST_AGREE = ("likelihood", "binarization", "conditional", "image_size")
 
 
@@ -45,7 +47,35 @@ def compare(a: Reading, b: Reading) -> Paired:
         found = compare_runs(a.run, b.run)
         differences = {name: interval_or_nan(x) for name, x in found["difference"].items()}
         return Paired(differences, found["on"], found["method"])
+    if a.kind == "gan":
+        return _compare_drawn(a, b)
     return _compare_likelihoods(a, b)
+
+
+def _compare_drawn(a: Reading, b: Reading) -> Paired:
+    """What two generators draw, held against the same real pictures by the same features."""
+    _refuse_other_pictures(a, b)
+    features = [dig(each.metrics, "protocol", "features") for each in (a, b)]
+    counts = [dig(each.metrics, "score", "num_real") for each in (a, b)]
+    if features[0] != features[1] or counts[0] != counts[1]:
+        raise ValueError(
+            f"{a.name} was judged by {features[0]} on {counts[0]} pictures, {b.name} by "
+            f"{features[1]} on {counts[1]}: expected the same; `safelight compare` judges "
+            "both anew."
+        )
+    scores = [{key: each.interval("score", key) for key in _DRAWN} for each in (a, b)]
+    difference = {
+        key: independent_difference(first, second)
+        for key in _DRAWN
+        if (first := scores[0][key]) is not None and (second := scores[1][key]) is not None
+    }
+    if "frechet" not in difference:
+        raise ValueError("what they draw was not judged: train both to the end.")
+    return Paired(
+        difference,
+        f"{counts[0]:,} test pictures" if isinstance(counts[0], int) else "the test pictures",
+        "both runs' intervals joined (Zou & Donner 2008), too wide rather than too narrow",
+    )
 
 
 def _compare_likelihoods(a: Reading, b: Reading) -> Paired:
@@ -63,12 +93,16 @@ def _compare_likelihoods(a: Reading, b: Reading) -> Paired:
     return Paired(found, f"{len(files):,} test pictures", "BCa bootstrap over pictures")
 
 
-def _refuse_others(a: Reading, b: Reading) -> None:
+def _refuse_other_pictures(a: Reading, b: Reading) -> None:
     if dig(a.config, "dataset", "fingerprint") != dig(b.config, "dataset", "fingerprint"):
         raise ValueError(
             f"{a.name} is about {a.dataset}, {b.name} about {b.dataset} with other pictures: "
             "expected two trainings on the same data."
         )
+
+
+def _refuse_others(a: Reading, b: Reading) -> None:
+    _refuse_other_pictures(a, b)
     drawn = a.settings.get("binarization") != "none"
     for name in (*_MUST_AGREE, *(("seed",) if drawn else ())):
         first, second = (each.settings.get(name) for each in (a, b))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
 from safelight.metrics import Interval
-from safelight.report import autoencoder, charts, classifier, words
+from safelight.report import autoencoder, charts, classifier, generator, words
 from safelight.report.blocks import (
     Answer,
     Block,
@@ -27,20 +28,66 @@ from safelight.report.paired import Paired, compare
 from safelight.report.provenance import train_command
 from safelight.report.reading import Reading, dig, mapping
 
-KINDS = {"transfer": "classifiers", "vae": "autoencoders"}
-"""Kinds of runs that can be compared, and what several of them are called."""
+
+@dataclass(frozen=True)
+class _Kind:
+    """How runs of a kind are compared.
+
+    Attributes:
+        plural: What several of them are called.
+        primary: The number that decides, by its key among paired differences.
+        label: The same, as `scores` calls it.
+        scale: The number is shown times this,
+        unit: and in this unit,
+        difference_unit: a difference in that.
+        scores: A run's numbers, by their names on the page.
+        say: A number as the page says it, from its name.
+        differences: What their differences are called: pictures are paired where both models
+            answer the same ones.
+    """
+
+    plural: str
+    primary: str
+    label: str
+    scale: float
+    unit: str
+    difference_unit: str
+    scores: Callable[[Reading], dict[str, Interval]]
+    say: Callable[[str, Interval], Words]
+    differences: str = "Paired differences"
+
+
+KINDS = {
+    "transfer": _Kind(
+        "classifiers", "accuracy", "accuracy", 100, "%", "points", classifier.scores,
+        lambda _, found: words.percent_interval(found),
+    ),
+    "vae": _Kind(
+        "autoencoders", "log_likelihood", "log p(x)", 1, "nats per picture", "nats",
+        autoencoder.scores, lambda _, found: words.nats(found),
+    ),
+    "gan": _Kind(
+        "adversarial networks", "frechet", "Frechet distance", 1, "lower is better", "",
+        generator.scores, generator.say_score, "Differences",
+    ),
+}  # fmt: skip
+"""Kinds of runs that can be compared."""
 
 _NAMES = {
     "ece": "calibration error",
     "elbo": "ELBO",
+    "frechet": "Frechet distance",
+    "kernel": "kernel distance",
     "log_likelihood": "log p(x)",
     "loss": "log-loss",
     "macro_f1": "macro F1",
     "roc_auc": "ROC AUC",
 }
-_LOWER_IS_BETTER = ("loss", "ece", "brier")
-_IN_PERCENT = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "ece")
-_PRIMARY = {"transfer": "accuracy", "vae": "log_likelihood"}
+_LOWER_IS_BETTER = ("loss", "ece", "brier", "frechet", "kernel", "copies")
+_IN_PERCENT = (
+    "accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "ece",
+    "precision", "recall", "coverage", "copies",
+)  # fmt: skip
 _ENVIRONMENT = ("safelight", "commit", "python", "backend", "processor", "cores", "accelerator")
 
 
@@ -54,7 +101,7 @@ def chapter(readings: Sequence[Reading]) -> Chapter:
     kind = KINDS[first.kind]
     pairs = [(other, _try_compare(first, other)) for other in others]
     data = {reading.dataset for reading in readings}
-    title = Markup("{} {} side by side").format(words.count(len(readings)), kind)
+    title = Markup("{} {} side by side").format(words.count(len(readings)), kind.plural)
     return Chapter(
         title=title,
         subtitle=Markup("On {}").format(words.join([words.name(each) for each in sorted(data)])),
@@ -62,7 +109,7 @@ def chapter(readings: Sequence[Reading]) -> Chapter:
         sections=sections(
             {
                 "Their numbers": functools.partial(_tell_numbers, readings),
-                "Paired differences": functools.partial(_tell_differences, first, pairs),
+                kind.differences: functools.partial(_tell_differences, first, pairs),
                 "What they differ in": functools.partial(_tell_settings, readings),
             }
         ),
@@ -92,13 +139,14 @@ def _answer(readings: Sequence[Reading], pairs: Sequence[tuple[Reading, Paired |
     )
     if isinstance(found, str):
         told = Markup("They cannot be compared: {}").format(found)
-        return Answer(what, "paired difference", "–", "", [told], [])
-    key = _PRIMARY[first.kind]
+        return Answer(what, "difference", "–", "", [told], [])
+    kind = KINDS[first.kind]
+    key = kind.primary
     difference = found.difference[key]
     label = Markup("{} of {} minus that of {}").format(
         _said_name(key), words.name(first.name), words.name(other.name)
     )
-    figure, ends = _figure(key, difference)
+    figure, ends = _figure(kind, difference)
     told = Markup("Compared on {}; {}.").format(found.on, found.method)
     return Answer(
         what=what,
@@ -111,10 +159,16 @@ def _answer(readings: Sequence[Reading], pairs: Sequence[tuple[Reading, Paired |
     )
 
 
-def _figure(key: str, difference: Interval) -> tuple[Words, Words]:
-    scale, unit = (100, "points") if key in _IN_PERCENT else (1, "nats")
-    value = words.number(difference.value, 1, scale=scale, sign=True)
-    return Markup("{} {}").format(value, unit), words.ends(difference, scale=scale, sign=True)
+def _figure(kind: _Kind, difference: Interval) -> tuple[Words, Words]:
+    value = words.number(difference.value, 1, scale=kind.scale, sign=True)
+    ends = words.ends(difference, scale=kind.scale, sign=True)
+    return Markup("{} {}").format(value, kind.difference_unit), ends
+
+
+def _better(key: str, difference: Interval, pair: tuple[Reading, Reading]) -> tuple[Reading, ...]:
+    """The better run, then the other."""
+    first_wins = (difference.value < 0) == (key in _LOWER_IS_BETTER)
+    return pair if first_wins else pair[::-1]
 
 
 def _verdict(key: str, difference: Interval, pair: tuple[Reading, Reading]) -> Words:
@@ -125,7 +179,7 @@ def _verdict(key: str, difference: Interval, pair: tuple[Reading, Reading]) -> W
             "<strong>No difference is shown:</strong> the interval holds 0, so either may be the "
             "better one."
         )
-    better, worse = pair if difference.value > 0 else pair[::-1]
+    better, worse = _better(key, difference, pair)
     return Markup(
         "<strong>{} is better than {}</strong>, and not by chance: the interval does not hold 0."
     ).format(words.name(better.name), words.name(worse.name))
@@ -133,7 +187,7 @@ def _verdict(key: str, difference: Interval, pair: tuple[Reading, Reading]) -> W
 
 def _steps(key: str, difference: Interval, pair: tuple[Reading, Reading]) -> list[Step]:
     if not difference.low <= 0 <= difference.high:
-        better = pair[0] if difference.value > 0 else pair[1]
+        better = _better(key, difference, pair)[0]
         return [Step(Markup("Use {}.").format(words.name(better.name)))]
     steps = [Step("Take the one that costs less, or is easier to explain.")]
     if pair[0].kind == "transfer" and not dig(pair[0].metrics, "splits"):
@@ -149,28 +203,23 @@ def _steps(key: str, difference: Interval, pair: tuple[Reading, Reading]) -> lis
 
 
 def _difference_chart(first: Reading, pairs: Sequence[tuple[Reading, Paired | str]]) -> Any:
-    key = _PRIMARY[first.kind]
+    kind = KINDS[first.kind]
     rows = [
-        Row(f"minus {words.shorten(other.name, 11)}", (found.difference[key],))
+        Row(f"minus {words.shorten(other.name, 11)}", (found.difference[kind.primary],))
         for other, found in pairs
         if not isinstance(found, str)
     ]
-    scale = 100 if key in _IN_PERCENT else 1
-    unit = "points" if key in _IN_PERCENT else "nats"
-    axis = Axis(
-        f"{_said_name(key)}, {unit}", scale=scale, reference=(0, "no difference"), sign=True
-    )
+    title = ", ".join(filter(None, (_said_name(kind.primary), kind.difference_unit)))
+    axis = Axis(title, scale=kind.scale, reference=(0, "no difference"), sign=True)
     return charts.interval_rows(f"{words.printable(first.name)} against the others", rows, axis)
 
 
 def _tell_numbers(readings: Sequence[Reading]) -> Sequence[Block]:
-    kind = readings[0].kind
-    scores_of = classifier.scores if kind == "transfer" else autoencoder.scores
-    say = words.percent_interval if kind == "transfer" else words.nats
-    found = [scores_of(reading) for reading in readings]
+    kind = KINDS[readings[0].kind]
+    found = [kind.scores(reading) for reading in readings]
     labels = list(dict.fromkeys(label for scores in found for label in scores))
     rows: list[list[Words]] = [
-        [label, *(say(scores[label]) if label in scores else "–" for scores in found)]
+        [label, *(kind.say(label, scores[label]) if label in scores else "–" for scores in found)]
         for label in labels
     ]
     rows.append(["test pictures", *(words.number(r.num_test, 0) for r in readings)])
@@ -181,8 +230,8 @@ def _tell_numbers(readings: Sequence[Reading]) -> Sequence[Block]:
 
 
 def _charts_of(readings: Sequence[Reading], found: Sequence[dict[str, Interval]]) -> list[Block]:
-    classify = readings[0].kind == "transfer"
-    label = "accuracy" if classify else next(iter(found[0]), "ELBO")
+    kind = KINDS[readings[0].kind]
+    label = kind.label if kind.label in found[0] else next(iter(found[0]), kind.label)
     rows = [
         Row(reading.name, (scores[label],))
         for reading, scores in zip(readings, found, strict=True)
@@ -190,14 +239,13 @@ def _charts_of(readings: Sequence[Reading], found: Sequence[dict[str, Interval]]
     ]
     if not rows:
         return []
-    axis = Axis(f"{label}, %", scale=100) if classify else Axis(f"{label}, nats per picture")
-    told = (
-        "Intervals that overlap do not say that there is no difference: the same pictures were "
-        "hard for both, which the paired difference takes out."
-    )
+    axis = Axis(f"{label}, {kind.unit}", scale=kind.scale)
+    told = "Intervals that overlap do not say that there is no difference"
+    if kind.differences == "Paired differences":
+        told += ": the same pictures were hard for both, which the paired difference takes out"
     return [
         charts.interval_rows(f"{label[0].upper()}{label[1:]} of each run", rows, axis).bare(),
-        Text(told),
+        Text(f"{told}."),
     ]
 
 
