@@ -88,6 +88,7 @@ _IN_PERCENT = (
     "accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "ece",
     "precision", "recall", "coverage", "copies",
 )  # fmt: skip
+_DISTANCES = ("frechet", "kernel")
 _ENVIRONMENT = ("safelight", "commit", "python", "backend", "processor", "cores", "accelerator")
 
 
@@ -284,7 +285,7 @@ def _said_difference(key: str, difference: Interval) -> Words:
         return words.points(difference)
     if key == "log_likelihood":
         return words.nats(difference, 2, sign=True)
-    return words.interval(difference, 4, sign=True)
+    return words.interval(difference, 2 if key in _DISTANCES else 4, sign=True)
 
 
 def _said_chance(difference: Interval) -> Words:
