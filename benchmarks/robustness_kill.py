@@ -335,6 +335,8 @@ def _shrink(stage: Path, toy: dict[str, Any]) -> None:
     tiny.use_network()
     for training in (vae_training, gan_training):
         training._CHECKPOINT_SECONDS = 0.0
+    # What a GAN draws is looked at as often as the time allows; here after every epoch.
+    gan_training._WATCH_SHARE = 1.0
     style.save_figure.__kwdefaults__["dpi"] = 40
     style.ConstrainedLayoutEngine = lambda **_: None
     album._explain = lambda *_: None
