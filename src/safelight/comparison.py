@@ -1,4 +1,4 @@
-"""Many splits of one data set: one number with its interval, and what separates two settings.
+"""What separates two settings: over many splits of one data set, or by two intervals alone.
 
 Scores on random splits of the same pictures are not independent: their training parts overlap. The
 plain standard error of their mean is therefore too small, the more so the more splits there are.
@@ -109,7 +109,8 @@ def independent_difference(a: Interval, b: Interval) -> Interval:
     The ends lie as far from the difference as the root of the sum of squares of the distances from
     a and b to their own ends, which for Gaussian numbers is exact and follows lopsided intervals
     too (Zou & Donner 2008, doi:10.1002/sim.3095, equations 5 and 6). If the two numbers go up and
-    down together, as those of the same pictures do, the interval is wider than it need be.
+    down together the interval is wider than it need be, if one goes up where the other goes down
+    it is too narrow, at most by the factor sqrt(2).
 
     Args:
         a: A number.

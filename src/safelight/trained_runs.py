@@ -95,6 +95,6 @@ def read_probabilities(
         rows = np.array([predictions[column] for column in columns], dtype=np.float64).T
     except ValueError:
         rows = np.array([[math.nan]])
-    if not np.isfinite(rows).all() or (rows < 0).any() or not (rows.sum(1) > 0).all():
+    if not ((rows >= 0) & (rows <= 1)).all() or not (rows.sum(1) > 0).all():
         raise ValueError("predictions.csv holds numbers that are no probabilities")
     return rows / rows.sum(axis=1, keepdims=True)

@@ -1,6 +1,9 @@
 """`safelight export` as it is typed."""
 
+import json
 import shutil
+
+import pytest
 
 
 def test_it_says_where_the_page_is_and_how_to_look_at_it(call, run, runtime, tmp_path):
@@ -52,6 +55,20 @@ def test_a_gan_is_a_page_too_and_needs_no_pictures(call, make_game, runtime, tmp
     assert code == 0, err
     assert "index.html" in out
     assert '"kl": null' in (tmp_path / "page" / "data.js").read_text()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"dataset": {}}, {"settings": {}}, {"settings": 3}, {"settings": {"seed": 1.5}}],
+)
+def test_a_damaged_run_of_a_gan_is_one_line(call, make_game, runtime, tmp_path, change):
+    moved = tmp_path / "moved"
+    shutil.copytree(make_game().path, moved)
+    config = json.loads((moved / "config.json").read_text("utf-8"))
+    (moved / "config.json").write_text(json.dumps({**config, **change}), "utf-8")
+    code, _, err = call("export", moved, "--web", tmp_path / "page")
+    assert (code, "Traceback" in err) in ((2, False), (0, False))
+    assert code == 0 or "moved" in err
 
 
 def test_a_run_of_another_kind_is_told(call, tmp_path):

@@ -18,6 +18,7 @@ from safelight.gan import experiment as games
 from safelight.gan.models import GAN
 from safelight.gan.networks import build_discriminator
 from safelight.generative import records
+from safelight.runs import Run
 from safelight.vae import experiment
 
 KINDS = {
@@ -100,6 +101,37 @@ def test_every_game_draws_in_its_page_as_in_keras(kind, make_game, runtime, tmp_
     means, _ = model.encode(np.stack([part.read(i) for i in range(len(part))]))
     for mean in array(data["points"]["means"]):
         assert np.abs(means - mean).max(axis=1).min() < 1e-5
+
+
+@pytest.mark.parametrize("latent_dim", [1, 70])
+def test_games_of_few_and_of_many_units(make_game, runtime, tmp_path, latent_dim):
+    """More units than are moved at a time; each is what it is alone."""
+    run = make_game(latent_dim=latent_dim)
+    data = read(explorer.export_web(run.path, tmp_path / "page").parent)
+    model, last = games.load_gan(run), latent_dim - 1
+    z = np.random.default_rng(0).standard_normal((16, latent_dim), "float32")
+    step = np.zeros(latent_dim, "float32")
+    step[last] = 0.5
+    moved = np.abs(model.decode_all(z + step) - model.decode_all(z - step)).mean()
+    assert data["change"][last] == pytest.approx(255 * moved, rel=1e-4)
+    assert len(data["change"]) == latent_dim
+
+
+def test_a_generator_that_draws_no_numbers_is_told(make_game, runtime, tmp_path):
+    run = make_game()
+    model = games.load_gan(run)
+    model.generator.set_weights([np.nan * w for w in model.generator.get_weights()])
+    model.save(run.model_path)
+    with pytest.raises(ValueError, match="model.keras: draws something else than numbers"):
+        explorer.export_web(run.path, tmp_path / "page")
+
+
+def test_a_classifier_is_refused_before_anything_is_fetched(tmp_path, monkeypatch):
+    run = Run.create(tmp_path / "run")
+    run.write_config({"kind": "transfer"})
+    monkeypatch.setattr("safelight.assets.fetch", lambda *_, **__: pytest.fail("fetched"))
+    with pytest.raises(ValueError, match="expected one that `vae train` or `gan train` made"):
+        explorer.export_web(run.path, tmp_path / "page")
 
 
 def test_what_a_unit_changes_is_what_a_linear_generator_says():

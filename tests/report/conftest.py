@@ -188,7 +188,9 @@ def vae_folder(path, *, shift=0.0, settings=(), files=40):
 GAN_PICTURES = ("samples", "interpolations", "history")
 
 
-def gan_folder(path, *, frechet=6.0, copies=0.01, features="a judge", **settings):
+def gan_folder(
+    path, *, frechet=6.0, copies=0.01, features="a judge", test="b", side=28, **settings
+):
     """A finished run of an adversarial network."""
     run = Run.create(path)
     run.write_config(
@@ -198,8 +200,8 @@ def gan_folder(path, *, frechet=6.0, copies=0.01, features="a judge", **settings
                 "name": "mnist", "fingerprint": "e" * 64, "num_images": 100, "class_names": [],
                 "problems": [], "duplicates": 0,
             },
-            "split": {"strategy": "given", "seed": 0, "digests": {"train": ["a"] * 60}},
-            "image_shape": [28, 28, 1],
+            "split": {"strategy": "given", "seed": 0, "digests": {"train": ["a"], "test": [test]}},
+            "image_shape": [side, side, 1],
             "settings": {"architecture": "dcgan", "loss": "non_saturating", "seed": 0, **settings},
         }
     )  # fmt: skip

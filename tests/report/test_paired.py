@@ -1,5 +1,6 @@
 """Two runs: the page says what the comparison says, and refuses what cannot be compared."""
 
+import json
 import re
 
 import numpy as np
@@ -126,10 +127,47 @@ def test_distances_of_other_features_or_pictures_are_not_compared(make_gan):
     a, b = readings(make_gan("a"), make_gan("b", features="VGG16"))
     with pytest.raises(ValueError, match=r"a was judged by a judge .* b by VGG16 .* compare"):
         compare(a, b)
+    for options in ({"test": "c"}, {"side": 32}):
+        with pytest.raises(ValueError, match="expected the same --seed"):
+            compare(a, *readings(make_gan("c", **options)))
     other = make_gan("c")
+    (other.path / "environment.json").write_text('{"backend": "jax"}')
+    with pytest.raises(ValueError, match=r"on tensorflow, c on jax: .*compare"):
+        compare(a, *readings(other))
     other.write_config({**other.config, "dataset": {"name": "cells", "fingerprint": "f" * 64}})
     with pytest.raises(ValueError, match="expected two trainings on the same data"):
         compare(a, *readings(other))
+
+
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
+def test_a_game_that_is_not_over_is_said_to_be_so(make_gan, order):
+    both = [make_gan("a"), make_gan("b")]
+    (both[1].path / "metrics.json").unlink()
+    with pytest.raises(ValueError, match="what b draws was not judged: train it to the end"):
+        compare(*readings(*both[order]))
+    assert "They cannot be compared" in render(readings(*both))
+
+
+def test_without_an_interval_nothing_is_advised(make_gan):
+    a, b = make_gan("a"), make_gan("b")
+    metrics = json.loads((a.path / "metrics.json").read_text())
+    metrics["score"]["frechet"] = {"value": 3.0, "low": None, "high": None}
+    (a.path / "metrics.json").write_text(json.dumps(metrics))
+    text = render(readings(a, b))
+    assert "nothing can be said of chance" in text
+    assert "Take the one that costs less" in text
+
+
+def test_what_a_stranger_says_of_features_turns_no_text_around(make_gan):
+    text = render(readings(make_gan("a"), make_gan("b", features="x\u202ey")))
+    assert "\u202e" not in text
+
+
+def test_small_distances_keep_their_digits(make_gan):
+    text = re.sub(
+        "<[^>]+>", "", render(readings(make_gan("a", frechet=0.27), make_gan("b", frechet=0.31)))
+    )
+    assert "−0.04" in text
 
 
 def test_a_page_of_a_game_says_what_it_is_worth_and_what_it_has_learned_by_heart(make_gan):

@@ -131,7 +131,7 @@ def test_other_folds_and_splits_are_refused(tmp_path, other, message):
         compare_runs(a, b)
 
 
-@pytest.mark.parametrize("cell", ["inf", "nan", "-0.2", "", "much"])
+@pytest.mark.parametrize("cell", ["inf", "nan", "-0.2", "7.5", "1e308", "", "much"])
 def test_what_is_no_probability_is_not_compared(tmp_path, cell):
     a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b")
     lines = (b.path / "predictions.csv").read_text().splitlines()

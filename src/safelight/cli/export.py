@@ -204,7 +204,7 @@ def _write_page(run: Path, web: Path, num_pictures: int, *, overwrite: bool, str
     console.start_keras()
     from safelight.explorer import export_web
 
-    with console.progress() as report:
+    with damage(run), console.progress() as report:
         page = export_web(
             run,
             web,

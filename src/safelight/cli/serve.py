@@ -27,14 +27,14 @@ _NEEDED = ("gradio", "uvicorn", "fastapi")
 def serve(
     run: Annotated[
         Path,
-        typer.Argument(metavar="RUN", help="A folder that `transfer train` or `vae train` made."),
+        typer.Argument(metavar="RUN", help="A folder that `transfer`, `vae` or `gan train` made."),
     ],
     data: Annotated[
         str | None,
         typer.Option(
             metavar="DATA",
             help="What the run was trained on, to show pictures of it: a run keeps none. [default: "
-            "a known data set that is already here, or for `vae` where it was then]",
+            "a known data set that is already here, or for models that encode where it was then]",
             show_default=False,
         ),
     ] = None,
@@ -142,7 +142,7 @@ def _export(run: Run, folder: Path, data: str | None) -> Path:
     console.start_keras()
     from safelight.explorer import export_web
 
-    with console.progress() as report:
+    with damage(run.path), console.progress() as report:
         export_web(run.path, folder, progress=report, **options)
     return folder
 

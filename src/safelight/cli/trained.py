@@ -65,7 +65,7 @@ def open_generative(path: Path) -> Run:
 def can_encode(run: Run) -> bool:
     """Whether a generative model has places for pictures: a GAN without an encoder has none."""
     with damage(run.path):
-        return run.config["kind"] == "vae" or bool(run.config["settings"]["autoencoder"])
+        return run.config["kind"] == "vae" or bool(run.config["settings"].get("autoencoder"))
 
 
 def name_source(data: str, output: Path) -> str:
@@ -93,8 +93,8 @@ def find_source(run: Run) -> str:
     folder = pictures.source_folder(run, source)
     if folder is None:
         raise ValueError(
-            f"the pictures of {name} are not where {run.path} was trained on them: name their "
-            "folder, such as `safelight vae evaluate RUN DATA`."
+            f"the pictures of {name} are not where {run.path} was trained on them: put them "
+            "back, or name their folder where a command takes it, as `vae evaluate RUN DATA` does."
         )
     return str(folder.resolve())
 

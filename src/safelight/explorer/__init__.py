@@ -1,4 +1,4 @@
-"""Explorer: the latent space of a trained autoencoder as a page to walk in, without a server.
+"""Explorer: the latent space of an autoencoder or a GAN as a page to walk in, without a server.
 
     from safelight import explorer
     explorer.export_web("runs/digits", "pages/digits")    # then: python -m http.server

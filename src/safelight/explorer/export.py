@@ -17,7 +17,7 @@ from safelight.explorer import packing, points
 from safelight.explorer.folders import ENTRY, MARK, PAGE, check_target
 from safelight.explorer.onnx_graph import decoder_graph
 from safelight.explorer.points import Points
-from safelight.explorer.subjects import Subject, find_subject
+from safelight.explorer.subjects import Subject, check_kind, find_subject
 from safelight.files import StrPath
 from safelight.generative import pictures
 from safelight.runs import Run
@@ -67,6 +67,7 @@ def export_web(
     """
     check_target(folder, overwrite=overwrite)
     run = Run.open(run_path)
+    check_kind(run)
     tell: Progress = progress or (lambda *_: None)
     fetched = assets.fetch(
         "onnxruntime-web", progress=lambda step, done, total: tell(step, done, total, "")

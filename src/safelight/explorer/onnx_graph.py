@@ -1,4 +1,4 @@
-"""A decoder as an ONNX graph, from latents to the expected picture.
+"""A decoder or a generator as an ONNX graph, from latents to the (expected) picture.
 
 Written layer by layer with the `onnx` package, which Safelight needs anyway: a decoder is made of
 a few kinds of layers. That way works on every backend of Keras, needs no tracing and no further

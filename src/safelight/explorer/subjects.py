@@ -30,6 +30,7 @@ NUM_DRAWS = 3_000
 # Of a normal prior these are the places of -3.3 and +3.3.
 _ENDS = (0.0005, 0.5, 0.9995)
 _PROBES = 16  # draws, around each of which every unit is moved
+_TOGETHER = 512  # pictures, of several units
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,23 @@ def find_subject(run: Run) -> Subject:
     Raises:
         ValueError: It is no run of an autoencoder or a GAN, or has no model.
     """
-    return _of_gan(run) if run.config.get("kind") == "gan" else _of_vae(run)
+    return _KINDS[check_kind(run)](run)
+
+
+def check_kind(run: Run) -> str:
+    """The kind of a run that has latents to walk in; cheap, its settings are looked at as well.
+
+    Raises:
+        ValueError: It is of another kind, or its settings are damaged.
+    """
+    kind = run.config.get("kind")
+    if kind not in ("vae", "gan"):
+        raise ValueError(
+            f"{run.path} is a run of kind {kind!r}: expected one that `vae train` or `gan train` "
+            "made."
+        )
+    (experiment if kind == "vae" else games).settings_of(run)
+    return kind
 
 
 def _of_vae(run: Run) -> Subject:
@@ -109,6 +126,11 @@ def _of_vae(run: Run) -> Subject:
 def _of_gan(run: Run) -> Subject:
     config = games.settings_of(run)
     model = games.load_gan(run)
+    change = find_change(model, seed=config.seed)
+    if not np.isfinite(change).all():
+        raise ValueError(
+            f"{run.model_path}: draws something else than numbers; train the run again."
+        )
     return Subject(
         run=run,
         network=model.generator,
@@ -121,7 +143,7 @@ def _of_gan(run: Run) -> Subject:
         seed=config.seed,
         draws=None,
         places=np.repeat(ndtri(_ENDS)[:, None], model.latent_dim, axis=1),
-        change=find_change(model, seed=config.seed),
+        change=change,
         encode=None if model.encoder is None else lambda images, _: model.encode(images),
     )
 
@@ -145,12 +167,20 @@ def find_change(model: GAN, *, seed: int) -> NDArray[np.float64]:
         `(latent_dim,)` mean distances of the pixels, in grey values of 255. The classes of a
         conditional model take turns.
     """
-    units = model.latent_dim
+    units, rows = model.latent_dim, max(1, _TOGETHER // _PROBES)
     z = np.random.default_rng(seed).standard_normal((_PROBES, units), "float32")
     steps = 0.5 * np.eye(units, dtype="float32")
     labels: Any = np.arange(_PROBES) % model.num_classes if model.num_classes else None
-    change = np.zeros(units)
-    for unit in range(units):
-        below, above = (model.decode_all(z + sign * steps[unit], labels) for sign in (-1, 1))
-        change[unit] = 255 * np.abs(above - below).mean(dtype="float64")
-    return change
+    change = []
+    for first in range(0, units, rows):
+        some = steps[first : first + rows, None]
+        told = None if labels is None else np.tile(labels, len(some))
+        below, above = (
+            model.decode_all((z + sign * some).reshape(-1, units), told) for sign in (-1, 1)
+        )
+        distance = np.abs(above - below).reshape(len(some), -1)
+        change.append(255 * distance.mean(axis=1, dtype="float64"))
+    return np.concatenate(change)
+
+
+_KINDS: dict[str, Callable[[Run], Subject]] = {"vae": _of_vae, "gan": _of_gan}

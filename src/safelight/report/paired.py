@@ -1,4 +1,4 @@
-"""Whether one run is better than another, on the same pictures or splits."""
+"""Whether one run is better than another, on the same pictures or splits, or by both intervals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Paired:
 
 
 def compare(a: Reading, b: Reading) -> Paired:
-    """The paired difference of two runs of one kind, `a` minus `b`.
+    """What separates two runs of one kind, `a` minus `b`; paired where both answer one by one.
 
     Args:
         a: A finished run.
@@ -53,8 +53,30 @@ def compare(a: Reading, b: Reading) -> Paired:
 
 
 def _compare_drawn(a: Reading, b: Reading) -> Paired:
-    """What two generators draw, held against the same real pictures by the same features."""
+    """What two generators draw, held against the same real pictures by the same features.
+
+    A judge of digits is trained on the training part of each run: it is the same only where that
+    part, the size of the pictures and the backend are.
+    """
+    for each in (a, b):
+        if each.interval("score", "frechet") is None:
+            raise ValueError(f"what {each.name} draws was not judged: train it to the end.")
     _refuse_other_pictures(a, b)
+    for what, keys in {
+        "pictures in each part": ("split", "digests"),
+        "size": ("image_shape",),
+    }.items():
+        if dig(a.config, *keys) != dig(b.config, *keys):
+            raise ValueError(
+                f"{a.name} and {b.name} differ in the {what}, so they were judged on other "
+                "pictures or by another classifier: expected the same --seed, --test-fraction and "
+                "--image-size."
+            )
+    if a.environment.get("backend") != b.environment.get("backend"):
+        raise ValueError(
+            f"{a.name} was judged on {a.environment.get('backend')}, {b.name} on "
+            f"{b.environment.get('backend')}: `safelight compare` judges both by one classifier."
+        )
     features = [dig(each.metrics, "protocol", "features") for each in (a, b)]
     counts = [dig(each.metrics, "score", "num_real") for each in (a, b)]
     if features[0] != features[1] or counts[0] != counts[1]:
@@ -69,12 +91,10 @@ def _compare_drawn(a: Reading, b: Reading) -> Paired:
         for key in _DRAWN
         if (first := scores[0][key]) is not None and (second := scores[1][key]) is not None
     }
-    if "frechet" not in difference:
-        raise ValueError("what they draw was not judged: train both to the end.")
     return Paired(
         difference,
         f"{counts[0]:,} test pictures" if isinstance(counts[0], int) else "the test pictures",
-        "both runs' intervals joined (Zou & Donner 2008), too wide rather than too narrow",
+        "both runs' intervals joined as those of independent numbers (Zou & Donner 2008)",
     )
 
 

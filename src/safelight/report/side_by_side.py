@@ -40,8 +40,10 @@ class _Kind:
         scale: The number is shown times this,
         unit: and in this unit,
         difference_unit: a difference in that.
+        digits: Shown of a difference.
         scores: A run's numbers, by their names on the page.
         say: A number as the page says it, from its name.
+        instead: Numbers in the same unit that are drawn where none has that one.
         differences: What their differences are called: pictures are paired where both models
             answer the same ones.
     """
@@ -52,22 +54,24 @@ class _Kind:
     scale: float
     unit: str
     difference_unit: str
+    digits: int
     scores: Callable[[Reading], dict[str, Interval]]
     say: Callable[[str, Interval], Words]
     differences: str = "Paired differences"
+    instead: tuple[str, ...] = ()
 
 
 KINDS = {
     "transfer": _Kind(
-        "classifiers", "accuracy", "accuracy", 100, "%", "points", classifier.scores,
+        "classifiers", "accuracy", "accuracy", 100, "%", "points", 1, classifier.scores,
         lambda _, found: words.percent_interval(found),
     ),
     "vae": _Kind(
-        "autoencoders", "log_likelihood", "log p(x)", 1, "nats per picture", "nats",
-        autoencoder.scores, lambda _, found: words.nats(found),
+        "autoencoders", "log_likelihood", "log p(x)", 1, "nats per picture", "nats", 1,
+        autoencoder.scores, lambda _, found: words.nats(found), instead=("ELBO",),
     ),
     "gan": _Kind(
-        "adversarial networks", "frechet", "Frechet distance", 1, "lower is better", "",
+        "adversarial networks", "frechet", "Frechet distance", 1, "lower is better", "", 2,
         generator.scores, generator.say_score, "Differences",
     ),
 }  # fmt: skip
@@ -122,7 +126,7 @@ def _try_compare(first: Reading, other: Reading) -> Paired | str:
     try:
         return compare(first, other)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        return (
+        return words.printable(
             f"A file of {first.name} or {other.name} is damaged ({type(error).__name__}: {error})."
         )
     except ValueError as error:
@@ -130,7 +134,7 @@ def _try_compare(first: Reading, other: Reading) -> Paired | str:
         told = str(error)
         for reading in (first, other):
             told = told.replace(str(reading.run.path), reading.name)
-        return told
+        return words.printable(told)
 
 
 def _answer(readings: Sequence[Reading], pairs: Sequence[tuple[Reading, Paired | str]]) -> Answer:
@@ -161,8 +165,8 @@ def _answer(readings: Sequence[Reading], pairs: Sequence[tuple[Reading, Paired |
 
 
 def _figure(kind: _Kind, difference: Interval) -> tuple[Words, Words]:
-    value = words.number(difference.value, 1, scale=kind.scale, sign=True)
-    ends = words.ends(difference, scale=kind.scale, sign=True)
+    value = words.number(difference.value, kind.digits, scale=kind.scale, sign=True)
+    ends = words.ends(difference, kind.digits, scale=kind.scale, sign=True)
     return Markup("{} {}").format(value, kind.difference_unit), ends
 
 
@@ -187,7 +191,7 @@ def _verdict(key: str, difference: Interval, pair: tuple[Reading, Reading]) -> W
 
 
 def _steps(key: str, difference: Interval, pair: tuple[Reading, Reading]) -> list[Step]:
-    if not difference.low <= 0 <= difference.high:
+    if difference.low > 0 or difference.high < 0:
         better = _better(key, difference, pair)[0]
         return [Step(Markup("Use {}.").format(words.name(better.name)))]
     steps = [Step("Take the one that costs less, or is easier to explain.")]
@@ -211,7 +215,8 @@ def _difference_chart(first: Reading, pairs: Sequence[tuple[Reading, Paired | st
         if not isinstance(found, str)
     ]
     title = ", ".join(filter(None, (_said_name(kind.primary), kind.difference_unit)))
-    axis = Axis(title, scale=kind.scale, reference=(0, "no difference"), sign=True)
+    zero = (0, "no difference")
+    axis = Axis(title, scale=kind.scale, reference=zero, digits=kind.digits, sign=True)
     return charts.interval_rows(f"{words.printable(first.name)} against the others", rows, axis)
 
 
@@ -232,7 +237,8 @@ def _tell_numbers(readings: Sequence[Reading]) -> Sequence[Block]:
 
 def _charts_of(readings: Sequence[Reading], found: Sequence[dict[str, Interval]]) -> list[Block]:
     kind = KINDS[readings[0].kind]
-    label = kind.label if kind.label in found[0] else next(iter(found[0]), kind.label)
+    known = [kind.label, *kind.instead]
+    label = next((each for each in known if any(each in of for of in found)), kind.label)
     rows = [
         Row(reading.name, (scores[label],))
         for reading, scores in zip(readings, found, strict=True)
@@ -240,7 +246,7 @@ def _charts_of(readings: Sequence[Reading], found: Sequence[dict[str, Interval]]
     ]
     if not rows:
         return []
-    axis = Axis(f"{label}, {kind.unit}", scale=kind.scale)
+    axis = Axis(f"{label}, {kind.unit}", scale=kind.scale, digits=kind.digits)
     told = "Intervals that overlap do not say that there is no difference"
     if kind.differences == "Paired differences":
         told += ": the same pictures were hard for both, which the paired difference takes out"

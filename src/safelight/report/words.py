@@ -89,11 +89,13 @@ def interval(
     return Markup('{}{}{} <span class="ends">[{}, {}]</span>').format(value, space, unit, low, high)
 
 
-def ends(found: Interval, *, scale: float = 1, unit: str = "", sign: bool = False) -> Markup:
+def ends(
+    found: Interval, digits: int = 1, *, scale: float = 1, unit: str = "", sign: bool = False
+) -> Markup:
     """An interval alone, in words; nothing where it is not defined."""
     if math.isnan(found.low) or math.isnan(found.high):
         return Markup("")
-    low, high = (number(x, 1, scale=scale, sign=sign) for x in (found.low, found.high))
+    low, high = (number(x, digits, scale=scale, sign=sign) for x in (found.low, found.high))
     return Markup("95 % interval {} to {}{}").format(low, high, unit)
 
 

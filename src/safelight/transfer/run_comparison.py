@@ -98,7 +98,10 @@ def _by_picture(a: Run, b: Run) -> dict[str, Any]:
         )
     names = a.config["dataset"]["class_names"]
     labels = np.array([names.index(first["label"][row]) for row in _places(first, shared)])
-    arrays = [_probabilities(run, names)[_places(run.predictions, shared)] for run in (a, b)]
+    arrays = [
+        _probabilities(run, table, names)[_places(table, shared)]
+        for run, table in ((a, first), (b, second))
+    ]
     difference: Interval = paired_difference(labels, arrays[0], probabilities_b=arrays[1])
     return {
         "difference": {"accuracy": difference.to_dict()},
@@ -113,8 +116,8 @@ def _places(table: dict[str, list[str]], files: list[str]) -> list[int]:
     return [place[file] for file in files]
 
 
-def _probabilities(run: Run, names: list[str]) -> np.ndarray:
+def _probabilities(run: Run, table: dict[str, list[str]], names: list[str]) -> np.ndarray:
     try:
-        return read_probabilities(run.predictions, names)
+        return read_probabilities(table, names)
     except ValueError as error:
         raise ValueError(f"{run.path}: {error}; train the run again.") from error
