@@ -123,6 +123,8 @@ def judge(
     with watching(folder) as seen, warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         warnings.filterwarnings("ignore", module=r"PIL\.")  # as `images` has it
+        # Keras hands tensors to NumPy 2 so; no file has a part in it.
+        warnings.filterwarnings("ignore", "__array__ implementation doesn't", DeprecationWarning)
         found = _try(read, folder, errors)
     seconds = time.perf_counter() - start
     extra = (_highest() - before) / 2**20 if _highest() > highest else 0

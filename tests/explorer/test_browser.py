@@ -11,6 +11,7 @@ import pytest
 
 from safelight import assets, explorer
 from safelight.explorer.notebook import inline
+from safelight.gan import experiment as games
 from safelight.vae import experiment
 from safelight.vae.latent_paths import linear_path, spherical_path
 
@@ -33,18 +34,20 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def exported(make_run, tmp_path_factory):
-    """Folders of a conditional and of an unconditional model, below one that is served."""
+def exported(make_run, make_game, tmp_path_factory):
+    """Folders of conditional and unconditional models, below one that is served."""
     if "onnxruntime-web" not in [row.name for row in assets.list_assets() if row.cached]:
         pytest.skip("onnxruntime-web is not here: safelight assets fetch onnxruntime-web")
     root = tmp_path_factory.mktemp("served")
     runs = {"plain": make_run(), "told": make_run(conditional=True, second_latent_dim=2)}
-    for name, run in runs.items():
+    played = {"game": make_game(conditional=True), "both": make_game(autoencoder=True)}
+    for name, run in {**runs, **played}.items():
         explorer.export_web(run.path, root / name)
     handler = functools.partial(_Quiet, directory=str(root))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         models = {name: experiment.load_vae(run) for name, run in runs.items()}
+        models |= {name: games.load_gan(run) for name, run in played.items()}
         yield root, f"http://127.0.0.1:{server.server_port}", models
         server.shutdown()
 
@@ -88,8 +91,10 @@ def check_picture(page, model, label=None):
     """The numbers of the page's picture are Keras' own, and its pixels these numbers."""
     settle(page)
     z = np.zeros((1, model.latent_dim), "float32")
-    z[0, : model.visible_dim] = latents(page)
-    expected = model.decode(z, None if label is None else [label])[0]
+    seen = latents(page)
+    z[0, : len(seen)] = seen
+    decode = getattr(model, "decode_all", model.decode)  # a GAN's gives an array
+    expected = decode(z, None if label is None else [label])[0]
     found = np.array(page.evaluate("[...explorer.picture]")).reshape(expected.shape)
     np.testing.assert_allclose(found, expected, atol=1e-4)
     drawn = np.reshape(page.evaluate(PIXELS), (*expected.shape[:2], 4))[..., :3]
@@ -149,6 +154,28 @@ def test_a_conditional_model_of_two_layers_is_told_the_class(visit, exported):
     drawn = [tuple(row) for row in page.evaluate("known.draws.map((z) => [...z])")]
     page.click("#draw")
     assert tuple(latents(page).astype("float64")) in drawn
+
+
+def test_a_game_begins_with_a_draw_and_sorts_units_by_what_they_move(visit, exported):
+    page = visit("game")
+    assert np.abs(latents(page)).min() > 0
+    for label in (0, 2):
+        page.select_option("#class", str(label))
+        check_picture(page, exported[2]["game"], label)
+    shown = [float(words.split()[2]) for words in page.locator(".unit span").all_inner_texts()]
+    assert shown == sorted(shown, reverse=True)
+    assert "levels" in page.inner_text("#units-words")
+    assert page.inner_text("#picture-words") == "Picture"
+    assert not page.is_visible("#nearest")
+
+
+def test_a_vae_gan_has_places_for_its_pictures(visit, exported):
+    page = visit("both")
+    page.click("#nearest")
+    settle(page)
+    chosen = page.evaluate("explorer.state.chosen")
+    np.testing.assert_array_equal(latents(page), page.evaluate(f"[...points.means[{chosen}]]"))
+    check_picture(page, exported[2]["both"])
 
 
 def test_nothing_outside_the_folder_is_asked_for(visit, exported):

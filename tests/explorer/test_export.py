@@ -122,7 +122,7 @@ def test_a_generator_that_draws_no_numbers_is_told(make_game, runtime, tmp_path)
     model = games.load_gan(run)
     model.generator.set_weights([np.nan * w for w in model.generator.get_weights()])
     model.save(run.model_path)
-    with pytest.raises(ValueError, match="model.keras: draws something else than numbers"):
+    with pytest.raises(ValueError, match=r"model\.keras: draws something else than numbers"):
         explorer.export_web(run.path, tmp_path / "page")
 
 
