@@ -168,16 +168,29 @@ def _pixels(images: np.ndarray) -> np.ndarray:
 
 
 def read_gan_run(folder: Path) -> None:
-    """Its numbers, its settings, its page, and what it draws."""
+    """Its numbers, its settings, its pages, and what it draws."""
+    from safelight.cli.data import damage
+    from safelight.explorer.export import describe
+    from safelight.explorer.onnx_graph import decoder_graph
+    from safelight.explorer.subjects import find_subject
     from safelight.gan import experiment
     from safelight.report import write_report
     from safelight.runs import Run
 
     run = Run.open(folder / "run")
+
+    def show() -> None:
+        with damage(run.path):  # as `safelight export --web` has it
+            subject = find_subject(run)
+            describe(subject, None)
+            decoder_graph(subject.network)
+
     readers: tuple[Callable[[], object], ...] = (
         lambda: (run.config, run.metrics, run.history),
         lambda: experiment.settings_of(run),
         lambda: write_report([run.path]),
+        lambda: write_report([run.path, run.path], folder / "both.html"),
         lambda: experiment.load_gan(run).generate(2),
+        show,
     )
     read_all(readers)
