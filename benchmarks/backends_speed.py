@@ -31,6 +31,7 @@ from transfer_cached_vs_end_to_end import HERE, ROOT
 CLAIM = "backends_speed"
 WORK = ("extract", "block5", "explain", "dense_vae", "conv_vae", "likelihood")
 IN_PLAIN = ("extract", "block5", "dense_vae")
+IN_BFLOAT16 = ("extract", "block5")  # by ours too, where the processor multiplies it
 BACKENDS = ("tensorflow", "jax", "torch")
 NUM_PICTURES = 100
 logger = logging.getLogger("benchmark")
@@ -58,24 +59,29 @@ def call(python: str, module: str, backend: str, arguments: dict[str, Any]) -> N
 
 
 def measure(options: Any, work: str, who: str) -> dict[str, Any]:
-    """One rate: of ours on a backend, or of `plain-float32`, `plain-bfloat16`."""
+    """One rate: of ours on a backend such as `torch`, `torch-bfloat16`, or `plain-float32`."""
     output = (options.work / f"{CLAIM}.found.json").resolve()
     common = {"work": work, "seconds": options.seconds, "output": output}
     if who.startswith("plain"):
         arguments = {**common, "precision": who.removeprefix("plain-")}
         call(python_of("torch"), "backends.plain", "torch", arguments)
     else:
-        call(python_of(who), "backends.child", who, common)
+        backend, _, precision = who.partition("-")
+        arguments = {**common, **({"precision": precision} if precision else {})}
+        call(python_of(backend), "backends.child", backend, arguments)
     return json.loads(output.read_text(encoding="utf-8"))
 
 
 def measure_rates(options: Any) -> dict[str, dict[str, Any]]:
     """For each kind of work and each that does it: the rates of all rounds, and their median."""
-    plain = ["plain-float32"] + ["plain-bfloat16"] * bool(machine()["bfloat16"])
+    fast = bool(machine()["bfloat16"])
+    plain = ["plain-float32"] + ["plain-bfloat16"] * fast
+    ours = ["tensorflow-bfloat16", "torch-bfloat16"] * fast
     rates: dict[str, dict[str, list[float]]] = {}
     for number in range(options.rounds):
         for work in options.only.split(","):
-            for who in (*BACKENDS, *(plain if work in IN_PLAIN else ())):
+            also = [*(plain if work in IN_PLAIN else ()), *(ours if work in IN_BFLOAT16 else ())]
+            for who in (*BACKENDS, *also):
                 name = f"{CLAIM}-{work}-{who}-{options.seconds}-{number}"
                 found = keep(options, name, functools.partial(measure, options, work, who))
                 rates.setdefault(work, {}).setdefault(who, []).append(float(found["rate"]))

@@ -24,7 +24,7 @@ def test_the_table_of_speeds_has_a_column_for_each_that_did_any_of_the_work(modu
         "agreement": {"jax": 1.0, "torch": 0.99},
     }
     text = module("report").render_table([{**result, "jax": "1", "torch": "2", "answers": answers}])
-    assert "| work, float32 | TensorFlow | JAX | PyTorch | plain PyTorch |" in text
+    assert "where nothing else is said | TensorFlow | JAX | PyTorch | plain PyTorch |" in text
     assert "| 10 | 20 | 30 | 12.5 |" in text
     assert "| importance samples of pictures, thousands/s | 123 | 123 | 123 |  |" in text
     assert "JAX 2.0e-06 apart and 100 % the same class; PyTorch 3.0e-06 apart and 99 %" in text

@@ -30,18 +30,18 @@ def draw_pictures(number: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8).astype("float32")
 
 
-def extract(seconds: float) -> float:
+def extract(seconds: float, precision: str = "float32") -> float:
     """VGG16's frozen part by Keras, pictures a second."""
     from safelight.transfer.backbones import load_backbone
     from safelight.transfer.features import FeatureExtractor, FeatureLayer
 
     backbone = load_backbone("vgg16", image_size=IMAGE_SIZE, weights=None)
-    extractor = FeatureExtractor(backbone, engine="keras", precision="float32")
+    extractor = FeatureExtractor(backbone, engine="keras", precision=precision)
     run = extractor._trunk((FeatureLayer("block5_pool", "avg"),)).run
     return rate(functools.partial(run, draw_pictures(BATCH)), BATCH, seconds)
 
 
-def block5(seconds: float) -> float:
+def block5(seconds: float, precision: str = "float32") -> float:
     """Training of block5 and a head from kept activations, pictures a second."""
     from safelight.transfer import fine_tuning, models
     from safelight.transfer.backbones import load_backbone
@@ -50,7 +50,7 @@ def block5(seconds: float) -> float:
 
     backbone = load_backbone("vgg16", image_size=IMAGE_SIZE, weights=None)
     classifier = models.build_classifier(backbone, [FeatureLayer("block5_pool", "avg")], 2)
-    tail = models.build_tail(classifier, [FeatureLayer("block4_pool")])
+    tail = models.build_tail(classifier, [FeatureLayer("block4_pool")], precision=precision)
     fine_tuning._compile(tail, TrainConfig(), 1000)
     rng = np.random.default_rng(0)
     kept = rng.random((BATCH, *tail.input_shape[1:]), dtype="float32")
@@ -138,13 +138,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="One kind of work; started by the driver.")
     parser.add_argument("--work", required=True, choices=[*WORK, "answers"])
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--precision", help="of extract and block5")
     for name in ("run", "data", "output"):
         parser.add_argument(f"--{name}", type=Path)
     call = parser.parse_args()
     if call.work == "answers":
         answers(call.run, call.data, call.output)
         return
-    found = {"rate": WORK[call.work](call.seconds), "backend": keras.backend.backend()}
+    options = {"precision": call.precision} if call.precision else {}
+    found = {"rate": WORK[call.work](call.seconds, **options), "backend": keras.backend.backend()}
     call.output.write_text(json.dumps({**found, "keras": keras.__version__}), encoding="utf-8")
 
 

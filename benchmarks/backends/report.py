@@ -20,6 +20,8 @@ COLUMNS = {
     "jax": "JAX",
     "torch": "PyTorch",
     "plain-float32": "plain PyTorch",
+    "tensorflow-bfloat16": "TensorFlow, bfloat16",
+    "torch-bfloat16": "PyTorch, bfloat16",
     "plain-bfloat16": "plain PyTorch, bfloat16",
 }
 BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
@@ -37,7 +39,7 @@ def render_speed(result: dict) -> list[str]:
         scale = 1000 if work == "likelihood" else 1
         cells = [_number(some[who]["median"] / scale) if who in some else "" for who in columns]
         rows.append([WORK[work], *cells])
-    header = ("work, float32", *(COLUMNS[who] for who in columns))
+    header = ("work, in float32 where nothing else is said", *(COLUMNS[who] for who in columns))
     return [
         f"Each a process of its own, backends taking turns, medians of {result['rounds']} rounds "
         f"of {result['seconds']} s after compilation; VGG16 at 224 px in batches of 16, "

@@ -23,7 +23,7 @@ import numpy as np
 from keras import ops
 
 from safelight import assets
-from safelight.transfer import convolution
+from safelight.transfer import channels_last, convolution
 
 Preprocessing = Literal["caffe", "tf", "torch", "none"]
 
@@ -303,7 +303,8 @@ def copy_model(
             config["kernel_initializer"] = "zeros"
         if products and convolution.suits(layer):
             return convolution.ProductConv2D.from_config(config)
-        return layer.__class__.from_config(config)
+        instead = channels_last.stand_in(layer) if backend == "torch" else None
+        return (instead or layer.__class__).from_config(config)
 
     copy = keras.models.clone_model(model, clone_function=clone)
     copy.set_weights(model.get_weights())
@@ -311,6 +312,8 @@ def copy_model(
         ours.trainable = theirs.trainable
         if hasattr(theirs, "kernel_initializer"):
             ours.kernel_initializer = theirs.kernel_initializer
+        if isinstance(ours, channels_last.ViewConv2D):
+            channels_last.arrange([ours.kernel])
     return copy
 
 

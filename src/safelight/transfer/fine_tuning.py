@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from scipy.special import log_softmax
 
+from safelight.transfer import channels_last
 from safelight.transfer.config import TrainConfig
 
 Report = Callable[[str, int, int, str], None]
@@ -147,8 +148,13 @@ def fine_tune(
 
 def _compile(model: keras.Model, config: TrainConfig, steps: int) -> None:
     rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, steps)
-    if config.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
+    decay = config.weight_decay if config.optimizer == "adamw" else None
+    if keras.backend.backend() == "torch":
+        optimizer = channels_last.InPlaceAdam(rate, weight_decay=decay)  # as AdamW, if it decays
+        optimizer.build(model.trainable_variables)
+        channels_last.arrange(optimizer.variables)
+    elif decay is not None:
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=decay)
     else:
         optimizer = keras.optimizers.Adam(rate)
     model.compile(

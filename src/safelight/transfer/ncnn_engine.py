@@ -212,7 +212,7 @@ def _find_row(layer: keras.layers.Layer) -> _Row | None:
     nothing = (kinds.InputLayer, kinds.Dropout, backbones.ImageNetPreprocessing)
     if isinstance(layer, nothing):
         return _say_nothing
-    if type(layer) is kinds.Conv2D and _suits_convolution(layer):
+    if isinstance(layer, kinds.Conv2D) and _suits_convolution(layer):
         return _say_convolution
     if isinstance(layer, kinds.MaxPooling2D) and layer.padding == "valid":
         return _say_pooling
