@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -71,17 +72,20 @@ def block5(seconds: float, precision: str) -> float:
     return rate(step, BATCH, seconds)
 
 
+def _layers(*widths: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise(widths):
+        layers += [nn.Linear(before, after), nn.Tanh()]
+    return nn.Sequential(*layers[:-1])
+
+
 class Autoencoder(nn.Module):
-    """As wide as the defaults."""
+    """As wide and as deep as the defaults."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = nn.Sequential(
-            nn.Linear(784, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 2 * LATENT_DIM)
-        )
-        self.decoder = nn.Sequential(
-            nn.Linear(LATENT_DIM, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 784)
-        )
+        self.encoder = _layers(784, HIDDEN, HIDDEN, 2 * LATENT_DIM)
+        self.decoder = _layers(LATENT_DIM, HIDDEN, HIDDEN, 784)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Minus the ELBO, `(batch,)`."""
