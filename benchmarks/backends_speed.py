@@ -62,13 +62,12 @@ def measure(options: Any, work: str, who: str) -> dict[str, Any]:
     """One rate: of ours on a backend such as `torch`, `torch-bfloat16`, or `plain-float32`."""
     output = (options.work / f"{CLAIM}.found.json").resolve()
     common = {"work": work, "seconds": options.seconds, "output": output}
-    if who.startswith("plain"):
-        arguments = {**common, "precision": who.removeprefix("plain-")}
+    name, _, precision = who.partition("-")
+    arguments = {**common, **({"precision": precision} if precision else {})}
+    if name == "plain":
         call(python_of("torch"), "backends.plain", "torch", arguments)
     else:
-        backend, _, precision = who.partition("-")
-        arguments = {**common, **({"precision": precision} if precision else {})}
-        call(python_of(backend), "backends.child", backend, arguments)
+        call(python_of(name), "backends.child", name, arguments)
     return json.loads(output.read_text(encoding="utf-8"))
 
 

@@ -34,6 +34,7 @@ Images = Annotated[
 
 KNOWN = ("elpv", "mnist")
 _MAX_LINES = 10
+TRAINED_KINDS = ("transfer", "vae", "gan")  # that keep a model
 
 
 def is_known(data: str) -> bool:
@@ -160,7 +161,7 @@ def open_trained(path: Path) -> Run:
     opened = Run.open(path)
     if not opened.model_path.is_file():
         kind = opened.config.get("kind")
-        if opened.finished and kind not in ("transfer", "vae", "gan"):
+        if opened.finished and kind not in TRAINED_KINDS:
             raise ValueError(f"{path}: a run of kind {kind!r} keeps no model; train one.")
         raise ValueError(f"{path}: training did not finish, there is no model; train it again.")
     return opened

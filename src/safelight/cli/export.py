@@ -19,7 +19,7 @@ from safelight.cli.data import (
     load_pictures,
     open_trained,
 )
-from safelight.cli.trained import can_encode, find_source, open_generative
+from safelight.cli.trained import can_encode, find_source, open_kind
 from safelight.datasets import ImageDataset
 from safelight.export.formats import Format, Name, check_installed, find_format
 from safelight.runs import Run
@@ -196,7 +196,7 @@ def _write_page(run: Path, web: Path, num_pictures: int, *, overwrite: bool, str
     """An autoencoder or a GAN as a page."""
     from safelight.explorer.folders import check_target
 
-    opened = open_generative(run)
+    opened = open_kind(run, "vae", "gan")
     check_target(web, overwrite=overwrite)
     shows = num_pictures and can_encode(opened)
     dataset = load_pictures(_source(opened), strict=strict) if shows else None

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from safelight.cli import console
-from safelight.cli.data import damage, is_known, load_data, load_pictures, open_trained
+from safelight.cli.data import (
+    TRAINED_KINDS,
+    damage,
+    is_known,
+    load_data,
+    load_pictures,
+    open_trained,
+)
 from safelight.cli.trained import can_encode, find_source
 from safelight.runs import Run
 
@@ -65,7 +72,7 @@ def serve(
     opened = open_trained(run)
     _check_installed()
     kind = opened.config.get("kind")
-    if kind not in ("transfer", "vae", "gan"):
+    if kind not in TRAINED_KINDS:
         raise ValueError(f"{run}: a run of kind {kind!r} has no page: expected a trained model.")
     if kind != "transfer" and refuse is not None:
         raise ValueError(f"--refuse: {run} is no classifier; expected none of it.")

@@ -40,25 +40,13 @@ def open_vae(path: Path) -> Run:
     return open_kind(path, "vae")
 
 
-def open_kind(path: Path, kind: str) -> Run:
-    """A trained run of a kind; cheap, before Keras loads."""
+def open_kind(path: Path, *kinds: str) -> Run:
+    """A trained run of one of these kinds; cheap, before Keras loads."""
     opened = open_trained(path)
     found = opened.config.get("kind")
-    if found != kind:
-        raise ValueError(
-            f"{path} is a run of kind {found!r}: expected one that `{kind} train` made."
-        )
-    return opened
-
-
-def open_generative(path: Path) -> Run:
-    """A trained run whose latent space can be walked; cheap, before Keras loads."""
-    opened = open_trained(path)
-    found = opened.config.get("kind")
-    if found not in ("vae", "gan"):
-        raise ValueError(
-            f"{path} is a run of kind {found!r}: expected one that `vae train` or `gan train` made."
-        )
+    if found not in kinds:
+        makers = " or ".join(f"`{kind} train`" for kind in kinds)
+        raise ValueError(f"{path} is a run of kind {found!r}: expected one that {makers} made.")
     return opened
 
 

@@ -21,6 +21,7 @@ from safelight.explorer.subjects import Subject, check_kind, find_subject
 from safelight.files import StrPath
 from safelight.generative import pictures
 from safelight.runs import Run
+from safelight.vae.latent_paths import units_by_kl
 
 Progress = Callable[[str, int, int, str], None]
 
@@ -113,9 +114,7 @@ def describe(subject: Subject, shown: Points | None) -> dict[str, Any]:
     """
     run, change = subject.run, subject.change
     ends = points.ranges(subject, None if shown is None else shown.means)
-    kl = _nats(subject, shown) if change is None else None
-    worth = kl if change is None else change
-    assert worth is not None
+    worth = _nats(subject, shown) if change is None else change
     found: dict[str, Any] = {
         "version": __version__,
         "dataset": str(run.config["dataset"]["name"]),
@@ -125,9 +124,9 @@ def describe(subject: Subject, shown: Points | None) -> dict[str, Any]:
         "conditional": bool(subject.num_classes),
         "prior": subject.prior,
         "second_units": subject.hidden_units,
-        "kl": None if kl is None else kl.tolist(),
+        "kl": worth.tolist() if change is None else None,
         "change": None if change is None else change.tolist(),
-        "order": np.argsort(-worth, kind="stable").tolist(),
+        "order": units_by_kl(worth).tolist(),
         "ranges": packing.pack_array(ends),
         "draws": None if subject.draws is None else packing.pack_array(subject.draws),
         "points": None,

@@ -151,12 +151,10 @@ def _steps(reading: Reading) -> list[Step]:
 
 def _tell_numbers(reading: Reading) -> Sequence[Block]:
     rows: list[list[Words]] = []
-    for key, (label, meaning) in _DISTANCES.items():
-        if (found := interval(dig(reading.metrics, "score", key))) is not None:
-            rows.append([named(label, meaning), words.interval(found, 2)])
-    for key, (label, meaning) in _SHARES.items():
-        if (found := interval(dig(reading.metrics, "score", key))) is not None:
-            rows.append([named(label, meaning), words.percent_interval(found)])
+    found = scores(reading)
+    for label, meaning in (*_DISTANCES.values(), *_SHARES.values()):
+        if label in found:
+            rows.append([named(label, meaning), say_score(label, found[label])])
     plain = number(dig(reading.metrics, "score", "frechet_plain"))
     if plain is not None:
         label = named(

@@ -35,8 +35,7 @@ class _Kind:
 
     Attributes:
         plural: What several of them are called.
-        primary: The number that decides, by its key among paired differences.
-        label: The same, as `scores` calls it.
+        primary: The number that decides, by its key among differences.
         scale: The number is shown times this,
         unit: and in this unit,
         difference_unit: a difference in that.
@@ -44,35 +43,33 @@ class _Kind:
         scores: A run's numbers, by their names on the page.
         say: A number as the page says it, from its name.
         instead: Numbers in the same unit that are drawn where none has that one.
-        differences: What their differences are called: pictures are paired where both models
-            answer the same ones.
+        paired: Whether both models answer the same pictures one by one.
     """
 
     plural: str
     primary: str
-    label: str
     scale: float
     unit: str
     difference_unit: str
     digits: int
     scores: Callable[[Reading], dict[str, Interval]]
     say: Callable[[str, Interval], Words]
-    differences: str = "Paired differences"
     instead: tuple[str, ...] = ()
+    paired: bool = True
 
 
 KINDS = {
     "transfer": _Kind(
-        "classifiers", "accuracy", "accuracy", 100, "%", "points", 1, classifier.scores,
+        "classifiers", "accuracy", 100, "%", "points", 1, classifier.scores,
         lambda _, found: words.percent_interval(found),
     ),
     "vae": _Kind(
-        "autoencoders", "log_likelihood", "log p(x)", 1, "nats per picture", "nats", 1,
+        "autoencoders", "log_likelihood", 1, "nats per picture", "nats", 1,
         autoencoder.scores, lambda _, found: words.nats(found), instead=("ELBO",),
     ),
     "gan": _Kind(
-        "adversarial networks", "frechet", "Frechet distance", 1, "lower is better", "", 2,
-        generator.scores, generator.say_score, "Differences",
+        "adversarial networks", "frechet", 1, "lower is better", "", 2,
+        generator.scores, generator.say_score, paired=False,
     ),
 }  # fmt: skip
 """Kinds of runs that can be compared."""
@@ -106,6 +103,7 @@ def chapter(readings: Sequence[Reading]) -> Chapter:
     kind = KINDS[first.kind]
     pairs = [(other, _try_compare(first, other)) for other in others]
     data = {reading.dataset for reading in readings}
+    differences = "Paired differences" if kind.paired else "Differences"
     title = Markup("{} {} side by side").format(words.count(len(readings)), kind.plural)
     return Chapter(
         title=title,
@@ -114,7 +112,7 @@ def chapter(readings: Sequence[Reading]) -> Chapter:
         sections=sections(
             {
                 "Their numbers": functools.partial(_tell_numbers, readings),
-                kind.differences: functools.partial(_tell_differences, first, pairs),
+                differences: functools.partial(_tell_differences, first, pairs),
                 "What they differ in": functools.partial(_tell_settings, readings),
             }
         ),
@@ -237,8 +235,9 @@ def _tell_numbers(readings: Sequence[Reading]) -> Sequence[Block]:
 
 def _charts_of(readings: Sequence[Reading], found: Sequence[dict[str, Interval]]) -> list[Block]:
     kind = KINDS[readings[0].kind]
-    known = [kind.label, *kind.instead]
-    label = next((each for each in known if any(each in of for of in found)), kind.label)
+    label = _said_name(kind.primary)
+    known = (label, *kind.instead)
+    label = next((each for each in known if any(each in of for of in found)), label)
     rows = [
         Row(reading.name, (scores[label],))
         for reading, scores in zip(readings, found, strict=True)
@@ -248,7 +247,7 @@ def _charts_of(readings: Sequence[Reading], found: Sequence[dict[str, Interval]]
         return []
     axis = Axis(f"{label}, {kind.unit}", scale=kind.scale, digits=kind.digits)
     told = "Intervals that overlap do not say that there is no difference"
-    if kind.differences == "Paired differences":
+    if kind.paired:
         told += ": the same pictures were hard for both, which the paired difference takes out"
     return [
         charts.interval_rows(f"{label[0].upper()}{label[1:]} of each run", rows, axis).bare(),

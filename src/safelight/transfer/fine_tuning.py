@@ -149,14 +149,12 @@ def fine_tune(
 def _compile(model: keras.Model, config: TrainConfig, steps: int) -> None:
     rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, steps)
     decay = config.weight_decay if config.optimizer == "adamw" else None
-    if keras.backend.backend() == "torch":
-        optimizer = channels_last.InPlaceAdam(rate, weight_decay=decay)  # as AdamW, if it decays
+    on_torch = keras.backend.backend() == "torch"
+    adam = channels_last.InPlaceAdam if on_torch else keras.optimizers.Adam
+    optimizer = adam(rate, weight_decay=decay)  # that of Keras' AdamW, where it decays
+    if on_torch:
         optimizer.build(model.trainable_variables)
         channels_last.arrange(optimizer.variables)
-    elif decay is not None:
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=decay)
-    else:
-        optimizer = keras.optimizers.Adam(rate)
     model.compile(
         optimizer,
         keras.losses.CategoricalCrossentropy(from_logits=True),

@@ -80,8 +80,7 @@ async function start() {
   }
   known = files.data;
   [height, width, channels] = known.image_shape;
-  known.worth = known.kl ?? known.change;
-  units = known.worth.length;
+  units = known.order.length;
   const [ranges, draws] = await Promise.all([known.ranges, known.draws].map(unpackArray));
   Object.assign(known, { low: ranges[0], rest: ranges[1], high: ranges[2], draws });
   if (known.points) points = await readPoints(known.points);
