@@ -207,6 +207,7 @@ def render_table(results: list[dict]) -> str:
         generative_report.SAMPLES_CLAIM: generative_report.render_samples,
         generative_report.NOISE_CLAIM: generative_report.render_noise,
         gan_report.QUALITY_CLAIM: gan_report.render_quality,
+        gan_report.HARDER_CLAIM: gan_report.render_harder,
         volume_report.MEMORY_CLAIM: volume_report.render_memory,
         volume_report.CLUSTER_CLAIM: volume_report.render_cluster,
         backends_report.SPEED_CLAIM: backends_report.render_speed,

@@ -1,6 +1,7 @@
 """`safelight gan` and `safelight compare` as a newcomer meets them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -37,10 +38,11 @@ def trained(photos, leave, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         features = Features(pixels, "some pixels")
         patch.setattr(scoring, "choose_features", lambda *_, **__: features)
-        run, told = folder / "game", folder / "told"
+        run, told, both = folder / "game", folder / "told", folder / "both"
         assert leave("gan", "train", photos, "--output", run, *SMALL) == 0
         assert leave("gan", "train", photos, "--output", told, "--conditional", *SMALL) == 0
-    return run, told
+        assert leave("gan", "train", photos, "--output", both, "--autoencoder", *SMALL) == 0
+    return run, told, both
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +65,7 @@ def test_a_training_says_what_came_out(trained, call):
 
 
 def test_pictures_are_drawn_into_a_file_or_a_folder(trained, call, tmp_path):
-    run, told = trained
+    run, told, _ = trained
     assert call("gan", "sample", run, "--output", tmp_path / "some.png")[0] == 0
     with Image.open(tmp_path / "some.png") as picture:
         assert picture.size[0] > 100
@@ -79,15 +81,55 @@ def test_pictures_are_drawn_into_a_file_or_a_folder(trained, call, tmp_path):
 def test_a_run_is_judged_and_compared(trained, call, tmp_path):
     code, out, _ = call("gan", "evaluate", trained[0], "--json")
     assert code == 0
-    assert json.loads(out)["protocol"]["features"] == "some pixels"
+    found = json.loads(out)
+    assert found["protocol"]["features"] == "some pixels"
+    assert found["real_pictures"]["frechet"]["value"] < found["score"]["frechet"]["value"]
     code, out, _ = call("compare", *trained, "--json", "--output", tmp_path / "both.png")
     assert code == 0
     names = [row["name"] for row in json.loads(out)["rows"]]
-    assert names == ["real pictures", "game", "told"]
+    assert names == ["real pictures", "game", "told", "both"]
     assert (tmp_path / "both.png").is_file()
     code, out, _ = call("compare", trained[0])
     assert code == 0
     assert "some pixels" in out
+
+
+def test_a_vae_gan_reconstructs_and_walks_between_pictures(trained, photos, call, tmp_path):
+    both, images = trained[2], [photos / "plain" / f"{number}.png" for number in (1, 2)]
+    (tmp_path / "odd.png").write_text("no picture", encoding="utf-8")
+    path = tmp_path / "again.png"
+    words = ("gan", "reconstruct", both, *images, tmp_path / "odd.png", "--output", path)
+    code, out, err = call(*words, "--json")
+    assert code == 1
+    assert "odd.png" in err
+    answers = json.loads(out)
+    assert [0 < each["reconstruction_error"] < 1 for each in answers[:2]] == [True, True]
+    assert "error" in answers[2]
+    with Image.open(path) as picture:
+        assert picture.size[0] > 100
+    assert call("gan", "interpolate", both, *images, "--output", tmp_path / "way.png")[0] == 0
+    assert (tmp_path / "way.png").is_file()
+
+
+def test_a_run_whose_pictures_were_moved_is_judged_where_they_are(trained, photos, call, tmp_path):
+    moved = tmp_path / "far" / "away" / "run"  # from where no relative path leads to the pictures
+    shutil.copytree(trained[0], moved)
+    code, _, err = call("gan", "evaluate", moved)
+    check_sentence(code, err)
+    assert "gan evaluate RUN --data DATA" in " ".join(err.split())
+    assert call("gan", "evaluate", moved, "--data", photos)[0] == 0
+
+
+@pytest.mark.parametrize("split", [None, {}, {"digests": {"test": [["a"]]}}])
+def test_a_damaged_run_is_named_among_others(trained, photos, call, tmp_path, split):
+    broken = tmp_path / "broken"
+    shutil.copytree(trained[0], broken)
+    config = json.loads((broken / "config.json").read_text(encoding="utf-8"))
+    config["split"] = split
+    (broken / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    code, _, err = call("compare", trained[0], broken, "--data", photos)
+    check_sentence(code, err)
+    assert "broken: config.json is damaged" in " ".join(err.split())
 
 
 def test_a_report_can_be_written(trained, call, tmp_path):
@@ -104,6 +146,11 @@ def test_a_report_can_be_written(trained, call, tmp_path):
         ("gan", "sample", "{run}", "--output", "a.jpg"),
         ("gan", "sample", "{run}", "--temperature", "nan"),
         ("gan", "interpolate", "{run}", "--output", "nowhere/a.png"),
+        ("gan", "interpolate", "{run}", "a.png", "b.png"),
+        ("gan", "interpolate", "{both}", "a.png"),
+        ("gan", "interpolate", "{both}", "a.png", "b.png"),
+        ("gan", "reconstruct", "{run}", "a.png"),
+        ("gan", "reconstruct", "{both}", "a.png"),
         ("gan", "sample", "{data}"),
         ("vae", "sample", "{run}"),
         ("compare", "{data}"),
@@ -114,6 +161,7 @@ def test_a_report_can_be_written(trained, call, tmp_path):
 )
 def test_mistakes_are_one_sentence(trained, photos, call, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = {"run": trained[0], "told": trained[1], "data": photos}
+    names = {"run": trained[0], "told": trained[1], "both": trained[2], "data": photos}
     code, _, err = call(*(word.format(**names) for word in words))
-    check_sentence(code, err)
+    # A picture that is not there has a line of its own before.
+    check_sentence(code, err[err.index("safelight: ") :] if "no such file" in err else err)

@@ -6,6 +6,11 @@ from measuring import machine_name
 from tables import table, versions_line
 
 QUALITY_CLAIM = "gan_sample_quality"
+HARDER_CLAIM = "gan_harder_data"
+SCORES = (
+    "Frechet distance", "as counted", "kernel distance", "precision, %", "recall, %",
+    "density", "coverage, %", "copies, %",
+)  # fmt: skip
 NAMES = {
     "real": "real digits",
     "gan": "Safelight, GAN",
@@ -20,10 +25,7 @@ NAMES = {
 def render_quality(result: dict) -> list[str]:
     """One machine and one number of minutes, a row for each generator."""
     rows = result["rows"]
-    header = (
-        "MNIST", "Frechet distance", "as counted", "kernel distance", "precision, %", "recall, %",
-        "density", "coverage, %", "copies, %", "digits", "rarest digit, %", "images/s",
-    )  # fmt: skip
+    header = ("MNIST", *SCORES, "digits", "rarest digit, %", "images/s")
     return [
         f"Digits drawn after {result['minutes']} minutes of training each, seed "
         f"{result['seed']}; 10,000 of each against the 10,000 of the test part, by "
@@ -38,20 +40,49 @@ def render_quality(result: dict) -> list[str]:
     ]
 
 
-def _cells(name: str, row: dict) -> list[str]:
+def render_harder(result: dict) -> list[str]:
+    """One data set, a row for each run that `safelight compare` was given."""
+    protocol = result["protocol"]
+    rows = [[row["words"], *_score_cells(row["score"])] for row in result["rows"]]
+    return [
+        f"{result['data']} at 64 pixels, {result['minutes']} minutes of training each, seed "
+        f"{result['seed']}; {protocol['num_fake']:,} drawn against {protocol['num_real']:,} of the "
+        f"test part, by {protocol['features']}; {machine_name(result['machine'])}.",
+        "",
+        *table((result["data"], *SCORES), rows),
+        "",
+        f"Measured with {versions_line([result])}.",
+        "",
+    ]
+
+
+def _score_cells(score: dict) -> list[str]:
+    """What `SCORES` names."""
     distances = [
-        f"{row[key]['value']:.2f} [{row[key]['low']:.2f}, {row[key]['high']:.2f}]"
+        f"{score[key]['value']:.2f} [{score[key]['low']:.2f}, {score[key]['high']:.2f}]"
         for key in ("frechet", "kernel")
     ]
+    shares = {
+        key: f"{100 * score[key]['value']:.1f}" if key in score else ""
+        for key in ("precision", "recall", "coverage", "copies")
+    }
+    return [
+        distances[0],
+        f"{score['frechet_plain']:.2f}",
+        distances[1],
+        shares["precision"],
+        shares["recall"],
+        f"{score['density']:.2f}",
+        shares["coverage"],
+        shares["copies"],
+    ]
+
+
+def _cells(name: str, row: dict) -> list[str]:
     speed = row.get("images_per_second")
     return [
         NAMES[name],
-        distances[0],
-        f"{row['frechet_plain']:.2f}",
-        distances[1],
-        *(f"{100 * row[key]['value']:.1f}" for key in ("precision", "recall")),
-        f"{row['density']:.2f}",
-        *(f"{100 * row[key]['value']:.1f}" if key in row else "" for key in ("coverage", "copies")),
+        *_score_cells(row),
         str(row["digits"]),
         f"{100 * row['rarest_digit']:.1f}",
         f"{speed:,.0f}" if speed else "",

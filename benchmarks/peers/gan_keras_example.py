@@ -2,10 +2,11 @@
 
     python -m peers.gan_keras_example --minutes 20 --data mnist.npz --output samples.npz
 
-Networks, losses, noisy labels, dropout and rates as there: three convolutions of 4 pixels with 64,
-128 and 128 filters, Adam at 1e-4, no normalization. Departures, all of which help it here: the
-first map is 7 x 7 and two transposed convolutions (128 and 256 filters) double it, since MNIST has
-28 pixels and not 64; batches of 64 instead of 32, prefetched; the step is compiled once.
+Networks, losses, noisy labels, dropout, batches and rates as there: three convolutions of 4 pixels
+with 64, 128 and 128 filters, Adam at 1e-4, batches of 32, no normalization. Departures, all of
+which help it here: the first map is 7 x 7 and two transposed convolutions (128 and 256 filters)
+double it, since MNIST has 28 pixels and not 64; the batches are prefetched, the step is compiled
+once; and the products are in bfloat16 where the processor multiplies it.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from measuring import write_json
+from measuring import machine, write_json
 
-LATENT_DIM, BATCH_SIZE, RATE = 128, 64, 1e-4
+LATENT_DIM, BATCH_SIZE, RATE = 128, 32, 1e-4
 
 
 def build_discriminator() -> keras.Model:
@@ -35,7 +36,7 @@ def build_discriminator() -> keras.Model:
         model.add(layers.LeakyReLU(negative_slope=0.2))
     model.add(layers.Flatten())
     model.add(layers.Dropout(0.2))
-    model.add(layers.Dense(1, activation="sigmoid"))
+    model.add(layers.Dense(1, activation="sigmoid", dtype="float32"))
     return model
 
 
@@ -46,7 +47,7 @@ def build_generator() -> keras.Model:
     for filters in (128, 256):
         model.add(layers.Conv2DTranspose(filters, 4, strides=2, padding="same"))
         model.add(layers.LeakyReLU(negative_slope=0.2))
-    model.add(layers.Conv2D(1, 5, padding="same", activation="sigmoid"))
+    model.add(layers.Conv2D(1, 5, padding="same", activation="sigmoid", dtype="float32"))
     return model
 
 
@@ -86,6 +87,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     keras.utils.set_random_seed(options.seed)
+    if machine()["bfloat16"]:
+        keras.config.set_dtype_policy("mixed_bfloat16")
     with np.load(options.data) as arrays:
         images = arrays["train"].astype("float32")[..., None] / 255
     data = tf.data.Dataset.from_tensor_slices(images).shuffle(len(images), seed=options.seed)

@@ -22,8 +22,10 @@ from safelight.generative.scores import (
     INTERVALS,
     MAX_LEARNED,
     MAX_PICTURES,
+    MIN_PICTURES,
     Features,
     Score,
+    draw_labels,
     nearest_rows,
     score_features,
 )
@@ -31,6 +33,7 @@ from safelight.runs import Run
 
 KINDS = ("vae", "gan")
 _MOST_CLASSES = 20
+_NUM_SHOWN = 20
 _VGG_LAYER, _VGG_SIZE, _BATCH = "block4_pool", 64, 64
 Report = Callable[[str, int, int, str], None]
 
@@ -72,18 +75,35 @@ class Generator:
         height, width, channels = model.image_shape
         return cls(run, kind, model, (height, width, channels))
 
-    def draw(self, num: int, seed: int) -> NDArray[np.float32]:
-        """New pictures, floats in [0, 1]; of a conditional model as many of every class."""
+    def draw(self, num: int, learned: NDArray[np.integer], seed: int) -> NDArray[np.float32]:
+        """New pictures, floats in [0, 1].
+
+        Args:
+            num: How many.
+            learned: Labels of the training part: a conditional model draws classes as often.
+            seed: Of the draw.
+        """
+        labels = draw_labels(learned, num, seed) if self.model.num_classes else None
         if self.kind == "gan":
-            return self.model.generate(num, seed=seed)
-        classes = self.model.num_classes
-        labels = np.arange(num) % classes if classes else None
+            return self.model.generate(num, labels, seed=seed)
         return np.asarray(self.model.sample(num, labels=labels, seed=seed), "float32").clip(0, 1)
+
+    def check(self, dataset: ImageDataset) -> None:
+        """Whether a conditional model can be told the labels of a data set.
+
+        Raises:
+            ValueError: They are those of other classes.
+        """
+        found = self.run.config.get("dataset")
+        names = found.get("class_names") if isinstance(found, dict) else None
+        if self.model.num_classes:
+            pictures.check_classes(dataset, self.run, names if isinstance(names, list) else [])
 
     @property
     def words(self) -> str:
         """What it is, in a few words."""
-        settings = self.run.config.get("settings") or {}
+        settings = self.run.config.get("settings")
+        settings = settings if isinstance(settings, dict) else {}
         if self.kind == "gan":
             kind = "VAE/GAN" if settings.get("autoencoder") else "GAN"
             return f"{kind}, {settings.get('architecture')}, {settings.get('loss')}"
@@ -101,7 +121,7 @@ class Row:
         likelihood: log p(x) in nats per image, where there is one, as in the run's metrics.
         seconds: Of training; `None` of the reference.
         samples: Some pictures, floats in [0, 1].
-        copies: The learned pictures that are nearest to these.
+        nearest: The learned pictures that are nearest to these, likewise.
     """
 
     name: str
@@ -110,7 +130,7 @@ class Row:
     likelihood: dict[str, Any] | None
     seconds: float | None
     samples: NDArray[np.floating]
-    copies: NDArray[np.floating]
+    nearest: NDArray[np.floating]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, without the pictures."""
@@ -175,8 +195,7 @@ def compare(
     """Scores runs of the same data by one protocol; the first row are real pictures themselves.
 
     Args:
-        runs: Finished, of kinds that draw pictures, all of the same split of the same pictures and
-            the same size.
+        runs: Finished, of kinds that draw pictures, all of one size and with the same test part.
         dataset: That they were trained on.
         num: Pictures of either side, at most.
         seed: Of the draws.
@@ -189,34 +208,35 @@ def compare(
         ValueError: Runs of different pictures, or none.
     """
     generators = [Generator.of(run) for run in runs]
-    parts = _load(generators, dataset)
-    features = choose_features(
-        parts["train"][0],
-        parts["train"][1] if dataset.num_classes > 1 else None,
-        drawn=dataset.name == "mnist",
-    )
-    learned, unseen = parts["train"][0], parts["test"][0]
+    _check_alike(generators)
+    for generator in generators:
+        generator.check(dataset)
+    images, labels = _load(generators[0], dataset, "train")
+    told = labels if dataset.num_classes > 1 else None
+    features = choose_features(images, told, drawn=dataset.name == "mnist")
     rng = np.random.default_rng(seed)
+    unseen = _load(generators[0], dataset, "test")[0]
     num = min(num, len(unseen), MAX_PICTURES)
-    real = unseen[rng.permutation(len(unseen))[:num]]
-    order = rng.permutation(len(learned))
-    among = learned[order[num : num + MAX_LEARNED]] if len(order) > 2 * num else learned
-    known = [features.extract(each) for each in (among, real)]
-    rows = []
-    for number, generator in enumerate([None, *generators]):
-        report("judging", number, len(generators) + 1, "")
-        fake = (
-            learned[order[:num]] / np.float32(255)
-            if generator is None
-            else generator.draw(num, seed)
-        )
-        rows.append(_judge(generator, features, known, among, fake, seed))
+    real = features.extract(unseen[rng.permutation(len(unseen))[:num]])
+    report("judging", 0, len(runs) + 1, "")
+    first = _Learned.of(images, labels, features, most=num + MAX_LEARNED, seed=seed)
+    rows = [_judge_learned(first, num, real, seed)]
+    learned = {_digests(generators[0], "train"): first.some(slice(MAX_LEARNED))}
+    for number, generator in enumerate(generators, 1):
+        report("judging", number, len(runs) + 1, "")
+        digests = _digests(generator, "train")
+        if digests not in learned:  # another seed deals the pictures out in another way
+            again = *_load(generator, dataset, "train"), features
+            learned = {digests: _Learned.of(*again, most=MAX_LEARNED, seed=seed)}
+        drawn = generator.draw(num, learned[digests].labels, seed)
+        rows.append(_judge(generator, learned[digests], features, real, drawn, seed))
     report("judging", len(rows), len(rows), "")
     protocol = {
         "features": features.protocol,
         "dataset": dataset.name,
-        "num_real": len(real),
+        "num_real": num,
         "num_fake": num,
+        "num_learned": len(learned[digests].images),
         "seed": seed,
         "real": "pictures of the test part, which none of the runs has seen",
         "intervals": INTERVALS,
@@ -224,38 +244,101 @@ def compare(
     return rows, protocol
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Learned:
+    """Pictures of a training part, in random order.
+
+    Attributes:
+        images: `(k, height, width, channels)` uint8.
+        labels: `(k,)`.
+        features: `(k, num_features)`.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.integer]
+    features: NDArray[np.floating]
+
+    @classmethod
+    def of(
+        cls,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.integer],
+        features: Features,
+        *,
+        most: int,
+        seed: int,
+    ) -> _Learned:
+        """At most so many of a part."""
+        rows = np.random.default_rng([seed, 1]).permutation(len(images))[:most]
+        return cls(images[rows], labels[rows], features.extract(images[rows]))
+
+    def some(self, rows: slice) -> _Learned:
+        return _Learned(self.images[rows], self.labels[rows], self.features[rows])
+
+    def nearest(self, features: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Those of its pictures that are nearest to rows of features."""
+        return self.images[nearest_rows(self.features, features)] / np.float32(255)
+
+
+def _judge_learned(learned: _Learned, num: int, real: NDArray[Any], seed: int) -> Row:
+    """The row of learned pictures in the place of generated ones.
+
+    Copies of them are sought among the others, if there are enough.
+    """
+    chosen, others = learned.some(slice(num)), learned.some(slice(num, None))
+    known = others.features if len(others.images) >= MIN_PICTURES else None
+    score = score_features(known, real, chosen.features, seed=seed)
+    shown = chosen.images[:_NUM_SHOWN] / np.float32(255)
+    nearest = shown if known is None else others.nearest(chosen.features[:_NUM_SHOWN])
+    words = "pictures of the training part, as if they were generated"
+    return Row("real pictures", words, score, None, None, shown, nearest)
+
+
 def _judge(
-    generator: Generator | None,
+    generator: Generator,
+    learned: _Learned,
     features: Features,
-    known: Sequence[NDArray[Any]],
-    among: np.ndarray,
-    fake: np.ndarray,
+    real: NDArray[Any],
+    drawn: NDArray[np.float32],
     seed: int,
 ) -> Row:
-    found = features.extract(fake)
-    score = score_features(known[0], known[1], found, seed=seed)
-    shown = fake[:20]
-    copies = among[nearest_rows(known[0], found[:20])] / np.float32(255)
-    if generator is None:
-        words = "pictures of the training part, as if they were generated"
-        return Row("real pictures", words, score, None, None, shown, copies)
+    made = features.extract(drawn)
     metrics = generator.run.metrics
-    seconds = (metrics.get("seconds") or {}).get("training")
+    seconds, likelihood = (
+        found if isinstance(found := metrics.get(name), dict) else {}
+        for name in ("seconds", "log_likelihood")
+    )
+    training = seconds.get("training")
     return Row(
         generator.run.name,
         generator.words,
-        score,
-        metrics.get("log_likelihood"),
-        None if seconds is None else float(seconds),
-        shown,
-        copies,
+        score_features(learned.features, real, made, seed=seed),
+        likelihood or None,
+        float(training) if isinstance(training, int | float) else None,
+        drawn[:_NUM_SHOWN],
+        learned.nearest(made[:_NUM_SHOWN]),
     )
 
 
-def _load(
-    generators: Sequence[Generator], dataset: ImageDataset
-) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.integer]]]:
-    """Pictures and labels of the training and the test part, which all runs share."""
+def _digests(generator: Generator, part: str) -> tuple[str, ...]:
+    """What the pictures of a part of a run's data are told by."""
+    found: Any = generator.run.config
+    for name in ("split", "digests", part):
+        found = found.get(name) if isinstance(found, dict) else None
+    if not isinstance(found, list) or not all(isinstance(digest, str) for digest in found):
+        raise ValueError(
+            f"{generator.run.path}: config.json is damaged (it does not say which pictures are its "
+            f"{part} part); train the run again."
+        )
+    return tuple(found)
+
+
+def _check_alike(generators: Sequence[Generator]) -> None:
+    """Whether runs can be judged by the same pictures.
+
+    Raises:
+        ValueError: Other sizes, or other pictures in their test parts; or no run at all.
+    """
     if not generators:
         raise ValueError("no run to compare: expected one at least.")
     first = generators[0]
@@ -266,15 +349,20 @@ def _load(
                 f"{other.run.path} {other.image_shape}: expected one size; train with the same "
                 "--image-size."
             )
-        if other.run.config["split"]["digests"] != first.run.config["split"]["digests"]:
+        if set(_digests(other, "test")) != set(_digests(first, "test")):
             raise ValueError(
-                f"{first.run.path} and {other.run.path} were trained on different pictures, or "
-                "other parts of the same: expected the same data, --seed and --test-fraction."
+                f"{first.run.path} and {other.run.path} keep different pictures for their tests: "
+                "expected the same data, --seed and --test-fraction (mnist brings its test part, "
+                "so that runs of any seed can be compared)."
             )
-    height, width, channels = first.image_shape
-    found: dict[str, tuple[NDArray[np.uint8], NDArray[np.integer]]] = {}
-    for name in ("train", "test"):
-        part = records.find_part(first.run, dataset, name)
-        images = pictures.load_images(part, (height, width), channels=channels).images
-        found[name] = images, part.labels
-    return found
+
+
+def _load(
+    generator: Generator, dataset: ImageDataset, name: str
+) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
+    """Pictures and labels of a part of what a run was trained on."""
+    height, width, channels = generator.image_shape
+    _digests(generator, name)
+    part = records.find_part(generator.run, dataset, name)
+    images = pictures.load_images(part, (height, width), channels=channels).images
+    return images, part.labels

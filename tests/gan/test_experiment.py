@@ -1,6 +1,7 @@
 """From data to a run folder, and back; and runs of several kinds, scored by one protocol."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from PIL import Image
 
 from safelight import datasets, scoring
 from safelight.gan import album, experiment
+from safelight.gan.config import check_data
+from safelight.gan.models import GAN
 from safelight.generative import pictures
 from safelight.generative.scores import Features
 from safelight.runs import Run
@@ -79,19 +82,67 @@ def test_a_finished_run_is_not_overwritten_and_another_is_not_continued(config, 
     run_into(tmp_path / "run", parts, dataclasses.replace(config, seed=5), overwrite=True)
 
 
-def test_labels_are_needed_where_they_are_told(config, parts):
-    bare = dataclasses.replace(
-        parts, labels=None, dataset=dataclasses.replace(parts.dataset, class_names=())
-    )
+def test_labels_are_needed_where_they_are_told(config, dataset, parts):
+    bare = dataclasses.replace(dataset, class_names=())
     with pytest.raises(ValueError, match="has no classes"):
-        experiment.check(dataclasses.replace(config, conditional=True), bare)
-    experiment.check(config, bare)
+        check_data(dataclasses.replace(config, conditional=True), bare, parts.splits)
+    check_data(config, bare, parts.splits)
 
 
-def test_too_few_pictures_to_judge_by_are_refused_before_the_training(config, parts):
-    few = {**parts.images, "test": parts.images["test"][:19]}
-    with pytest.raises(ValueError, match="has 19 pictures: expected at least 20"):
-        experiment.check(config, dataclasses.replace(parts, images=few))
+@pytest.mark.parametrize("num", [30, 77])
+def test_too_few_pictures_to_judge_by_are_refused_with_what_would_do(config, dataset, num):
+    few = dataset.subset(range(num))
+    with pytest.raises(ValueError, match="expected at least 20 of each") as refused:
+        check_data(config, few, pictures.split(few, seed=0))
+    said = re.search(r"--test-fraction ([.\d]+)", str(refused.value))
+    if num == 30:
+        assert "30 pictures are too few for that" in str(refused.value)
+        return
+    check_data(config, few, pictures.split(few, test_fraction=float(said[1]), seed=0))
+
+
+def test_all_classes_judge_and_are_judged_as_often_as_they_occur(config, tmp_path, monkeypatch):
+    """The parts lie class after class, and one class is rare."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [160, 40])
+    images = (rng.integers(0, 60, (NUM, 9, 8, 1)) + 120 * labels[:, None, None, None]).astype(
+        "uint8"
+    )
+    clouds = datasets.ImageDataset.from_arrays(
+        images, labels, class_names=["dark", "bright"], name="c", near_duplicates=False
+    )
+    dealt = pictures.load_parts(clouds, pictures.split(clouds, seed=0))
+    seen = []
+
+    def extract(rows):
+        seen.append(np.asarray(rows))
+        return pixels(rows)
+
+    config = dataclasses.replace(config, epochs=1, conditional=True)
+    run_into(tmp_path / "run", dealt, config, Features(extract, "pixels"))
+    learned, real, drawn = seen[-3:]
+    for rows in (learned, real):
+        bright = rows.mean((1, 2, 3)) > 100
+        assert 0 < bright.mean() < 0.5
+        assert bright[: len(bright) // 2].any()
+    assert len(drawn) == len(real)
+    # A judged model is told the labels that such a draw gives, here and where runs are compared.
+    told = []
+    generate = GAN.generate
+
+    def record(self, num, labels=None, **options):
+        told.append(labels)
+        return generate(self, num, labels, **options)
+
+    monkeypatch.setattr(GAN, "generate", record)
+    monkeypatch.setattr(scoring, "choose_features", lambda *_, **__: FEATURES)
+    run, _ = run_into(tmp_path / "again", dealt, config, overwrite=True)
+    given = [each for each in told if each is not None and len(each) == len(real)]
+    scoring.compare([run], clouds, report=silent)
+    given.append(told[-1])
+    assert len(given) == 2
+    for labels in given:
+        assert 0 < labels.mean() < 0.4
 
 
 def test_arcs_begin_and_end_at_their_ends_and_keep_lengths():
@@ -141,6 +192,46 @@ def test_runs_of_several_kinds_are_scored_alike(runs, dataset, by_pixels):
     assert [row.to_dict() for row in again] == [row.to_dict() for row in rows]
 
 
+def test_copies_are_sought_in_all_that_was_learned(runs, dataset, parts, by_pixels, monkeypatch):
+    learned = parts.images["train"] / np.float32(255)
+    monkeypatch.setattr(
+        scoring.Generator, "draw", lambda self, num, *_: learned[np.arange(num) % len(learned)]
+    )
+    rows, _ = scoring.compare(runs[1:], dataset, report=silent)
+    assert rows[1].score.copies.value == 1
+    np.testing.assert_array_equal(rows[1].nearest, rows[1].samples)
+    # Learned pictures themselves are sought among the others.
+    assert rows[0].score.copies.low < 0.1
+
+
+def test_runs_of_other_seeds_are_compared_where_the_test_part_is_the_same(
+    runs, dataset, parts, config, by_pixels, tmp_path
+):
+    """As of MNIST, which brings its test part."""
+    splits = parts.splits
+    names = {"train": "validation", "validation": "train", "test": "test"}
+    moved = dataclasses.replace(
+        splits,
+        train=splits.validation,
+        validation=splits.train,
+        indices={name: splits.indices[other] for name, other in names.items()},
+    )
+    dealt = pictures.load_parts(dataset, moved)
+    other, _ = run_into(tmp_path / "other", dealt, dataclasses.replace(config, epochs=1))
+    rows, _ = scoring.compare([runs[1], other], dataset, report=silent)
+    assert [row.name for row in rows] == ["real pictures", "game", "other"]
+
+
+def test_a_conditional_model_is_told_labels_of_its_own_classes(
+    config, dataset, parts, by_pixels, tmp_path
+):
+    told = dataclasses.replace(config, epochs=1, conditional=True)
+    run, _ = run_into(tmp_path / "run", parts, told)
+    flat = dataclasses.replace(dataset, class_names=(), labels=np.zeros_like(dataset.labels))
+    with pytest.raises(ValueError, match="expected the same folders"):
+        scoring.compare([run], flat, report=silent)
+
+
 def test_only_runs_of_the_same_pictures_are_compared(runs, parts, config, tmp_path, by_pixels):
     other = datasets.ImageDataset.from_arrays(
         parts.images["train"][..., ::-1, :],
@@ -151,7 +242,7 @@ def test_only_runs_of_the_same_pictures_are_compared(runs, parts, config, tmp_pa
     )
     dealt = pictures.load_parts(other, pictures.split(other, seed=0))
     game, _ = run_into(tmp_path / "other", dealt, dataclasses.replace(config, epochs=1))
-    with pytest.raises(ValueError, match="different pictures"):
+    with pytest.raises(ValueError, match="different pictures for their tests"):
         scoring.compare([runs[0], game], other, report=silent)
     with pytest.raises(ValueError, match="no run to compare"):
         scoring.compare([], other, report=silent)

@@ -127,7 +127,7 @@ def penalty_by_differences(model, config, real, fake, draws, numpy):
     squares = np.zeros(num)
     moved = [(points[None] + sign * steps).reshape(-1, *points.shape[1:]) for sign in (1, -1)]
     high, low = (numpy(model.discriminate(each)[0]).reshape(pixels, num) for each in moved)
-    squares = (((high - low) / 2e-2) ** 2).sum(0)
+    squares = (((high - low) / 4e-2) ** 2).sum(0)  # by pictures from -1 to 1
     if config.chosen_penalty == "r1":
         return config.penalty_weight * 0.5 * squares.mean()
     return 10 * ((np.sqrt(squares) - 1) ** 2).mean()
@@ -255,14 +255,6 @@ def test_an_encoder_gets_no_word_of_the_discriminator(config, images, numpy):
     assert any((after[n] != before[n]).any() for n in moved)
 
 
-def test_the_penalty_of_a_quarter_has_the_expectation_of_the_whole():
-    """A mean over any rows of a batch that is in random order."""
-    values = np.random.default_rng(0).random(64)
-    rng = np.random.default_rng(1)
-    parts = [rng.permutation(values)[:16].mean() for _ in range(4000)]
-    assert np.mean(parts) == pytest.approx(values.mean(), abs=4 * values.std() / np.sqrt(16 * 4000))
-
-
 def test_losses_of_an_epoch_are_finite_for_all_settings(images):
     from safelight.gan.config import TrainConfig
 
@@ -279,12 +271,3 @@ def test_losses_of_an_epoch_are_finite_for_all_settings(images):
         assert set(means) == set(loop.logs())
         assert all(np.isfinite(value) for value in means.values()), (options, means)
         assert 0 <= means["real_accuracy"] <= 1
-
-
-def test_labels_of_generated_pictures_are_those_of_the_batch(config, images, numpy):
-    """Otherwise a class that is rare would be drawn too often."""
-    config = dataclasses.replace(config, conditional=True)
-    _, loop = build(config, images)
-    loop.begin(0)
-    assert len(loop._data) == 2
-    np.testing.assert_array_equal(numpy(ops.convert_to_tensor(loop._data[1])), np.arange(24) % 3)

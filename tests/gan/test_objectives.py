@@ -52,8 +52,8 @@ def test_the_best_discriminator_turns_the_loss_into_the_jensen_shannon_divergenc
 
 @pytest.mark.parametrize(("kind", "wanted"), [("r1", 0.5 * 25), ("gradient", 16)])
 def test_penalties_of_a_linear_discriminator_are_known(numpy, kind, wanted):
-    """Of slope (3, 4), whose length is 5."""
-    slope = ops.convert_to_tensor(np.array([3.0, 4.0], "float32").reshape(1, 1, 2, 1))
+    """Of slope (6, 8), whose length is 10; by pictures from -1 to 1 it is 5."""
+    slope = ops.convert_to_tensor(np.array([6.0, 8.0], "float32").reshape(1, 1, 2, 1))
     points = np.random.default_rng(0).random((7, 1, 2, 1)).astype("float32")
     found = objectives.gradient_penalty(
         lambda x: ops.sum(x * slope, axis=(1, 2, 3)),
@@ -65,13 +65,13 @@ def test_penalties_of_a_linear_discriminator_are_known(numpy, kind, wanted):
 
 
 def test_a_penalty_can_be_differentiated_by_the_discriminator_s_weights(numpy):
-    """R1 of D(x) = w |x|^2 / 2 is w^2 |x|^2 / 2, so its slope is w |x|^2."""
+    """R1 of D(x) = w |x|^2 is w^2 |x|^2 / 2 by 2 x - 1, so its slope is w |x|^2."""
     backend = find_backend()
     points = np.random.default_rng(1).random((5, 2, 2, 1)).astype("float32")
 
     def loss(weights):
         value = objectives.gradient_penalty(
-            lambda x: weights[0] * ops.sum(x * x, axis=(1, 2, 3)) / 2,
+            lambda x: weights[0] * ops.sum(x * x, axis=(1, 2, 3)),
             ops.convert_to_tensor(points),
             backend.input_gradient,
             "r1",

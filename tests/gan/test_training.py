@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from safelight.gan import training
+from safelight.gan.config import TrainConfig
 from safelight.gan.models import build_gan
 from safelight.gan.training import COLUMNS, calibrate, choose_policy, train
 
@@ -52,11 +53,24 @@ def test_minutes_are_kept(config, images):
     assert trained.epochs >= 1
     assert not trained.interrupted
     assert trained.history["learning_rate"][-1] < config.learning_rate
+    # It ends when the time is up: not after the first epochs, nor when a default would have it.
+    assert 0.5 < trained.seconds["training"] / (60 * config.minutes) < 3
 
 
-def test_a_training_that_was_stopped_goes_on_to_the_same_end(config, images, tmp_path, monkeypatch):
-    config = dataclasses.replace(config, epochs=4)
-    whole = train(start(config, images), images, config=config)
+@pytest.mark.parametrize(
+    "options", [{}, {"normalization": "spectral"}, {"autoencoder": True}, {"conditional": True}]
+)
+def test_a_training_that_was_stopped_goes_on_to_the_same_end(
+    config, images, options, tmp_path, monkeypatch
+):
+    config = dataclasses.replace(config, epochs=4, **options)
+    classes = 3 if config.conditional else 0
+    pictures = (images, np.arange(len(images)) % 3) if classes else images
+
+    def start(config, images):
+        return build_gan(images.shape[1:], config, num_classes=classes)
+
+    whole = train(start(config, images), pictures, config=config)
     monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0.0)
     path = tmp_path / "checkpoint.npz"
 
@@ -68,9 +82,9 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_end(config, images, tmp
             raise StopError
 
     with pytest.raises(StopError):
-        train(start(config, images), images, config=config, checkpoint=path, report=stop)
+        train(start(config, images), pictures, config=config, checkpoint=path, report=stop)
     assert path.exists()
-    again = train(start(config, images), images, config=config, checkpoint=path)
+    again = train(start(config, images), pictures, config=config, checkpoint=path)
     assert again.epochs == 4
     for name in ("generator_loss", "discriminator_loss"):
         np.testing.assert_allclose(again.history[name], whole.history[name], rtol=1e-4)
@@ -139,6 +153,19 @@ def test_batch_normalization_is_that_of_the_kept_weights(config, images, numpy):
     made = (z @ numpy(dense.kernel) + numpy(dense.bias)).reshape(-1, layer.gamma.shape[0])
     np.testing.assert_allclose(numpy(layer.moving_mean), made.mean(0), atol=0.05)
     np.testing.assert_allclose(numpy(layer.moving_variance), made.var(0), rtol=0.1, atol=0.02)
+
+
+def test_batch_normalization_of_a_conditional_model_is_of_the_classes_it_learned(images, numpy):
+    """Of 19 pictures of one class and 1 of the other the mean is near the first one's."""
+    config = TrainConfig(latent_dim=3, filters=(4,), conditional=True, precision="float32")
+    model = build_gan(images.shape[1:], config, num_classes=2)
+    dense = model.generator.get_layer("start")
+    kernel = numpy(dense.kernel).copy()
+    kernel[-2:] = [[1.0], [5.0]]  # of the two labels
+    dense.kernel.assign(kernel)
+    calibrate(model, np.repeat([0, 1], [19, 1]))
+    mean = numpy(model.generator.get_layer("start_norm").moving_mean)
+    np.testing.assert_allclose(mean, 0.95 * 1 + 0.05 * 5, atol=0.05)
 
 
 def test_few_pictures_are_augmented():

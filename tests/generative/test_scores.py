@@ -3,7 +3,15 @@ import pytest
 from scipy.stats import binomtest
 
 from safelight import sample_quality
-from safelight.generative.scores import nearest, nearest_rows, score_features, wilson
+from safelight.generative.scores import (
+    COPY_PART,
+    _copies,
+    draw_labels,
+    nearest,
+    nearest_rows,
+    score_features,
+    wilson,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -43,6 +51,42 @@ def test_a_shift_is_found_at_its_size():
     assert shifted.frechet.low < 4 * 0.25 < shifted.frechet.high
     wanted = sample_quality.frechet_distance(real, fake + 0.5)
     assert shifted.frechet_plain == pytest.approx(wanted)
+
+
+def test_twenty_pictures_call_few_of_their_like_a_copy():
+    """The reach of 1 % is then that of the nearest, which one in n + 1 draws falls short of."""
+    for num in (20, 60):
+        shares, alarms = [], []
+        for seed in range(400):
+            train, real, fake = np.random.default_rng(seed).normal(size=(3, num, 3))
+            found = _copies(train, real, fake)
+            shares.append(found.value)
+            alarms.append(found.low > COPY_PART)
+        assert np.mean(shares) == pytest.approx(1 / (num + 1), abs=0.015)
+        assert np.mean(alarms) < 0.05  # 2.5 % are meant
+    train, real = np.random.default_rng(0).normal(size=(2, 20, 3))
+    assert _copies(train, real, train + 1e-3).low > COPY_PART
+
+
+def test_a_distance_of_few_pictures_keeps_a_bias_which_is_said():
+    """Of one distribution, so that both are 0 in truth: only the kernel distance is."""
+    real, fake = np.random.default_rng(0).normal(size=(2, 60, 200))
+    score = score_features(None, real, fake)
+    assert score.frechet.low > 20
+    assert score.kernel.low < 0 < score.kernel.high
+    assert "60 pictures are few for 200 features" in score.beware
+    assert score.copies is None
+    assert "copies" not in score.to_dict()
+    real, fake = np.random.default_rng(0).normal(size=(2, 400, 20))
+    score = score_features(None, real, fake)
+    assert score.frechet.low < 0 < score.frechet.high
+    assert not score.beware
+
+
+def test_classes_are_drawn_as_often_as_they_were_learned():
+    learned = np.repeat([0, 1, 2], [70, 25, 5])
+    found = np.bincount(draw_labels(learned, 20_000, 1), minlength=3) / 20_000
+    np.testing.assert_allclose(found, [0.7, 0.25, 0.05], atol=0.02)
 
 
 def test_a_score_is_plain_json():

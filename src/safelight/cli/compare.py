@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from safelight.cli import console
-from safelight.cli.data import Strict, damage, load_pictures, open_trained
+from safelight.cli.data import Strict, load_pictures, open_trained
 from safelight.cli.runs import Json
 from safelight.cli.trained import Seed, check_output, find_source, save_picture
 
@@ -30,7 +30,10 @@ def compare(
     seed: Seed = 0,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="Draw what each makes, side by side."),
+        typer.Option(
+            metavar="FILE.png",
+            help="Draw what each makes, and below each picture the learned one nearest to it.",
+        ),
     ] = None,
     as_json: Json = False,
     strict: Strict = False,
@@ -38,8 +41,8 @@ def compare(
     """Score what runs draw, whatever they are: one set of unseen pictures, one set of features.
 
     The first line are real pictures of the training part, as if they had been generated: nobody
-    can be expected to do better. Frechet distances have their bias taken off, so that they do not
-    depend on the number of pictures; `as counted` is what these give as they are.
+    can be expected to do better. Frechet distances have their bias taken off, all of it where there
+    are many more pictures than features; `as counted` is what these give as they are.
     """
     check_output(output, ".png")
     opened = [open_trained(run) for run in runs]
@@ -47,14 +50,18 @@ def compare(
     console.start_keras()
     from safelight import plots, scoring
 
-    with damage(runs[0]), console.progress() as report:
+    with console.progress() as report:
         rows, protocol = scoring.compare(opened, dataset, num=num, seed=seed, report=report)
     if as_json:
         console.print_json({"rows": [row.to_dict() for row in rows], "protocol": protocol})
     else:
         _print(rows, protocol)
     if output is not None:
-        named = [(row.name, row.samples) for row in rows]
+        named = [
+            pair
+            for row in rows
+            for pair in ((row.name, row.samples), ("learned, nearest", row.nearest))
+        ]
         save_picture(plots.plot_generators(named), output, quiet=as_json)
 
 
@@ -69,6 +76,8 @@ def _print(rows: list[Any], protocol: dict[str, Any]) -> None:
     console.say(f"{'judged by':<18}{console.printable(protocol['features'])}")
     console.say(f"{'against':<18}{protocol['num_real']:,} pictures of {protocol['real']}")
     console.say(f"{'intervals':<18}{protocol['intervals']}")
+    if beware := rows[0].score.beware:
+        console.say(f"{'beware':<18}{console.printable(beware)}")
 
 
 def _cells(row: Any) -> list[str]:
@@ -82,7 +91,8 @@ def _cells(row: Any) -> list[str]:
         f"{score.kernel.value:.2f} [{score.kernel.low:.2f}, {score.kernel.high:.2f}]",
         *(f"{100 * each.value:.1f} %" for each in shares),
         f"{score.density:.2f}",
-        *(f"{100 * each.value:.1f} %" for each in (score.coverage, score.copies)),
+        f"{100 * score.coverage.value:.1f} %",
+        "" if score.copies is None else f"{100 * score.copies.value:.1f} %",
         "" if likelihood is None else f"{likelihood:.1f} nats",
         "" if row.seconds is None else f"{row.seconds / 60:.1f} min",
     ]

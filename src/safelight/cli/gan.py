@@ -1,4 +1,4 @@
-"""`safelight gan train|evaluate|sample|interpolate`."""
+"""`safelight gan train|evaluate|sample|reconstruct|interpolate`."""
 
 from __future__ import annotations
 
@@ -9,23 +9,33 @@ from typing import Annotated, Any
 import typer
 
 from safelight.cli import console, flags
-from safelight.cli.data import NewRun, Overwrite, Strict, damage, load_pictures
+from safelight.cli.data import Images, NewRun, Overwrite, Strict, load_pictures
 from safelight.cli.runs import Json, print_results, print_score
 from safelight.cli.trained import (
     Data,
+    DrawnOutput,
+    NumDrawn,
     Seed,
+    Temperature,
     TestFraction,
+    answers_for,
+    can_encode,
     check_output,
     check_pictures_output,
     class_names_of,
     find_source,
     load_parts,
+    name_drawn,
     name_source,
     number_of,
     open_kind,
+    read_ends,
+    read_sized,
+    save_drawn,
     save_picture,
+    show_reconstructions,
 )
-from safelight.gan.config import TrainConfig
+from safelight.gan.config import TrainConfig, check_data
 from safelight.runs import Run
 
 app = typer.Typer(
@@ -56,12 +66,11 @@ def train(
     """
     Run.check(output, overwrite=overwrite, resume=True)
     dataset = load_pictures(data, strict=strict)
-    parts = load_parts(dataset, settings, test_fraction=test_fraction)
+    parts = load_parts(dataset, settings, test_fraction=test_fraction, check=check_data)
     console.start_keras()
     from safelight import scoring
     from safelight.gan import experiment
 
-    experiment.check(settings, parts)
     run = experiment.open_run(
         output, parts, settings, source=name_source(data, output), overwrite=overwrite
     )
@@ -83,6 +92,10 @@ def train(
 @app.command(short_help="Judge what a run draws: distances, precision and recall, copies.")
 def evaluate(
     run: RunFolder,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="What it was trained on; by default where the run says."),
+    ] = None,
     num: Annotated[
         int, typer.Option(min=20, help="Pictures of either side, at most; 10,000 are the limit.")
     ] = 10_000,
@@ -90,44 +103,38 @@ def evaluate(
     as_json: Json = False,
     strict: Strict = False,
 ) -> None:
-    """Judge what a run draws against its test part, by features that stand in the protocol."""
+    """Judge what a run draws against its test part, by features that stand in the protocol.
+
+    Pictures that were learned from are judged too, as if they had been drawn: nobody can be
+    expected to do better.
+    """
     opened = open_kind(run, "gan")
-    dataset = load_pictures(find_source(opened), strict=strict)
+    dataset = load_pictures(data or find_source(opened), strict=strict)
     console.start_keras()
     from safelight import scoring
 
-    with damage(run), console.progress() as report:
+    with console.progress() as report:
         rows, protocol = scoring.compare([opened], dataset, num=num, seed=seed, report=report)
-    score = rows[1].score.to_dict()
+    real, score = (row.score.to_dict() for row in rows)
     if as_json:
-        console.print_json({"score": score, "protocol": protocol})
+        console.print_json({"score": score, "real_pictures": real, "protocol": protocol})
         return
     print_score(score)
+    distances = ", ".join(
+        f"{word} {real[name]['value']:.2f} [{real[name]['low']:.2f}, {real[name]['high']:.2f}]"
+        for name, word in (("frechet", "Frechet"), ("kernel", "kernel"))
+    )
+    console.say(f"{'real pictures':<18}{distances}")
     console.say(f"{'judged by':<18}{console.printable(protocol['features'])}")
 
 
 @app.command(short_help="Draw new pictures.")
 def sample(
     run: RunFolder,
-    num: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="How many; of a conditional model without --label, as many of every class.",
-        ),
-    ] = 64,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PATH",
-            help="FILE.png for all of them side by side, or a folder for a file each. By default "
-            "a file among the run's pictures.",
-        ),
-    ] = None,
+    num: NumDrawn = 64,
+    output: DrawnOutput = None,
     seed: Seed = 0,
-    temperature: Annotated[
-        float, typer.Option(min=0, help="Below 1 pictures are more typical and less varied.")
-    ] = 1.0,
+    temperature: Temperature = 1.0,
     label: Label = None,
 ) -> None:
     """Draw new pictures: what the generator makes of draws from N(0, I)."""
@@ -141,37 +148,100 @@ def sample(
     import numpy as np
 
     from safelight.gan import album, experiment
-    from safelight.generative import pictures
 
     model = experiment.load_gan(opened)
     labels = None if label_number is None else np.full(num, label_number)
-    path = output or opened.picture_path(f"samples-seed{seed}")
+    path = output or opened.picture_path(name_drawn(seed, label, temperature))
     options: dict[str, Any] = {"labels": labels, "seed": seed, "temperature": temperature}
-    if path.suffix.lower() == ".png":
-        names = class_names_of(opened)
-        save_picture(album.draw_samples(model, num, class_names=names, **options), path)
-        return
-    pictures.save_images(path, model.generate(num, **options), name="sample")
-    console.say(f"{num} pictures in {console.printable(path)}")
+    names = class_names_of(opened)
+    save_drawn(
+        path,
+        lambda: album.draw_samples(model, num, class_names=names, **options),
+        lambda: model.generate(num, **options),
+    )
 
 
-@app.command(short_help="Walk from one draw to another.")
+@app.command(short_help="Encode pictures and decode them again, by a VAE/GAN.")
+def reconstruct(
+    run: RunFolder,
+    images: Images,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png",
+            help="Originals above what became of them. By default among the run's pictures.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Encode pictures and decode them again: a line for each with its error.
+
+    A file that cannot be read is one line on standard error, and the others are answered. Exits
+    with 0 if all were answered, with 1 if some were, with 2 if none.
+    """
+    check_output(output, ".png")
+    opened = _open_encoding(run, "reconstruct")
+    console.start_keras()
+    from safelight.gan import experiment
+
+    model = experiment.load_gan(opened)
+    answers = answers_for(images)
+    with console.progress() as report:
+        originals = read_sized(model, answers, report)
+    path = output or opened.picture_path("reconstructed")
+    show_reconstructions(
+        answers, originals, lambda: (model.reconstruct(originals), {}), path, as_json=as_json
+    )
+
+
+@app.command(short_help="Walk from one draw to another; a VAE/GAN also from picture to picture.")
 def interpolate(
     run: RunFolder,
-    num: Annotated[int, typer.Option(min=1, help="Ways, each between two draws.")] = 6,
+    ends: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[IMAGE IMAGE]",
+            help="Two pictures to walk between, by a VAE/GAN; without them between draws.",
+            show_default=False,
+        ),
+    ] = None,
+    num: Annotated[
+        int, typer.Option(min=1, help="Ways, each between two draws; of pictures there is one.")
+    ] = 6,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="By default among the run's pictures.")
     ] = None,
     seed: Seed = 0,
     label: Label = None,
 ) -> None:
-    """Walk through the latent space between draws, along arcs, and draw what is on the way."""
+    """Walk through the latent space along arcs, and draw what is on the way."""
     check_output(output, ".png")
-    opened = open_kind(run, "gan")
+    if ends and len(ends) != 2:
+        raise ValueError(
+            f"{len(ends)} picture{'s' * (len(ends) > 1)} to walk between: expected two, or none."
+        )
+    opened = _open_encoding(run, "walk between") if ends else open_kind(run, "gan")
     label_number = number_of(opened, label)
     console.start_keras()
     from safelight.gan import album, experiment
 
     model = experiment.load_gan(opened)
-    figure = album.draw_walks(model, num, label=label_number, seed=seed)
-    save_picture(figure, output or opened.picture_path("interpolated"))
+    if ends:
+        with console.progress() as report:
+            originals = read_ends(model, ends, report)
+        figure = album.draw_way(model, originals)
+    else:
+        figure = album.draw_walks(model, num, label=label_number, seed=seed)
+    name = "interpolated" if ends or not seed else f"interpolated-seed{seed}"
+    save_picture(figure, output or opened.picture_path(name))
+
+
+def _open_encoding(run: Path, purpose: str) -> Run:
+    """A run of a VAE/GAN, which knows where pictures lie."""
+    opened = open_kind(run, "gan")
+    if not can_encode(opened):
+        raise ValueError(
+            f"{run} is a GAN, which has no encoder to {purpose} pictures with: expected a VAE/GAN; "
+            "`gan train --autoencoder` trains one."
+        )
+    return opened

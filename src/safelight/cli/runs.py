@@ -135,6 +135,8 @@ def print_score(found: dict[str, Any] | None) -> None:
     console.say(
         f"{'pictures':<18}{found['num_fake']:,} generated, against {found['num_real']:,} unseen"
     )
+    if found.get("beware"):  # runs of older versions lack it
+        console.say(f"{'beware':<18}{console.printable(found['beware'])}")
 
 
 def _print_watch(metrics: dict[str, Any]) -> None:

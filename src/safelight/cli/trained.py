@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from safelight.cli import console
-from safelight.cli.data import damage, is_known, open_trained
-from safelight.datasets import ImageDataset
+from safelight.cli.data import (
+    damage,
+    is_known,
+    leave,
+    list_files,
+    open_trained,
+    read_pictures,
+)
+from safelight.datasets import ImageDataset, Splits
 from safelight.runs import Run
 
 if TYPE_CHECKING:
     import numpy as np
 
     from safelight.gan.config import TrainConfig as GanConfig
+    from safelight.gan.models import GAN
     from safelight.generative.pictures import Parts
     from safelight.vae.config import TrainConfig
     from safelight.vae.models import VAE
@@ -33,6 +42,27 @@ TestFraction = Annotated[
     float, typer.Option(help="Share of the pictures that only judge; mnist brings its own.")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Decides the draw.")]
+NumDrawn = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="How many; of a conditional model without --label, side by side, as many of every "
+        "class.",
+    ),
+]
+DrawnOutput = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        help="FILE.png for all of them side by side, or a folder for a file each. By default "
+        "a file among the run's pictures.",
+    ),
+]
+Temperature = Annotated[
+    float, typer.Option(min=0, help="Below 1 pictures are more typical and less varied.")
+]
+
+_MAX_SHOWN = 24
 
 
 def open_vae(path: Path) -> Run:
@@ -82,7 +112,8 @@ def find_source(run: Run) -> str:
     if folder is None:
         raise ValueError(
             f"the pictures of {name} are not where {run.path} was trained on them: put them "
-            "back, or name their folder where a command takes it, as `vae evaluate RUN DATA` does."
+            "back, or name their folder where a command takes it (`vae evaluate RUN DATA`, `gan "
+            "evaluate RUN --data DATA`)."
         )
     return str(folder.resolve())
 
@@ -102,12 +133,21 @@ def labels_of(run: Run, dataset: ImageDataset) -> np.ndarray:
 
 
 def load_parts(
-    dataset: ImageDataset, settings: TrainConfig | GanConfig, *, test_fraction: float
+    dataset: ImageDataset,
+    settings: TrainConfig | GanConfig,
+    *,
+    test_fraction: float,
+    check: Callable[[Any, ImageDataset, Splits], None] | None = None,
 ) -> Parts:
-    """A data set dealt out and read; how the size of pictures was chosen is told."""
+    """A data set dealt out, checked against the settings and read.
+
+    How the size of pictures was chosen is told.
+    """
     from safelight.generative import pictures
 
     splits = pictures.split(dataset, test_fraction=test_fraction, seed=settings.seed)
+    if check is not None:
+        check(settings, dataset, splits)
     with console.progress() as report:
         parts = pictures.load_parts(
             dataset,
@@ -133,6 +173,79 @@ def load_array(model: VAE, dataset: ImageDataset, report: console.Report) -> np.
     ).images
 
 
+def answers_for(images: Sequence[Path]) -> list[dict[str, Any]]:
+    """A mapping for each picture named, or found in a folder named, with its `file`."""
+    return [{"file": str(file)} for file in list_files(images)]
+
+
+def read_sized(
+    model: VAE | GAN, answers: list[dict[str, Any]], report: console.Report
+) -> np.ndarray:
+    """Those of the pictures that decode, in the model's size and channels; perhaps none."""
+    import numpy as np
+
+    from safelight.generative import pictures
+
+    height, width, channels = model.image_shape
+    mode: Literal["L", "RGB"] = "L" if channels == 1 else "RGB"
+    found = [
+        pictures.fit_picture(picture, (height, width))
+        for picture in read_pictures(answers, report, "reading", mode=mode)
+    ]
+    return np.stack(found) if found else np.zeros((0, *model.image_shape), np.uint8)
+
+
+def read_ends(model: VAE | GAN, ends: Sequence[Path], report: console.Report) -> np.ndarray:
+    """Two pictures, between which to walk.
+
+    Raises:
+        ValueError: One of them cannot be read.
+    """
+    found = read_sized(model, [{"file": str(file)} for file in ends], report)
+    if len(found) < 2:
+        raise ValueError("a walk needs two pictures that can be read: see above.")
+    return found
+
+
+def show_reconstructions(
+    answers: list[dict[str, Any]],
+    originals: np.ndarray,
+    decode: Callable[[], tuple[np.ndarray, Mapping[str, np.ndarray]]],
+    path: Path,
+    *,
+    as_json: bool,
+) -> None:
+    """Draws originals above what became of them, says how far they are apart, and ends the command.
+
+    Args:
+        answers: As `read_sized` left them.
+        originals: Those pictures that it read, uint8.
+        decode: Gives what became of them, floats in [0, 1]; and, where there are some, `"elbo"` and
+            its parts, `(n,)` each in nats. Not called where there are no originals.
+        path: Of the picture.
+        as_json: Whether to print the answers as JSON.
+    """
+    from safelight import plots
+
+    answered = [answer for answer in answers if "error" not in answer]
+    if answered:
+        decoded, bounds = decode()
+        for i, answer in enumerate(answered):
+            answer |= {name: float(values[i]) for name, values in bounds.items()}
+            error = decoded[i] - originals[i] / 255
+            answer["reconstruction_error"] = float((error**2).mean() ** 0.5)
+        figure = plots.plot_reconstructions(originals[:_MAX_SHOWN], decoded[:_MAX_SHOWN])
+        save_picture(figure, path, quiet=as_json)
+    if as_json:
+        console.print_json(answers)
+    else:
+        for answer in answered:
+            bound = f"ELBO {answer['elbo']:.1f} nats, " if "elbo" in answer else ""
+            name = console.printable(answer["file"])
+            console.say(f"{name}  {bound}error {answer['reconstruction_error']:.3f}")
+    leave(answers)
+
+
 def check_output(path: Path | None, *endings: str) -> None:
     """Refuses a file that cannot be written, before anything is computed for it."""
     if path is None:
@@ -154,6 +267,28 @@ def check_pictures_output(path: Path) -> None:
         check_output(path, ".png")
     elif path.suffix.lower() in other_pictures or path.is_file():
         raise ValueError(f"--output {path}: expected a name that ends in .png, or a folder.")
+
+
+def name_drawn(seed: int, label: str | None, temperature: float, drawn_from: str = "") -> str:
+    """Of a file among the run's pictures: another draw does not take its place."""
+    asked = [f"samples{drawn_from}-seed{seed}"]
+    if label is not None:
+        asked.append(label.replace("/", "_").replace("\\", "_"))
+    if temperature != 1:
+        asked.append(f"temperature{temperature:g}")
+    return "-".join(asked)
+
+
+def save_drawn(path: Path, draw_figure: Callable[[], Any], draw: Callable[[], np.ndarray]) -> None:
+    """What a model draws: a .png of all side by side, or a folder with a file for each."""
+    from safelight.generative import pictures
+
+    if path.suffix.lower() == ".png":
+        save_picture(draw_figure(), path)
+        return
+    drawn = draw()
+    pictures.save_images(path, drawn, name="sample")
+    console.say(f"{len(drawn)} pictures in {console.printable(path)}")
 
 
 def number_of(run: Run, label: str | None) -> int | None:

@@ -15,18 +15,19 @@ from safelight.cli.data import (
     Overwrite,
     Strict,
     damage,
-    leave,
-    list_files,
     load_pictures,
-    read_pictures,
 )
 from safelight.cli.look import find_density
 from safelight.cli.runs import Json, print_numbers, print_results
 from safelight.cli.trained import (
     Data,
+    DrawnOutput,
+    NumDrawn,
     RunFolder,
     Seed,
+    Temperature,
     TestFraction,
+    answers_for,
     check_output,
     check_pictures_output,
     class_names_of,
@@ -34,10 +35,15 @@ from safelight.cli.trained import (
     labels_of,
     load_array,
     load_parts,
+    name_drawn,
     name_source,
     number_of,
     open_vae,
+    read_ends,
+    read_sized,
+    save_drawn,
     save_picture,
+    show_reconstructions,
 )
 from safelight.runs import Run
 from safelight.vae.config import TrainConfig
@@ -55,8 +61,6 @@ app = typer.Typer(
 Label = Annotated[
     str | None, typer.Option(metavar="CLASS", help="For a conditional model: of which class.")
 ]
-
-_MAX_SHOWN = 24
 
 
 @app.command(short_help="Train a variational autoencoder; leaves a run folder.")
@@ -180,26 +184,10 @@ def evaluate(
 @app.command(short_help="Draw new pictures.")
 def sample(
     run: RunFolder,
-    num: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="How many; of a conditional model without --label, side by side, as many of every "
-            "class.",
-        ),
-    ] = 64,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PATH",
-            help="FILE.png for all of them side by side, or a folder for a file each. By default "
-            "a file among the run's pictures.",
-        ),
-    ] = None,
+    num: NumDrawn = 64,
+    output: DrawnOutput = None,
     seed: Seed = 0,
-    temperature: Annotated[
-        float, typer.Option(min=0, help="Below 1 pictures are more typical and less varied.")
-    ] = 1.0,
+    temperature: Temperature = 1.0,
     label: Label = None,
     density: Annotated[
         Literal["prior", "gaussian", "mixture"],
@@ -222,25 +210,21 @@ def sample(
     console.start_keras()
     import numpy as np
 
-    from safelight.generative import pictures
     from safelight.vae import album, experiment
 
     model = experiment.load_vae(opened)
     mixture = None if density == "prior" else find_density(opened, model, density)
     labels = None if label_number is None else np.full(num, label_number)
     drawn_from = "" if density == "prior" else f"-{density}"
-    path = output or opened.picture_path(f"samples{drawn_from}-seed{seed}")
+    path = output or opened.picture_path(name_drawn(seed, label, temperature, drawn_from))
     options: dict[str, Any] = {"seed": seed, "temperature": temperature, "mixture": mixture}
-    if path.suffix.lower() == ".png":
-        names = class_names_of(opened)
-        save_picture(
-            album.draw_samples(model, num, labels=labels, class_names=names, **options), path
-        )
-        return
-    if model.num_classes and labels is None:
-        labels = np.arange(num) % model.num_classes
-    pictures.save_images(path, album.sample(model, num, labels=labels, **options), name="sample")
-    console.say(f"{num} pictures in {console.printable(path)}")
+    names = class_names_of(opened)
+    each = np.arange(num) % model.num_classes if model.num_classes and labels is None else labels
+    save_drawn(
+        path,
+        lambda: album.draw_samples(model, num, labels=labels, class_names=names, **options),
+        lambda: album.sample(model, num, labels=each, **options),
+    )
 
 
 @app.command(short_help="Encode pictures and decode them again.")
@@ -266,39 +250,24 @@ def reconstruct(
     opened = open_vae(run)
     label_number = number_of(opened, label)
     console.start_keras()
-    from safelight import plots
     from safelight.vae import experiment
 
     with damage(run):
         config = experiment.settings_of(opened)
     model = experiment.load_vae(opened)
     labelled = _require_label(model, label_number)
-    answers: list[dict[str, Any]] = [{"file": str(file)} for file in list_files(images)]
+    answers = answers_for(images)
     with console.progress() as report:
-        originals = _read(model, answers, report)
-    answered = [answer for answer in answers if "error" not in answer]
-    if answered:
-        told = labelled(len(originals))
-        bounds = model.elbo(experiment.judged_part(originals, config), told, seed=config.seed)
-        decoded = model.reconstruct(originals, told)
-        for i, answer in enumerate(answered):
-            answer |= {name: float(values[i]) for name, values in bounds.items()}
-            error = decoded[i] - originals[i] / 255
-            answer["reconstruction_error"] = float((error**2).mean() ** 0.5)
-        path = output or opened.picture_path("reconstructed")
-        shown = slice(0, _MAX_SHOWN)
-        save_picture(
-            plots.plot_reconstructions(originals[shown], decoded[shown]), path, quiet=as_json
-        )
-    if as_json:
-        console.print_json(answers)
-    else:
-        for answer in answered:
-            console.say(
-                f"{console.printable(answer['file'])}  ELBO {answer['elbo']:.1f} nats, error "
-                f"{answer['reconstruction_error']:.3f}"
-            )
-    leave(answers)
+        originals = read_sized(model, answers, report)
+    told = labelled(len(originals))
+
+    def decode() -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        judged = experiment.judged_part(originals, config)
+        bounds = model.elbo(judged, told, seed=config.seed)
+        return model.reconstruct(originals, told), bounds
+
+    path = output or opened.picture_path("reconstructed")
+    show_reconstructions(answers, originals, decode, path, as_json=as_json)
 
 
 @app.command(short_help="Write what the encoder makes of pictures.")
@@ -359,9 +328,7 @@ def interpolate(
     model = experiment.load_vae(opened)
     labelled = _require_label(model, label_number)
     with console.progress() as report:
-        ends = _read(model, [{"file": str(file)} for file in (first, second)], report)
-    if len(ends) < 2:
-        raise ValueError("a walk needs two pictures that can be read: see above.")
+        ends = read_ends(model, (first, second), report)
     begin, end = model.encode(ends, labelled(2))[0]
     way = evaluation.interpolate(
         model, begin, end, num=num, spherical=along == "spherical", label=label_number
@@ -377,18 +344,3 @@ def _require_label(model: VAE, label: int | None) -> Any:
     if model.num_classes and label is None:
         raise ValueError("this model is conditional: say the pictures' class with --label.")
     return lambda num: None if label is None else np.full(num, label)
-
-
-def _read(model: VAE, answers: list[dict[str, Any]], report: console.Report) -> np.ndarray:
-    """Those of the pictures that decode, in the model's size and channels."""
-    import numpy as np
-
-    from safelight.generative import pictures
-
-    height, width, channels = model.image_shape
-    mode: Literal["L", "RGB"] = "L" if channels == 1 else "RGB"
-    found = [
-        pictures.fit_picture(picture, (height, width))
-        for picture in read_pictures(answers, report, "reading", mode=mode)
-    ]
-    return np.stack(found) if found else np.zeros((0, *model.image_shape), np.uint8)

@@ -64,6 +64,19 @@ def draw_walks(
     return plots.plot_interpolation(walk(model, num, label=label, seed=seed))
 
 
+def draw_way(model: GAN, ends: np.ndarray, steps: int = _NUM_STEPS) -> Any:
+    """A figure of the arc between what a VAE/GAN makes of two pictures, between these.
+
+    Args:
+        model: With an encoder.
+        ends: `(2, height, width, channels)` uint8.
+        steps: Pictures on the way, both reconstructions among them.
+    """
+    begin, end = model.encode(ends)[0]
+    way = model.decode_all(arc(begin[None], end[None], steps)[0])
+    return plots.plot_interpolation(way[None], originals=(ends[:1], ends[1:]))
+
+
 def walk(
     model: GAN,
     num: int = _NUM_WALKS,

@@ -17,6 +17,8 @@ NUM_DRAWS = 8
 
 _SHIFT = 0.125  # of the side, either way
 _CUT = 0.5  # of the side
+_BRIGHTER = 0.25  # of the range, either way: the originals' half of a unit in [-1, 1]
+_GREY = 0.5  # where a picture is not: 0 in [-1, 1]
 
 
 def augment(images: Any, uniform: Any, policy: str) -> Any:
@@ -25,9 +27,9 @@ def augment(images: Any, uniform: Any, policy: str) -> Any:
     Args:
         images: `(batch, height, width, channels)`, floats in [0, 1].
         uniform: `(batch, 8)` in [0, 1].
-        policy: `"none"`; `"geometric"`: a shift by up to an eighth, black where nothing was, and a
-            square of half the side cut out; `"all"`: first brightness by up to half the range,
-            saturation by a factor of up to 2 (colour only) and contrast by one of .5 to 1.5.
+        policy: `"none"`; `"geometric"`: a shift by up to an eighth, grey where nothing was, and a
+            square of half the side made grey; `"all"`: first brightness by up to a quarter of the
+            range, saturation by a factor of up to 2 (colour only) and contrast by one of .5 to 1.5.
 
     Returns:
         The same shape; values may leave [0, 1].
@@ -47,7 +49,7 @@ def augment(images: Any, uniform: Any, policy: str) -> Any:
 def change_colours(images: Any, uniform: Any) -> Any:
     """Brightness, saturation and contrast; `uniform` is `(batch, 3)`."""
     first, second, third = (ops.reshape(uniform[:, i], (-1, 1, 1, 1)) for i in range(3))
-    images = images + (first - 0.5)
+    images = images + 2 * _BRIGHTER * (first - 0.5)
     grey = ops.mean(images, axis=3, keepdims=True)
     images = grey + (images - grey) * (2.0 * second)
     mean = ops.mean(images, axis=(1, 2, 3), keepdims=True)
@@ -62,16 +64,16 @@ def shift(images: Any, uniform: Any) -> Any:
         for i, side in enumerate((height, width))
     )
     # As products with matrices of one 1 in a row: no gather per picture, whose gradient is slow.
-    images = ops.einsum("bij,bjwc->biwc", _moves(height, down), images)
-    return ops.einsum("bij,bhjc->bhic", _moves(width, right), images)
+    moved = ops.einsum("bij,bjwc->biwc", _moves(height, down), images - _GREY)
+    return ops.einsum("bij,bhjc->bhic", _moves(width, right), moved) + _GREY
 
 
 def cut_out(images: Any, uniform: Any) -> Any:
-    """A square of half the side becomes 0, wherever its middle lies; `uniform` is `(batch, 2)`."""
+    """A square of half the side becomes grey, its middle anywhere; `uniform` is `(batch, 2)`."""
     height, width = images.shape[1:3]
     rows, columns = (_outside(side, uniform[:, i]) for i, side in enumerate((height, width)))
     inside = (1.0 - rows)[:, :, None] * (1.0 - columns)[:, None, :]
-    return images * (1.0 - inside)[..., None]
+    return _GREY + (images - _GREY) * (1.0 - inside)[..., None]
 
 
 def _reach(side: int) -> int:

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from safelight.datasets import ImageDataset, Splits
 
 _COUNTS = ("latent_dim", "discriminator_steps", "batch_size")
 _AMOUNTS = ("seed", "penalty_weight", "reconstruction_weight", "kl_weight")
@@ -34,7 +38,8 @@ class TrainConfig:
             has them in reverse order. Empty for as many as leave at most 4 pixels a side (8 unless
             `normalization` is batch), 32 at first and twice as many after each.
         loss: `"non_saturating"` (Goodfellow et al. 2014), `"hinge"` (Lim & Ye 2017) or
-            `"wasserstein"` (Arjovsky et al. 2017).
+            `"wasserstein"` (Arjovsky et al. 2017), which wants a `discriminator_steps` of 5 and
+            smaller rates (Gulrajani et al. 2017 have 1e-4).
         penalty: On the discriminator's gradient by pictures: `"gradient"` holds it near 1 between
             real and generated ones (WGAN-GP, Gulrajani et al. 2017), `"r1"` near 0 at real ones
             (Mescheder et al. 2018); `"auto"` is gradient for the Wasserstein loss, else none.
@@ -160,3 +165,36 @@ class TrainConfig:
                 "autoencoder=True with conditional=True: the encoder of a VAE/GAN is not told "
                 "labels; expected one of them."
             )
+
+
+def check_data(config: TrainConfig, dataset: ImageDataset, splits: Splits) -> None:
+    """Whether data suit a configuration; cheap, before any picture is read.
+
+    Args:
+        config: The settings.
+        dataset: The whole data set.
+        splits: Its parts.
+
+    Raises:
+        ValueError: A conditional model of pictures without labels, or too few pictures to judge by.
+    """
+    from safelight.generative.scores import MIN_PICTURES  # loads SciPy
+
+    num_test, num_train, num = len(splits.test), len(splits.train), len(dataset)
+    if min(num_test, num_train) < MIN_PICTURES:
+        share = math.ceil(100 * (MIN_PICTURES + 1) / num) / 100
+        left = num - round(share * num) - (num - num_train - num_test)
+        remedy = (
+            f"--test-fraction {share:.2f} leaves about {left} to learn from"
+            if left > MIN_PICTURES
+            else f"{num} pictures are too few for that, {3 * MIN_PICTURES} would do"
+        )
+        raise ValueError(
+            f"{num_train} pictures to learn from and {num_test} to compare with generated ones: "
+            f"expected at least {MIN_PICTURES} of each; {remedy}. More are better."
+        )
+    if config.conditional and dataset.num_classes < 2:
+        raise ValueError(
+            f"conditional=True, but {dataset.name} has no classes: expected a sub-folder "
+            "for each of two or more classes, or conditional=False."
+        )

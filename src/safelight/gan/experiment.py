@@ -12,7 +12,7 @@ import numpy as np
 from safelight.files import atomic_path
 from safelight.gan import album
 from safelight.gan.config import TrainConfig
-from safelight.gan.models import GAN, build_gan, in_float32
+from safelight.gan.models import GAN, build_gan, chosen_precision, in_float32
 from safelight.gan.training import Report, TrainedGAN, choose_policy, train
 from safelight.generative.pictures import Parts
 from safelight.generative.records import (
@@ -24,9 +24,9 @@ from safelight.generative.scores import (
     INTERVALS,
     MAX_LEARNED,
     MAX_PICTURES,
-    MIN_PICTURES,
     Features,
     Score,
+    draw_labels,
     score_features,
 )
 from safelight.locks import alone
@@ -34,25 +34,6 @@ from safelight.runs import Run
 from safelight.trained_runs import load_model, read_settings
 
 _PARITY_IMAGES = 16
-
-
-def check(config: TrainConfig, parts: Parts) -> None:
-    """Whether data suit a configuration.
-
-    Raises:
-        ValueError: A conditional model of pictures without labels, or too few pictures to judge by.
-    """
-    num_test = len(parts.images["test"])
-    if num_test < MIN_PICTURES:
-        raise ValueError(
-            f"the test part has {num_test} pictures: expected at least {MIN_PICTURES}, which "
-            "generated ones are compared with. Pass more pictures, or a larger --test-fraction."
-        )
-    if config.conditional and not parts.num_classes:
-        raise ValueError(
-            f"conditional=True, but {parts.dataset.name} has no classes: expected a sub-folder "
-            "for each of two or more classes, or conditional=False."
-        )
 
 
 def open_run(
@@ -139,6 +120,7 @@ def run_training(
             "intervals": INTERVALS,
             "features": features.protocol,
             "augmentation": choose_policy(config.augmentation, len(data)),
+            "precision": chosen_precision(config.precision),
             "interrupted": trained.interrupted,
         },
         "saved_model": _compare_saved_model(run, trained.model),
@@ -168,9 +150,19 @@ def load_gan(run: Run) -> GAN:
 
 def _judge(trained: TrainedGAN, parts: Parts, features: Features, seed: int) -> Score:
     """The score of what is drawn, against the test part."""
-    real = parts.images["test"][:MAX_PICTURES]
-    drawn = trained.model.generate(len(real), seed=seed + 1)
-    learned = parts.images["train"][:MAX_LEARNED]
+    # Parts are in the order of the folders, class after class: some of each are wanted.
+    rng = np.random.default_rng([seed, 3])
+    learned, real = (
+        images[rng.permutation(len(images))[:most]]
+        for images, most in (
+            (parts.images["train"], MAX_LEARNED),
+            (parts.images["test"], MAX_PICTURES),
+        )
+    )
+    labels = None
+    if trained.model.num_classes and parts.labels:
+        labels = draw_labels(parts.labels["train"], len(real), seed)
+    drawn = trained.model.generate(len(real), labels, seed=seed + 1)
     known, unseen, found = (features.extract(each) for each in (learned, real, drawn))
     return score_features(known, unseen, found, seed=seed)
 

@@ -219,15 +219,21 @@ def in_float32(model: GAN, config: TrainConfig) -> GAN:
     return copy
 
 
-def _policy(precision: str) -> str | None:
-    """Of the hidden layers; `None` for Keras' global one."""
-    if precision == "float32":
-        return "float32"
-    if precision == "bfloat16":
-        return "mixed_bfloat16"
+def chosen_precision(precision: str) -> str:
+    """`precision` of a configuration without `"auto"`: what this machine multiplies fast."""
+    if precision != "auto":
+        return precision
     # JAX's convolutions on a CPU gain nothing by it.
     fast = keras.backend.backend() != "jax" and any(describe_environment()["bfloat16"].values())
-    return "mixed_bfloat16" if fast else None
+    return "bfloat16" if fast else keras.config.dtype_policy().compute_dtype
+
+
+def _policy(precision: str) -> str | None:
+    """Of the hidden layers; `None` for Keras' global one."""
+    chosen = chosen_precision(precision)
+    if precision == "auto" and chosen != "bfloat16":
+        return None
+    return "mixed_bfloat16" if chosen == "bfloat16" else "float32"
 
 
 def build_gan(image_shape: Sequence[int], config: TrainConfig, *, num_classes: int = 0) -> GAN:

@@ -65,6 +65,9 @@ def gradient_penalty(
 ) -> Any:
     """How far the discriminator's gradient by pictures is from what it should be.
 
+    By pictures from -1 to 1, as the papers have them, so that their weights hold here: half of the
+    gradient by pictures from 0 to 1.
+
     `"gradient"`: E[(|grad D(x)| - 1)^2], at points between real and generated pictures: what a
     discriminator that measures the Wasserstein distance has (Gulrajani et al. 2017, arXiv
     1704.00028, equation 3). `"r1"`: E[|grad D(x)|^2] / 2, at real pictures: with it the game
@@ -72,7 +75,7 @@ def gradient_penalty(
 
     Args:
         discriminate: From pictures to logits `(batch,)`; each looks at its own picture only.
-        points: `(batch, height, width, channels)` pictures.
+        points: `(batch, height, width, channels)` pictures in [0, 1].
         input_gradient: As in `Backend`.
         kind: One of `PENALTIES`.
 
@@ -81,7 +84,7 @@ def gradient_penalty(
     """
     if kind not in PENALTIES:
         raise ValueError(f"penalty={kind!r}: expected one of {', '.join(PENALTIES)}.")
-    slopes = input_gradient(lambda x: ops.sum(discriminate(x)), points)
+    slopes = 0.5 * input_gradient(lambda x: ops.sum(discriminate(x)), points)
     squares = ops.sum(ops.square(slopes), axis=(1, 2, 3))
     if kind == "r1":
         return 0.5 * ops.mean(squares)

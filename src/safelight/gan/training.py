@@ -109,8 +109,8 @@ def train(
         config: Of it all but what the networks are made of counts.
         classify: From float pictures to class numbers, to see whether all classes are drawn.
         num_classes: That it knows.
-        checkpoint: A file (`.npz`) that keeps the training every 20 seconds and at the end. If it
-            exists, the training goes on from there.
+        checkpoint: A file (`.npz`) that keeps the training at the end of an epoch, if 20 seconds
+            have gone by since it last did. If it exists, the training goes on from there.
         report: Told how far it is.
 
     Raises:
@@ -142,7 +142,9 @@ def choose_policy(augmentation: str, num_images: int) -> str:
     return "all" if num_images < FEW_PICTURES else "none"
 
 
-def calibrate(model: GAN, *, seed: int = 0, batch_size: int = 256) -> None:
+def calibrate(
+    model: GAN, labels: np.ndarray | None = None, *, seed: int = 0, batch_size: int = 256
+) -> None:
     """Sets the means and variances of batch normalization to those of the generator's own weights.
 
     Those that were kept in training belong to weights that have moved on; the averaged weights,
@@ -150,6 +152,8 @@ def calibrate(model: GAN, *, seed: int = 0, batch_size: int = 256) -> None:
 
     Args:
         model: Whose generator has these weights.
+        labels: Of the pictures that a conditional model learned from; classes are drawn here as
+            often as among these, by default all alike.
         seed: Of the draws.
         batch_size: Of each of 60 batches.
     """
@@ -159,8 +163,10 @@ def calibrate(model: GAN, *, seed: int = 0, batch_size: int = 256) -> None:
     rng = np.random.default_rng(seed)
     for _ in range(_CALIBRATION_BATCHES):
         z = rng.standard_normal((batch_size, model.latent_dim), "float32")
-        labels = rng.integers(model.num_classes, size=batch_size) if model.num_classes else None
-        model.decode(keras.ops.convert_to_tensor(z), labels, training=True)
+        told = None
+        if model.num_classes:
+            told = rng.choice(model.num_classes if labels is None else labels, batch_size)
+        model.decode(keras.ops.convert_to_tensor(z), told, training=True)
 
 
 def _silent(stage: str, done: int, total: int, words: str) -> None:
@@ -196,6 +202,7 @@ class _Session:
         report: Report,
     ) -> None:
         self.model, self.config, self.watch, self.report = model, config, watch, report
+        self.labels = data[1]
         self.clock = Stopwatch()
         self.clock.counts["watching"] = 0.0
         policy = choose_policy(config.augmentation, len(data[0]))
@@ -356,7 +363,7 @@ class _Session:
     def result(self, interrupted: bool) -> TrainedGAN:
         """Gives the model its weights."""
         self.loop.assign(*self.good)
-        calibrate(self.model, seed=self.config.seed)
+        calibrate(self.model, self.labels, seed=self.config.seed)
         pictures = self.model.generate(NUM_WATCHED, seed=self.config.seed)
         self.sight = self.watch.look(pictures)
         counts = self.clock.counts

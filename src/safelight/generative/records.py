@@ -101,8 +101,8 @@ def find_part(run: Run, dataset: ImageDataset, name: str) -> ImageDataset:
     if missing:
         raise ValueError(
             f"{len(missing)} of the {len(wanted)} {name} pictures of {run.path} are not in "
-            f"{dataset.name} any more: put them back; a VAE is judged on others by "
-            "`safelight vae evaluate RUN DATA`."
+            f"{dataset.name} any more: put them back, or name the folder that has them; a VAE is "
+            "judged on others by `safelight vae evaluate RUN DATA`."
         )
     return dataset.subset([i for i, digest in enumerate(found) if digest in wanted])
 

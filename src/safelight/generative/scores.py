@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import hypergeom
 
 from safelight import sample_quality
 from safelight.metrics import Interval
@@ -27,8 +28,10 @@ COPY_PART = 0.01
 MAX_PICTURES = 10_000  # of either side, for a score
 MIN_PICTURES = 20  # on each side: as many blocks has the jackknife
 MAX_LEARNED = 20_000  # training pictures among which copies are sought
+_ENOUGH = 2  # pictures for each feature, so that a Frechet distance is all but free of its bias
 _ROWS = 1000
 _QUANTILE = 1.959964
+_TAIL = 0.025
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +65,11 @@ class Score:
         density: As precision, but outliers count less; 1 is as among real pictures.
         coverage: Of real pictures, how many have a generated one near.
         copies: Of generated pictures, how many are nearer to a learned one than all but 1 % of real
-            unseen pictures are; more than 1 % says that pictures were learned by heart.
+            unseen pictures are; an interval above 1 % says that pictures were learned by heart.
+            They are sought in 20,000 learned pictures at most. `None` where there are none.
         num_real: Pictures that judged.
         num_fake: Pictures that were judged.
+        num_features: Of each.
     """
 
     frechet: Interval
@@ -74,26 +79,41 @@ class Score:
     recall: Interval
     density: float
     coverage: Interval
-    copies: Interval
+    copies: Interval | None
     num_real: int
     num_fake: int
+    num_features: int
+
+    @property
+    def beware(self) -> str:
+        """What to know of a Frechet distance of so few pictures; empty where they suffice."""
+        few = min(self.num_real, self.num_fake)
+        if few >= _ENOUGH * self.num_features:
+            return ""
+        return (
+            f"{few} pictures are few for {self.num_features} features: the Frechet distance keeps "
+            "part of its bias. Hold it against that of real pictures (`safelight compare`), or go "
+            "by the kernel distance, which has none."
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Plain JSON types; without `copies` where they were not sought, with `beware`."""
         found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        found |= {"beware": self.beware}
         return {
             name: value.to_dict() if isinstance(value, Interval) else value
             for name, value in found.items()
+            if value is not None
         }
 
 
 def score_features(
-    train: NDArray[Any], real: NDArray[Any], fake: NDArray[Any], *, seed: int = 0
+    train: NDArray[Any] | None, real: NDArray[Any], fake: NDArray[Any], *, seed: int = 0
 ) -> Score:
     """The score of generated pictures whose features are known.
 
     Args:
-        train: `(k, num_features)` of pictures that were learned from.
+        train: `(k, num_features)` of pictures that were learned from; `None` to seek no copies.
         real: `(n, num_features)` of pictures that were not, at least 20.
         fake: `(m, num_features)` of generated ones, at least 20.
         seed: Of the jackknife's blocks.
@@ -105,8 +125,6 @@ def score_features(
     kernel = sample_quality.kernel_distance(real, fake)
     near = sample_quality.compare_neighbourhoods(real, fake)
     num_real, num_fake = len(real), len(fake)
-    reach = np.quantile(nearest(train, real), COPY_PART)
-    copies = float((nearest(train, fake) < reach).mean())
     return Score(
         frechet=_interval(frechet),
         frechet_plain=frechet.plain,
@@ -115,11 +133,44 @@ def score_features(
         recall=wilson(near.recall, num_real),
         density=near.density,
         coverage=wilson(near.coverage, num_real),
-        # The reach is an estimate too, so that the share counts as one of fewer pictures.
-        copies=wilson(copies, num_real * num_fake / (num_real + num_fake)),
+        copies=None if train is None else _copies(train, real, fake),
         num_real=num_real,
         num_fake=num_fake,
+        num_features=real.shape[1],
     )
+
+
+def _copies(train: NDArray[Any], real: NDArray[Any], fake: NDArray[Any]) -> Interval:
+    """The share of `fake` within the reach of `train` that 1 % of `real` are in."""
+    # Of n draws the k-th has k / (n + 1) below it on average, which is what "weibull" goes by: with
+    # fewer than 99 it is the nearest, and the interval says how little that tells.
+    num_real, num_fake = len(real), len(fake)
+    reach = np.quantile(nearest(train, real), COPY_PART, method="weibull")
+    num = int((nearest(train, fake) < reach).sum())
+    # The reach is an estimate too, so that the share counts as one of fewer pictures.
+    found = wilson(num / num_fake, num_real * num_fake / (num_real + num_fake))
+    # Where few real ones lie so near that is too sure. If both sides were alike, at most so many
+    # of the nearest would be real with this probability (hypergeometric):
+    rank = math.ceil(COPY_PART * (num_real + 1))
+    nearest_of_all = num + rank - 1
+    chance = hypergeom.cdf(rank - 1, num_real + num_fake, num_real, nearest_of_all)
+    if chance > _TAIL:
+        return dataclasses.replace(found, low=min(found.low, COPY_PART))
+    return found
+
+
+def draw_labels(learned: NDArray[np.integer], num: int, seed: int) -> NDArray[np.integer]:
+    """Classes for a conditional model's pictures, as often as among those that it learned from.
+
+    With as many of every class it would be held against data that have others: a perfect model
+    would be at a distance.
+
+    Args:
+        learned: `(k,)` labels of the training part.
+        num: How many to draw.
+        seed: Of the draw.
+    """
+    return np.random.default_rng([seed, 2]).choice(learned, num)
 
 
 def nearest(rows: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:

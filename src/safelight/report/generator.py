@@ -124,6 +124,8 @@ def _judge(reading: Reading) -> list[Words]:
                 "pictures are: some was learned by heart."
             ).format(words.percent(copies.value))
         )
+    if beware := dig(reading.metrics, "score", "beware"):
+        told.append(words.printable(beware))
     if advice := reading.metrics.get("advice"):
         told.append(Markup("Beware: {}").format(words.printable(advice)))
     return told

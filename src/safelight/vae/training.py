@@ -116,9 +116,9 @@ def train(
         config: Of it the settings of the training count: epochs or minutes, batch_size,
             learning_rate, warmup_epochs, weight_average, weight_decay, final_samples, seed, and
             binarization="static".
-        checkpoint: A file (`.npz`) that keeps the training every 20 seconds and at the end. If it
-            exists, the training goes on from there, and on TensorFlow ends with the same bits as
-            one that was not disturbed.
+        checkpoint: A file (`.npz`) that keeps the training at the end of an epoch, if 20 seconds
+            have gone by since it last did. If it exists, the training goes on from there, and on
+            TensorFlow ends with the same bits as one that was not disturbed.
         report: Told how far it is.
         callback: Called after each epoch; or a `Watcher`, such as `LiveView`, which is shown the
             model between its steps.
