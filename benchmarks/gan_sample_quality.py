@@ -171,9 +171,8 @@ def draw(options: Any, names: list[str]) -> None:
     from safelight import plots
 
     rows = [(NAMES[name], np.load(path_of_samples(options, name))) for name in names]
-    plots.save_figure(
-        plots.plot_generators(rows, num=14), ROOT / "docs" / "pictures" / "generators.png"
-    )
+    picture = ROOT / "docs" / "pictures" / f"generators-{options.minutes}min.png"
+    plots.save_figure(plots.plot_generators(rows, num=14), picture)
 
 
 if __name__ == "__main__":

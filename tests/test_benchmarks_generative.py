@@ -116,3 +116,34 @@ def test_points_of_another_machine_and_those_not_judged_are_left_out(module, tmp
     (tmp_path / f"{driver.CLAIM}-quick-30-1.json").write_text(json.dumps(here))
     options = types.SimpleNamespace(work=tmp_path, seed=0)
     assert driver.read_points(options) == {"quick": {"2": here, "10": here}}
+
+
+def test_the_table_of_harder_data_has_a_row_for_each_run_and_for_real_pictures(module):
+    report = module("report")
+    shares = {name: {"value": 0.25, "low": 0.1, "high": 0.4} for name in ("precision", "recall")}
+    distance = {"value": 2.0, "low": 1.5, "high": 2.5}
+    score = {
+        **shares,
+        "coverage": shares["recall"],
+        "frechet": distance,
+        "frechet_plain": 3.0,
+        "kernel": distance,
+        "density": 0.5,
+    }
+    rows = [
+        {"words": "pictures of the training part", "score": score},
+        {"words": "GAN, dcgan", "score": {**score, "copies": {**distance, "value": 0.125}}},
+    ]
+    result = {
+        **KNOWN,
+        "claim": report.gan_report.HARDER_CLAIM,
+        "data": "cells",
+        "minutes": 5,
+        "seed": 0,
+        "rows": rows,
+        "protocol": {"num_real": 656, "num_fake": 656, "features": "some features"},
+    }
+    text = report.render_table([result])
+    numbers = "2.00 [1.50, 2.50] | 3.00 | 2.00 [1.50, 2.50] | 25.0 | 25.0 | 0.50 | 25.0"
+    assert f"| pictures of the training part | {numbers} |  |" in text
+    assert f"| GAN, dcgan | {numbers} | 12.5 |" in text
