@@ -35,6 +35,8 @@ KINDS = ("vae", "gan")
 _MOST_CLASSES = 20
 _NUM_SHOWN = 20
 _VGG_LAYER, _VGG_SIZE, _BATCH = "block4_pool", 64, 64
+# So that features are of the order of 1, as the kernel distance's 1 in (x y / d + 1)^3 has it.
+_VGG_UNIT = 100.0
 Report = Callable[[str, int, int, str], None]
 
 
@@ -168,8 +170,8 @@ def _vgg_features(channels: int) -> Features:
         "vgg16", output_layer=_VGG_LAYER, image_size=_VGG_SIZE, channels=channels
     )
     said = (
-        f"channel means of VGG16's {_VGG_LAYER} (ImageNet), pictures resized to {_VGG_SIZE} x "
-        f"{_VGG_SIZE} pixels"
+        f"channel means of VGG16's {_VGG_LAYER} (ImageNet) over {_VGG_UNIT:g}, pictures resized to "
+        f"{_VGG_SIZE} x {_VGG_SIZE} pixels"
     )
     return Features(functools.partial(_extract, network), said)
 
@@ -179,6 +181,7 @@ def _extract(network: Any, images: np.ndarray) -> NDArray[np.floating]:
         images = np.rint(255 * images.clip(0, 1)).astype("uint8")
     parts = [
         np.asarray(network.predict_on_batch(images[start : start + _BATCH])).mean((1, 2))
+        / _VGG_UNIT
         for start in range(0, len(images), _BATCH)
     ]
     return np.concatenate(parts)

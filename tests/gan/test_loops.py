@@ -7,7 +7,7 @@ import pytest
 from keras import ops
 
 from safelight.gan import networks
-from safelight.gan.loops import EpochLoop, Rates
+from safelight.gan.loops import EpochLoop, Rates, choose_batch_size
 from safelight.gan.models import build_gan
 from safelight.generative.noise import draw_normal, draw_uniform, next_states
 from safelight.generative.schedules import average_decays, step_sizes
@@ -271,3 +271,9 @@ def test_losses_of_an_epoch_are_finite_for_all_settings(images):
         assert set(means) == set(loop.logs())
         assert all(np.isfinite(value) for value in means.values()), (options, means)
         assert 0 <= means["real_accuracy"] <= 1
+
+
+def test_few_pictures_are_dealt_out_in_small_batches(config, images):
+    assert [choose_batch_size(num) for num in (9_999, 10_000)] == [16, 64]
+    loop = build(dataclasses.replace(config, batch_size=0), images)[1]
+    assert (loop.batch_size, loop.num_steps) == (16, 2)

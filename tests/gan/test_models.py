@@ -147,7 +147,7 @@ def test_mistakes_are_sentences(config, images):
     "wrong",
     [
         {"loss": "least"},
-        {"batch_size": 0},
+        {"batch_size": -1},
         {"learning_rate": 0.0},
         {"beta_1": 1.0},
         {"epochs": 1, "minutes": 1.0},

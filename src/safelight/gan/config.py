@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from safelight.datasets import ImageDataset, Splits
 
-_COUNTS = ("latent_dim", "discriminator_steps", "batch_size")
-_AMOUNTS = ("seed", "penalty_weight", "reconstruction_weight", "kl_weight")
+_COUNTS = ("latent_dim", "discriminator_steps")
+_AMOUNTS = ("seed", "batch_size", "penalty_weight", "reconstruction_weight", "kl_weight")
 _RATES = ("learning_rate", "discriminator_learning_rate")
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -57,11 +57,13 @@ class TrainConfig:
         conditional: Whether both networks are told the label.
         augmentation: Differentiable augmentation of all that the discriminator sees (Zhao et al.
             2020): `"geometric"` shifts and cuts out, `"all"` changes brightness and contrast too;
-            `"auto"` is all for fewer than 10,000 pictures, else none.
+            `"auto"` is all for fewer than 500 pictures, which are soon known by heart, else none:
+            all that it changes has to be learned too, and takes time.
         image_size: `(height, width)` pictures are resized to; `None` keeps small ones as they are.
         epochs: Passes over the data; `None` leaves it to `minutes`, or to a default.
         minutes: Time for training; the number of epochs follows from the speed of the first ones.
-        batch_size: Images.
+        batch_size: Images; 0 takes 64, and 16 of fewer than 10,000 pictures: more steps, of which
+            few minutes have few.
         discriminator_steps: Steps of the discriminator for one of the generator.
         learning_rate: Of the generator, at the start; it decays along a cosine.
         discriminator_learning_rate: Likewise.
@@ -88,7 +90,7 @@ class TrainConfig:
     image_size: tuple[int, int] | None = None
     epochs: int | None = None
     minutes: float | None = None
-    batch_size: int = 64
+    batch_size: int = 0
     discriminator_steps: int = 1
     learning_rate: float = 1e-3
     discriminator_learning_rate: float = 1e-3

@@ -47,6 +47,7 @@ PENALTY_WEIGHT = 10.0
 # The penalty is a mean over pictures: that of a part of the batch has the same expectation, and
 # differentiating twice is the dearest part of a step.
 _PENALTY_PART = 4
+_MANY_IMAGES = 10_000
 _COLUMNS = ("weights", "mean", "square", "average")
 _PLAYERS = ("generator", "discriminator")
 
@@ -69,6 +70,11 @@ class Rates:
         """`(rounds, 2 + discriminator_steps)`: one row a round."""
         rows = [self.generator[:, None], 1.0 - self.decays[:, None], self.discriminator]
         return np.concatenate(rows, axis=1).astype("float32")
+
+
+def choose_batch_size(num_images: int) -> int:
+    """Where a configuration leaves it open (docs/lab-notes.md, 2026-11-27)."""
+    return 64 if num_images >= _MANY_IMAGES else 16
 
 
 class EpochLoop:
@@ -101,7 +107,7 @@ class EpochLoop:
         self._backend = find_backend()
         self._num_images = len(images)
         self._num_critic = config.discriminator_steps
-        self.batch_size = min(config.batch_size, len(images))
+        self.batch_size = min(config.batch_size or choose_batch_size(len(images)), len(images))
         self.num_steps = max(1, -(-len(images) // (self.batch_size * self._num_critic)))
         data = [images] if labels is None else [images, np.asarray(labels, "int32")]
         self._data = [self._backend.tensor(array) for array in data]

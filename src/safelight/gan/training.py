@@ -47,7 +47,7 @@ COLUMNS = (
     "class_entropy",
     "learning_rate",
 )
-FEW_PICTURES = 10_000
+FEW_PICTURES = 500
 _DEFAULT_STEPS, _DEFAULT_EPOCHS = 10_000, 5
 _FIRST_BLOCK = 2  # rounds, until the speed is known
 _BLOCK_SECONDS = 0.7  # between two looks at the clock and at Ctrl-C
