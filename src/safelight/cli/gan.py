@@ -15,6 +15,7 @@ from safelight.cli.trained import (
     Data,
     DrawnOutput,
     NumDrawn,
+    ReconstructedOutput,
     Seed,
     Temperature,
     TestFraction,
@@ -165,13 +166,7 @@ def sample(
 def reconstruct(
     run: RunFolder,
     images: Images,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.png",
-            help="Originals above what became of them. By default among the run's pictures.",
-        ),
-    ] = None,
+    output: ReconstructedOutput = None,
     as_json: Json = False,
 ) -> None:
     """Encode pictures and decode them again: a line for each with its error.

@@ -58,6 +58,13 @@ DrawnOutput = Annotated[
         "a file among the run's pictures.",
     ),
 ]
+ReconstructedOutput = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.png",
+        help="Originals above what became of them. By default among the run's pictures.",
+    ),
+]
 Temperature = Annotated[
     float, typer.Option(min=0, help="Below 1 pictures are more typical and less varied.")
 ]

@@ -23,6 +23,7 @@ from safelight.cli.trained import (
     Data,
     DrawnOutput,
     NumDrawn,
+    ReconstructedOutput,
     RunFolder,
     Seed,
     Temperature,
@@ -231,13 +232,7 @@ def sample(
 def reconstruct(
     run: RunFolder,
     images: Images,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.png",
-            help="Originals above what became of them. By default among the run's pictures.",
-        ),
-    ] = None,
+    output: ReconstructedOutput = None,
     label: Label = None,
     as_json: Json = False,
 ) -> None:
