@@ -10,7 +10,7 @@ import typer
 
 from safelight.cli import console, flags
 from safelight.cli.data import Images, NewRun, Overwrite, Strict, load_pictures
-from safelight.cli.runs import Json, print_results, print_score
+from safelight.cli.runs import DISTANCES, Json, print_results, print_score, say_distance
 from safelight.cli.trained import (
     Data,
     DrawnOutput,
@@ -121,11 +121,8 @@ def evaluate(
         console.print_json({"score": score, "real_pictures": real, "protocol": protocol})
         return
     print_score(score)
-    distances = ", ".join(
-        f"{word} {real[name]['value']:.2f} [{real[name]['low']:.2f}, {real[name]['high']:.2f}]"
-        for name, word in (("frechet", "Frechet"), ("kernel", "kernel"))
-    )
-    console.say(f"{'real pictures':<18}{distances}")
+    distances = (f"{word} {say_distance(real[name])}" for name, word in DISTANCES)
+    console.say(f"{'real pictures':<18}{', '.join(distances)}")
     console.say(f"{'judged by':<18}{console.printable(protocol['features'])}")
 
 

@@ -19,6 +19,7 @@ _IN_NATS = {
     "kl": ("  less KL", 1),
     "log_likelihood": ("log p(x)", 1),
 }
+DISTANCES = (("frechet", "Frechet"), ("kernel", "kernel"))
 _FEATURES = {"latent": "labels: latents", "pca": "labels: PCA"}
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
 
@@ -121,14 +122,19 @@ def print_numbers(metrics: dict[str, Any]) -> None:
             console.say(f"{_FEATURES[features]:<18}linear {linear}, neighbours {neighbors}")
 
 
+def say_distance(found: dict[str, float]) -> str:
+    """A distance with its interval."""
+    value, low, high = (_rounded(found[end], 2) for end in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
 def print_score(found: dict[str, Any] | None) -> None:
     """What drawn pictures are worth."""
     if not found:
         return
-    for name, word in (("frechet", "Frechet distance"), ("kernel", "kernel distance")):
-        value, low, high = (_rounded(found[name][end], 2) for end in ("value", "low", "high"))
+    for name, word in DISTANCES:
         as_counted = f", {found['frechet_plain']:.2f} as counted" if name == "frechet" else ""
-        console.say(f"{word:<18}{value} [{low}, {high}]{as_counted}")
+        console.say(f"{f'{word} distance':<18}{say_distance(found[name])}{as_counted}")
     for name in ("precision", "recall", "coverage", "copies"):
         console.say(f"{name:<18}{console.percent(found[name])}")
     console.say(f"{'density':<18}{found['density']:.2f}")
