@@ -51,12 +51,13 @@ logger = logging.getLogger("benchmark")
 
 
 def recipes() -> dict[str, dict[str, Any]]:
-    """Safelight's own: a plain VAE with the defaults, and the presets without their times."""
+    """Safelight's own: a plain VAE with the defaults, and the timed presets without their times."""
     from safelight.vae.config import PRESETS
 
     presets = {
         name: {key: value for key, value in settings.items() if key != "minutes"}
         for name, settings in PRESETS.items()
+        if "minutes" in settings
     }
     return {"plain": {}, **presets}
 

@@ -1,9 +1,11 @@
 """Settings that exclude each other are refused before anything is trained."""
 
 import dataclasses
+import math
 
 import pytest
 
+from safelight.vae.building import build_vae
 from safelight.vae.config import PRESETS, TrainConfig
 
 
@@ -31,7 +33,7 @@ def test_a_preset_with_another_architecture_has_that_one_s_widths(name):
     config = TrainConfig.preset(name, architecture="resnet", epochs=1)
     assert PRESETS[name]["hidden_units"]
     assert (config.architecture, config.hidden_units) == ("resnet", ())
-    assert (config.prior, config.gradient) == ("flow", "stl")
+    assert config.gradient == PRESETS[name]["gradient"]
     own = TrainConfig.preset(name, architecture="conv", hidden_units=(8,))
     assert own.hidden_units == (8,)
     assert TrainConfig.preset(name).hidden_units == PRESETS[name]["hidden_units"]
@@ -39,10 +41,39 @@ def test_a_preset_with_another_architecture_has_that_one_s_widths(name):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_trained_with_another_beta_says_what_is_in_the_way(name):
-    if PRESETS[name].get("final_samples", 1) == 1:
+    samples = {key for key in ("num_samples", "final_samples") if PRESETS[name].get(key, 1) > 1}
+    if not samples:
         assert TrainConfig.preset(name, beta=2.0).beta == 2
         return
-    with pytest.raises(ValueError, match="final_samples"):
+    with pytest.raises(ValueError, match="|".join(samples)):
         TrainConfig.preset(name, beta=2.0)
-    same = dataclasses.replace(TrainConfig.preset(name, final_samples=1), beta=2.0)
-    assert TrainConfig.preset(name, final_samples=1, beta=2.0) == same
+    one = {**dict.fromkeys(samples, 1), "gradient": "stl"}
+    same = dataclasses.replace(TrainConfig.preset(name, **one), beta=2.0)
+    assert TrainConfig.preset(name, **one, beta=2.0) == same
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_stops_by_what_is_said_beside_it(name):
+    assert TrainConfig.preset(name, epochs=3).minutes is None
+    assert TrainConfig.preset(name, minutes=3).epochs is None
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # Burda et al. 2016, section 5: what a layer of n to m units has of weights, (n + 1) m.
+        ("burda-1", 2 * 201 * 200 + 785 * 200 + 2 * 201 * 50 + 51 * 200 + 201 * 784),
+        (
+            "burda-two",
+            # x to h1 to h2 ...
+            (785 * 200 + 201 * 200 + 2 * 201 * 100)
+            + (2 * 101 * 100 + 2 * 101 * 50)
+            # ... and back.
+            + (51 * 100 + 101 * 100 + 2 * 101 * 100)
+            + (101 * 200 + 201 * 200 + 201 * 784),
+        ),
+    ],
+)
+def test_burda_s_networks_have_as_many_weights_as_published(name, expected):
+    model = build_vae((28, 28, 1), TrainConfig.preset(name))
+    assert sum(math.prod(variable.shape) for variable in model.trainable_variables) == expected

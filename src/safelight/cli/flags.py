@@ -238,7 +238,15 @@ VAE = Flags(
     # The five names of likelihoods side by side would be wider than a terminal.
     metavars={"likelihood": "NAME", "image_size": "PIXELS"},
     parsers={"image_size": parse_size},
-    presets={"quick": "10 minutes", "good": "half an hour", "best": "an hour"},
+    presets={
+        "quick": "10 minutes",
+        "good": "half an hour",
+        "best": "an hour",
+        "burda-1": "the networks of Burda et al. 2016, one sample",
+        "burda-5": "with five",
+        "burda-50": "with five, then fifty",
+        "burda-two": "two stochastic layers",
+    },
 )
 
 
