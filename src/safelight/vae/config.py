@@ -239,8 +239,8 @@ _BURDA: dict[str, Any] = {
     "latent_dim": 50,
     "gradient": "stl",
     "batch_size": 100,
-    "learning_rate": 4e-3,
-    "epochs": 400,
+    "learning_rate": 3e-3,
+    "epochs": 600,
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {**_RECIPE, "minutes": 10.0},
