@@ -1,12 +1,14 @@
 """How the loss is differentiated: the same on average, and with less noise."""
 
 import dataclasses
+import itertools
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
+from safelight.generative.backends import find_backend
 from safelight.vae import objectives
 from safelight.vae.building import build_vae
 from safelight.vae.config import TrainConfig
@@ -48,6 +50,14 @@ CASES = {
     "dreg, during warm-up": ({"num_samples": 4}, "dreg", 0.4),
     "dreg, mixture": ({"num_samples": 4, "prior": "mixture", "prior_components": 3}, "dreg", 1),
     "dreg, vamp": ({"num_samples": 4, "prior": "vamp", "prior_components": 3}, "dreg", 1),
+    "few": ({"num_samples": 4, "backward_samples": 1}, "plain", 1),
+    "few, dreg": ({"num_samples": 4, "backward_samples": 2}, "dreg", 1),
+    "few, dreg, during warm-up": ({"num_samples": 4, "backward_samples": 1}, "dreg", 0.4),
+    "few, two layers": (
+        {"num_samples": 4, "backward_samples": 1, "second_latent_dim": 2},
+        "plain",
+        1,
+    ),
 }
 
 
@@ -57,7 +67,8 @@ def test_the_gradient_is_the_plain_one_on_average(case):
     settings, gradient, kl_weight = CASES[case]
     num_draws, means, errors = 400, [], []
     for number, kind in enumerate(("plain", gradient)):
-        model = build(**settings, gradient=kind)
+        all_of_them = {"backward_samples": 0} if not number else {}
+        model = build(**{**settings, **all_of_them}, gradient=kind)
         model.kl_weight.assign(kl_weight)
         columns = gradients(model, num_draws, seed=number)
         flat = np.concatenate([column.reshape(num_draws, -1) for column in columns], axis=1)
@@ -70,6 +81,63 @@ def test_the_gradient_is_the_plain_one_on_average(case):
     assert np.abs(scores).max() < 5
     assert np.mean(scores**2) < 2  # 1 is expected; the weights' scores hang together
     np.testing.assert_allclose(gap[~moving], 0, atol=1e-6)
+
+
+def cases_of(log_weights: np.ndarray, num: int) -> list[tuple[float, float]]:
+    """Where u of `objectives.resample` changes the choice: the middle of each piece, its length."""
+    weights = np.exp(log_weights - log_weights.max(0))
+    steps = np.mod(num * np.cumsum(weights / weights.sum(0), axis=0), 1).ravel()
+    edges = np.unique(np.concatenate([[0.0], steps, [1.0]]))
+    pieces = itertools.pairwise(edges)
+    return [((a + b) / 2, b - a) for a, b in pieces if b - a > 1e-6]
+
+
+@pytest.mark.parametrize("num", [1, 2, 3, 7])
+def test_every_draw_is_chosen_as_often_as_its_weight_says(num):
+    log_weights = 2 * np.random.default_rng(num).normal(size=(5, 3))
+    expected = num * np.exp(log_weights) / np.exp(log_weights).sum(0)
+    counts = np.zeros_like(expected)
+    for u, length in cases_of(log_weights, num):
+        uniform = ops.full((3,), u, dtype="float32")
+        chosen = objectives.resample(ops.convert_to_tensor(log_weights, "float32"), uniform, num)
+        found = ops.convert_to_numpy(ops.sum(ops.one_hot(chosen, 5, axis=0), axis=1))
+        assert np.all(np.abs(found - expected) < 1)
+        counts += length * found
+    np.testing.assert_allclose(counts, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["plain", "dreg"])
+@pytest.mark.parametrize("num", [1, 3])
+def test_over_all_choices_the_gradient_of_few_is_that_of_all(kind, num):
+    """Not on average over draws of z: for each of them, summed over what can be chosen."""
+    rng = np.random.default_rng(num)
+    noise = rng.normal(size=(5, 1, 2)).astype("float32")
+    model = build(num_samples=5, gradient=kind)
+    x, backend = model.prepare(IMAGES[:1]), find_backend()
+    variables = list(model.trainable_variables)
+    weights = [backend.tensor(ops.convert_to_numpy(v)) for v in variables]
+
+    def slopes(**uniform) -> tuple[np.ndarray, float, np.ndarray]:
+        def loss(weights):
+            with keras.StatelessScope(state_mapping=list(zip(variables, weights, strict=True))):
+                terms = model.terms(x, num_samples=5, noise=noise, **uniform)
+                loss, _ = model.objective(terms)
+                return loss, (loss, terms["log_weights"])
+
+        (value, log_weights), found = backend.gradient(loss, weights)
+        flat = np.concatenate([ops.convert_to_numpy(each).ravel() for each in found])
+        return flat, float(ops.convert_to_numpy(value)), ops.convert_to_numpy(log_weights)
+
+    expected, value, log_weights = slopes()
+    model.backward_samples = num
+    total = np.zeros_like(expected)
+    for u, length in cases_of(log_weights.astype("float64"), num):
+        found, same, _ = slopes(uniform=np.full(1, u, "float32"))
+        assert same == pytest.approx(value, rel=1e-6)
+        total += length * found
+    np.testing.assert_allclose(total, expected, atol=1e-4 * np.abs(expected).max())
+    model.backward_samples = 5  # as many as there are: nothing is drawn
+    np.testing.assert_array_equal(slopes()[0], expected)
 
 
 def test_leaving_out_what_is_zero_is_not_leaving_out_what_is_not():

@@ -60,8 +60,11 @@ def train_by_hand(model, images, labels, epochs, rate, decay):
             if model.binarization == "dynamic":
                 x = noise.draw_binary(images[rows], bits["pixels"])
             z = noise.draw_normal(ops.convert_to_tensor(bits["latents"]), model.latent_dim)
+            draw = {"noise": z}
+            if "choices" in bits:
+                draw["uniform"] = noise.draw_uniform(ops.convert_to_tensor(bits["choices"]))
             known = None if labels is None else labels[rows]
-            totals.append(step_by_hand(model, optimizer, x, known, z))
+            totals.append(step_by_hand(model, optimizer, x, known, draw))
             step += 1
             share = 1 - average_decays(decay, step - 1, 1)[0]
             now = [ops.convert_to_numpy(w) for w in weights]
@@ -73,14 +76,15 @@ def noise_shapes(model, batch):
     pixels = int(np.prod(model.image_shape)) if model.binarization == "dynamic" else 0
     samples = () if model.num_samples == 1 else (model.num_samples,)
     latents = (2, *samples, batch, -(-model.latent_dim // 2))
-    return {"pixels": (batch, -(-pixels // 2)), "latents": latents}
+    few = {"choices": (batch,)} if model.goes_through_few(model.num_samples) else {}
+    return {"pixels": (batch, -(-pixels // 2)), "latents": latents, **few}
 
 
-def step_by_hand(model, optimizer, x, labels, z):
+def step_by_hand(model, optimizer, x, labels, draw):
     weights = model.trainable_variables
 
     def loss():
-        terms = model.terms(x, labels, model.num_samples, noise=z)
+        terms = model.terms(x, labels, model.num_samples, **draw)
         return model.objective(terms)
 
     backend = keras.backend.backend()
@@ -112,6 +116,7 @@ VARIANTS = {
     "grey": {"likelihood": "discretized_logistic"},
     "conditional": {"conditional": True},
     "importance weighted": {"num_samples": 3},
+    "through few": {"num_samples": 3, "backward_samples": 2, "gradient": "dreg"},
     "convolutional": {"architecture": "conv", "hidden_units": (2, 3), "latent_dim": 2},
 }
 

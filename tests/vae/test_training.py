@@ -116,7 +116,9 @@ def test_the_model_gets_the_average_of_the_weights(every_epoch):
     assert 0 < moved[1] < moved[0]
 
 
-@pytest.mark.parametrize("changes", [{"warmup_epochs": 2}, {"final_samples": 3}])
+@pytest.mark.parametrize(
+    "changes", [{"warmup_epochs": 2}, {"final_samples": 3, "backward_samples": 2}]
+)
 def test_a_training_taken_up_again_ends_with_the_same_bits(every_epoch, tmp_path, changes):
     """Stopped after every epoch in turn; the model that goes on starts with other weights."""
     images, held_out = make_images(), make_images(11, seed=3)

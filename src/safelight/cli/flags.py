@@ -213,6 +213,8 @@ VAE = Flags(
         "num_samples": "k of the importance-weighted bound; 1 gives the ELBO.",
         "final_samples": "k of the importance-weighted bound in the last quarter of the training; "
         "1 changes nothing.",
+        "backward_samples": "Of several samples, those that the gradient goes through, drawn by "
+        "their weights: faster, at a little noise; 0 takes all.",
         "prior": "p(z): `normal`, or learned: `mixture` of Gaussians, `vamp` (posteriors of "
         "learned pictures) or `flow`.",
         "prior_components": "Gaussians of the mixture, or pictures of `vamp`.",

@@ -19,6 +19,7 @@ from keras import ops
 from safelight.environment import describe_environment
 from safelight.gan import networks
 from safelight.gan.config import TrainConfig
+from safelight.generative.inputs import check_labels
 
 _BATCH_SIZE = 500
 
@@ -157,13 +158,7 @@ class GAN(keras.Model):
             return None
         if labels is None:
             raise ValueError(f"a model of {self.num_classes} classes: expected labels.")
-        found = np.asarray(labels)
-        if found.shape != (num,) or found.min() < 0 or found.max() >= self.num_classes:
-            raise ValueError(
-                f"labels of shape {found.shape}: expected {num} integers from 0 to "
-                f"{self.num_classes - 1}."
-            )
-        return found.astype("int32")
+        return check_labels(labels, num, self.num_classes).astype("int32")
 
     def encode(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and log variance of q(z|x), `(n, latent_dim)` each, of a VAE/GAN.

@@ -77,6 +77,7 @@ def build_vae(
         num_samples=config.num_samples,
         free_bits=config.free_bits,
         gradient=config.gradient,
+        backward_samples=config.backward_samples,
     )
     if images is not None:
         prior.start_from(images)

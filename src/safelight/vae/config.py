@@ -20,6 +20,7 @@ _COUNTS = (
 )
 _AMOUNTS = (
     "seed",
+    "backward_samples",
     "warmup_epochs",
     "free_bits",
     "beta",
@@ -52,6 +53,9 @@ class TrainConfig:
         final_samples: k of the importance-weighted bound in the last quarter of the training, from
             one epoch to the next (so a training of one epoch has none), doubly reparameterized
             where there is one stochastic layer; 1 changes nothing.
+        backward_samples: Of the k samples of a bound, those that the gradient is taken through: few
+            that stand for all of them, drawn by their weights, so that the mean of the gradient is
+            the same; 0 takes it through all.
         prior: p(z), or p(z2) where there are two layers: `"normal"`, N(0, I); or learned:
             `"mixture"` of Gaussians, `"vamp"` (Tomczak & Welling 2018), `"flow"` (RealNVP).
         prior_components: Gaussians of the mixture, or pseudo-inputs of the VampPrior.
@@ -87,6 +91,7 @@ class TrainConfig:
     beta: float = 1.0
     num_samples: int = 1
     final_samples: int = 1
+    backward_samples: int = 0
     prior: str = "normal"
     prior_components: int = 500
     flow_couplings: int = 6
@@ -248,7 +253,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     "best": {**_RECIPE, **_LONG, "minutes": 60.0},
     "burda-1": _BURDA,
     "burda-5": {**_BURDA, "num_samples": 5, "gradient": "dreg"},
-    "burda-50": {**_BURDA, "num_samples": 5, "final_samples": 50, "gradient": "dreg"},
+    "burda-50": {
+        **_BURDA,
+        "num_samples": 5,
+        "final_samples": 50,
+        "backward_samples": 5,
+        "gradient": "dreg",
+    },
     "burda-two": {**_BURDA, "latent_dim": 100, "second_latent_dim": 50, "inference": "bottom_up"},
 }
 

@@ -18,6 +18,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from safelight.generative.backends import find_backend
+from safelight.generative.inputs import check_images
 from safelight.vae.models import VAE
 
 PARTS = ("encoder", "decoder", "prior")
@@ -89,24 +90,25 @@ def draw_gradients(
     Arguments and errors as of `measure_noise`.
     """
     backend, variables = find_backend(), list(model.trainable_variables)
-    x = model.prepare(model._check_images(images), seed=seed)
+    x = model.prepare(check_images(images, model.image_shape), seed=seed)
     samples = () if model.num_samples == 1 else (model.num_samples,)
-    rng = np.random.default_rng(seed)
+    rng, choices = np.random.default_rng(seed), np.random.default_rng([seed, 1])
 
-    def loss(noise: Any, weights: list[Any]) -> tuple[Any, Any]:
+    def loss(noise: Any, uniform: Any, weights: list[Any]) -> tuple[Any, Any]:
         pairs = list(zip(variables, weights, strict=True))
         with keras.StatelessScope(state_mapping=pairs):
-            terms = model.terms(x, num_samples=model.num_samples, noise=noise)
+            terms = model.terms(x, num_samples=model.num_samples, noise=noise, uniform=uniform)
             return model.objective(terms)
 
-    def gradients(noise: Any, weights: list[Any]) -> list[Any]:
-        return backend.gradient(lambda weights: loss(noise, weights), weights)[1]
+    def gradients(noise: Any, uniform: Any, weights: list[Any]) -> list[Any]:
+        return backend.gradient(lambda weights: loss(noise, uniform, weights), weights)[1]
 
     compiled = backend.compile(gradients, True)
     weights = [backend.tensor(ops.convert_to_numpy(v)) for v in variables]
     for _ in range(num_draws):
         noise = rng.normal(size=(*samples, len(images), model.latent_dim)).astype("float32")
-        found = compiled(backend.tensor(noise), weights)
+        uniform = 1.0 - choices.random(len(images), "float32")
+        found = compiled(backend.tensor(noise), backend.tensor(uniform), weights)
         yield [ops.convert_to_numpy(each).astype(np.float64) for each in found]
 
 

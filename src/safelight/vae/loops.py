@@ -28,6 +28,7 @@ from safelight.generative.backends import State, find_backend
 from safelight.generative.noise import (
     draw_binary,
     draw_normal,
+    draw_uniform,
     epoch_order,
     next_states,
     noise_states,
@@ -95,10 +96,13 @@ class EpochLoop:
         pixels = math.prod(images.shape[1:]) if model.binarization == "dynamic" else 0
         with self._own_objective():
             samples = () if model.num_samples == 1 else (model.num_samples,)
+            few = model.goes_through_few(model.num_samples)
         self._noise_shapes = {
             "pixels": (batch_size, -(-pixels // 2)),
             "latents": (2, *samples, batch_size, -(-model.latent_dim // 2)),
         }
+        if few:
+            self._noise_shapes["choices"] = (batch_size,)
         self._variables = _variables_of(model)
         others = self._variables.others
         self._kl_weight = next(i for i, v in enumerate(others) if v is model.kl_weight)
@@ -209,7 +213,7 @@ class EpochLoop:
         """The rows of a batch, and their noise, onto the devices that share the work."""
         if self._devices is None:
             return batch, noise
-        axes = {"pixels": 0, "latents": -2}
+        axes = {"pixels": 0, "latents": -2, "choices": 0}
         dealt = {name: self._devices.split(bits, axes[name]) for name, bits in noise.items()}
         return [self._devices.split(array) for array in batch], dealt
 
@@ -235,9 +239,11 @@ class EpochLoop:
             x = draw_binary(images, bits["pixels"])
         else:
             x = ops.cast(images, "float32") / 255.0
-        noise = draw_normal(bits["latents"], self._model.latent_dim)
+        draw = {"noise": draw_normal(bits["latents"], self._model.latent_dim)}
+        if "choices" in bits:
+            draw["uniform"] = draw_uniform(bits["choices"])
         with hold(self._variables.paired(weights, others)) as scope:
-            terms = self._model.terms(x, labels, self._model.num_samples, noise=noise)
+            terms = self._model.terms(x, labels, self._model.num_samples, **draw)
             loss, logs = self._model.objective(terms)
             others = [scope.get_current_value(v) for v in self._variables.others]
         return loss, ({**logs, "kl_per_unit": ops.mean(_kl_per_unit(terms), axis=0)}, others)

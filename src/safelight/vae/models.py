@@ -18,6 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from safelight.generative.inputs import check_images, check_labels
 from safelight.vae import likelihoods, networks, objectives
 from safelight.vae.config import check_objective
 from safelight.vae.priors import Prior, StandardNormal, posterior_log_density
@@ -33,6 +34,7 @@ class Options(TypedDict, total=False):
     num_samples: int
     free_bits: float
     gradient: str
+    backward_samples: int
 
 
 @keras.saving.register_keras_serializable(package="safelight")
@@ -62,7 +64,8 @@ class VAE(keras.Model):
             `num_samples` (1) is k of the importance-weighted bound (Burda et al. 2016).
             `free_bits` (0) are nats per unit that the KL divergence does not punish (Kingma et al.
             2016). `gradient` (`"plain"`, `"stl"`, `"dreg"`) says how the loss is
-            differentiated, see `TrainConfig`.
+            differentiated, and `backward_samples` (0: all) through how many of the samples, see
+            `TrainConfig`.
 
     Attributes:
         image_shape: `(height, width, channels)`.
@@ -116,8 +119,11 @@ class VAE(keras.Model):
         num_samples: int = 1,
         free_bits: float = 0.0,
         gradient: str = "plain",
+        backward_samples: int = 0,
     ) -> None:
         check_objective(beta, num_samples, free_bits, gradient)
+        if backward_samples < 0:
+            raise ValueError(f"backward_samples={backward_samples}: expected 0 or more.")
         unit = ops.zeros((1, self.latent_dim))
         if free_bits and self.prior.kl_per_unit(unit, unit) is None:
             raise ValueError(
@@ -130,7 +136,7 @@ class VAE(keras.Model):
                 "one; expected gradient='plain', or 'stl' with num_samples=1."
             )
         self.beta, self.num_samples, self.free_bits = beta, num_samples, free_bits
-        self.gradient = gradient
+        self.gradient, self.backward_samples = gradient, backward_samples
 
     def _add_variables(self) -> None:
         self.kl_weight = self.add_weight(
@@ -177,21 +183,31 @@ class VAE(keras.Model):
             x: `(batch, height, width, channels)` float32 in [0, 1], as from `prepare`.
             labels: `(batch,)` integers if the model is conditional.
             num_samples: Draws of z for each image; the encoder runs once.
-            **draw: `seed` or `noise`, as in `Sampling`; without, the model's own noise.
+            **draw: `seed` or `noise`, as in `Sampling`; without, the model's own noise. With
+                `backward_samples`, `uniform` `(batch,)` from (0, 1] says which.
 
         Returns:
             In nats per image, float32: `log_likelihood` and `log_weights` `(samples, batch)`; `kl`
             `(batch,)`; `kl_per_unit` `(batch, latent_dim)`, or `None` if the prior has no closed
-            form; and `mean`, `log_variance` `(batch, latent_dim)`.
+            form; and `mean`, `log_variance` `(batch, latent_dim)`. Where the gradient goes through
+            fewer draws than there are, `backward`, their log weights, which alone have one.
         """
         x, labels = ops.convert_to_tensor(x, "float32"), self._one_hot(labels)
         mean, log_variance = self._encode(x, labels)
+        uniform = draw.pop("uniform", None)
         draw["num_samples"] = None if num_samples == 1 else num_samples
         noise = self.sampling.draw((*ops.shape(mean)[:-1], self.latent_dim), **draw)
-        fixed = self.gradient != "plain"
+        fixed, few = self.gradient != "plain", self.goes_through_few(num_samples)
         z, *densities = self.prior.propose(mean, log_variance, noise, fixed=fixed)
         log_likelihood = self._log_likelihood(x, z, labels, num_samples)
-        if self.gradient == "dreg" and num_samples > 1:
+        backward = None
+        if few:
+            log_likelihood, *densities = map(ops.stop_gradient, (log_likelihood, *densities))
+            weights = self._tempered(log_likelihood, densities[0] - densities[1])
+            uniform = self.sampling.draw_uniform(ops.shape(weights)[-1:], draw.get("seed"), uniform)
+            chosen = objectives.resample(weights, uniform, self.backward_samples)
+            backward = self._backward(x, labels, (mean, log_variance), noise, weights, chosen)
+        elif self.gradient == "dreg" and num_samples > 1:
             weights = self._tempered(log_likelihood, densities[0] - densities[1])
             z = objectives.doubly_reparameterize(z, weights, self.beta * self.kl_weight)
             log_posterior = posterior_log_density(z, mean, log_variance, fixed=True)
@@ -211,7 +227,33 @@ class VAE(keras.Model):
             "kl_per_unit": kl_per_unit,
             "mean": mean,
             "log_variance": log_variance,
+            **({} if backward is None else {"backward": backward}),
         }
+
+    def goes_through_few(self, num_samples: int) -> bool:
+        """Whether the gradient of a bound of so many draws is taken through a part of them."""
+        return 0 < self.backward_samples < num_samples
+
+    def _backward(
+        self, x: Any, labels: Any, encoded: tuple[Any, Any], noise: Any, weights: Any, chosen: Any
+    ) -> Any:
+        """Log weights of the chosen draws, `(backward_samples, batch)`, through which gradients go.
+
+        Each stands for w~ of the bound's gradient, as often as it was chosen.
+        """
+        dreg, share = self.gradient == "dreg", self.beta * self.kl_weight
+        noise = ops.take_along_axis(noise, ops.expand_dims(chosen, -1), axis=0)
+        weights = ops.take_along_axis(ops.softmax(weights, axis=0), chosen, axis=0)
+        if self.backward_samples == 1:  # has no axis of its own
+            noise, weights = noise[0], weights[0]
+        z, log_prior, log_posterior = self.prior.propose(*encoded, noise, fixed=dreg)
+        if dreg:
+            z = objectives.scale_gradient(z, ops.stop_gradient(1.0 - share + share * weights))
+            log_prior = self.prior.log_density(z)
+            log_posterior = posterior_log_density(z, *encoded, fixed=True)
+        log_likelihood = self._log_likelihood(x, z, labels, self.backward_samples)
+        found = self._tempered(log_likelihood, log_prior - log_posterior)
+        return ops.reshape(found, (self.backward_samples, -1))
 
     def _encode(self, x: Any, labels: Any) -> list[Any]:
         """What the encoder gives: mean and log variance, float32."""
@@ -269,7 +311,11 @@ class VAE(keras.Model):
         if self.num_samples > 1 or self.gradient != "plain":
             log_likelihood = terms["log_likelihood"]
             weights = self._tempered(log_likelihood, terms["log_weights"] - log_likelihood)
-            return -ops.mean(objectives.importance_weighted_bound(weights)), logs
+            bound = ops.mean(objectives.importance_weighted_bound(weights))
+            if "backward" in terms:
+                few = ops.mean(terms["backward"])
+                bound += few - ops.stop_gradient(few)  # the value of all, the gradient of few
+            return -bound, logs
         if self.free_bits:
             kl = objectives.apply_free_bits(terms["kl_per_unit"], self.free_bits)
         return -objectives.elbo(reconstruction, kl, self.beta * self.kl_weight), logs
@@ -277,7 +323,7 @@ class VAE(keras.Model):
     def call(self, inputs: Any, training: bool | None = None) -> dict[str, Any]:
         """`terms` of raw images, or of `(images, labels)`, with the model's `num_samples`."""
         images, labels = inputs if isinstance(inputs, tuple | list) else (inputs, None)
-        self._check_images(images)
+        check_images(images, self.image_shape)
         return self.terms(self.prepare(images), labels, self.num_samples)
 
     def compute_loss(
@@ -333,7 +379,7 @@ class VAE(keras.Model):
         def encode(images: Any, labels: Any) -> list:
             return self._encode(ops.cast(images, "float32") / 255.0, self._one_hot(labels))
 
-        return self._in_batches(encode, self._check_images(images), labels, batch_size)
+        return self._in_batches(encode, check_images(images, self.image_shape), labels, batch_size)
 
     def decode(self, z: Any, labels: Any = None, *, batch_size: int = _BATCH_SIZE) -> np.ndarray:
         """The expected pictures given z, float32 `(num, height, width, channels)` in [0, 1].
@@ -403,7 +449,7 @@ class VAE(keras.Model):
             found = self.terms(self.prepare(images, seed=generator), labels, seed=generator)
             return [found["log_likelihood"][0], found["kl"]]
 
-        images = self._check_images(images)
+        images = check_images(images, self.image_shape)
         reconstruction, kl = self._in_batches(terms, images, labels, batch_size)
         return {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
 
@@ -422,28 +468,10 @@ class VAE(keras.Model):
             raise ValueError("no rows were passed: expected at least one.")
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
-    def _check_images(self, images: Any) -> Any:
-        images = images if hasattr(images, "dtype") else np.asarray(images)
-        dtype, shape = keras.backend.standardize_dtype(images.dtype), tuple(images.shape)
-        if dtype != "uint8" or len(shape) != 4 or shape[1:] != self.image_shape:
-            raise ValueError(
-                f"images have dtype {dtype} and shape {shape}: expected uint8, 0 to 255, and "
-                f"{('num_images', *self.image_shape)}. Scale values in [0, 1] by 255 and round; "
-                "resize other sizes, and give grey pictures an axis for their one channel."
-            )
-        return images
-
     def _check_labels(self, labels: Any, num: int) -> np.ndarray | None:
         if labels is None or not self.num_classes:
             return labels
-        labels = np.asarray(labels)
-        known = labels.dtype.kind in "iu" and labels.shape == (num,)
-        if not known or not np.all((labels >= 0) & (labels < self.num_classes)):
-            raise ValueError(
-                f"labels have dtype {labels.dtype} and shape {labels.shape}: expected {num} "
-                f"integers from 0 to {self.num_classes - 1}."
-            )
-        return labels
+        return check_labels(labels, num, self.num_classes)
 
     def get_config(self) -> dict[str, Any]:
         parts = {name: getattr(self, name) for name in ("encoder", "decoder", "prior")}
@@ -456,6 +484,7 @@ class VAE(keras.Model):
             "num_samples": self.num_samples,
             "free_bits": self.free_bits,
             "gradient": self.gradient,
+            "backward_samples": self.backward_samples,
             "name": self.name,
         }
 

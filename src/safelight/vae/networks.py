@@ -88,6 +88,13 @@ class Sampling(layers.Layer):
         seed = self.seed_generator if seed is None else seed
         return keras.random.normal(shape, dtype="float32", seed=seed)
 
+    def draw_uniform(self, shape: Sequence[int], seed: Any = None, uniform: Any = None) -> Any:
+        """Draws from (0, 1], for a choice among others; or `uniform`, where it is passed."""
+        if uniform is not None:
+            return ops.convert_to_tensor(uniform, "float32")
+        seed = self.seed_generator if seed is None else seed
+        return 1.0 - keras.random.uniform(shape, dtype="float32", seed=seed)
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "seed": self.seed}
 

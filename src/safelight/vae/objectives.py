@@ -186,8 +186,35 @@ def doubly_reparameterize(z: Any, log_weights: Any, share: Any = 1.0) -> Any:
         The values of `z`.
     """
     weights = ops.stop_gradient(ops.softmax(log_weights, axis=0))
-    still, scale = ops.stop_gradient(z), 1.0 - share + share * weights
+    return scale_gradient(z, 1.0 - share + share * weights)
+
+
+def scale_gradient(z: Any, scale: Any) -> Any:
+    """The values of `z`, `(..., latent_dim)`; its gradient is multiplied by `scale`, `(...)`."""
+    still = ops.stop_gradient(z)
     return still + ops.expand_dims(scale, -1) * (z - still)
+
+
+def resample(log_weights: Any, uniform: Any, num: int) -> Any:
+    """Which draws stand for all of them: each as often as its weight says, on average.
+
+    Systematic resampling (Kitagawa 1996, J. Comp. Graph. Stat. 5/1): the places (j + u) / num on
+    the sum of the normalised weights w~. Draw i is found num w~_i times on average over u, and
+    never more than one time off that.
+
+    Args:
+        log_weights: `(samples, batch)`.
+        uniform: u, from (0, 1], `(batch,)`.
+        num: Draws to find.
+
+    Returns:
+        `(num, batch)` int32, numbers of draws.
+    """
+    sums = ops.cumsum(ops.softmax(log_weights, axis=0), axis=0)
+    steps = ops.cast(ops.expand_dims(ops.arange(num), -1), uniform.dtype)
+    places = ops.expand_dims((steps + uniform) / num, 1)
+    # The last sum is 1 but for rounding: whoever is beyond the one before is there.
+    return ops.sum(ops.cast(sums[:-1] < places, "int32"), axis=1)
 
 
 def apply_free_bits(kl_per_unit_batch: Any, free_bits: float) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from safelight.generative import pictures
+from safelight.generative.inputs import check_images
 from safelight.vae.config import TrainConfig
 from safelight.vae.models import VAE
 
@@ -53,7 +54,7 @@ class TrainingData:
 
 def _pair(model: VAE, data: Any) -> tuple[np.ndarray, np.ndarray | None]:
     images, labels = data if isinstance(data, tuple) else (data, None)
-    images = np.asarray(model._check_images(images))
+    images = np.asarray(check_images(images, model.image_shape))
     if not len(images):
         raise ValueError("no images were passed: expected at least one.")
     return images, model._check_labels(labels, len(images))
