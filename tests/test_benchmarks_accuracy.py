@@ -170,7 +170,14 @@ def test_the_grid_s_table_counts_filling_the_cache():
 def test_the_iwae_table_shows_the_median_seed_beside_the_published_number():
     driver = module("vae_iwae_table")
     runs = [
-        {"nll": nll, "standard_error": 0.9, "active": [18, 5], "epochs": 40, "seconds": 600.0}
+        {
+            "nll": nll,
+            "standard_error": 0.9,
+            "active": [18, 5],
+            "epochs": 40,
+            "seconds": 600.0,
+            "cores": 2,
+        }
         for nll in (86.0, 84.0, 85.0)
     ]
     rows = {name: {**driver.ROWS[name], "runs": runs} for name in ("one-5", "two-1")}
@@ -182,5 +189,5 @@ def test_the_iwae_table_shows_the_median_seed_beside_the_published_number():
         "rows": rows,
     }
     text = module("report").render_table([result])
-    assert "| one layer, k = 5 | 85.00 ± 0.90 | 85.54 | 18 + 5 | 22 | 40 | 10 |" in text
-    assert "| two layers, k = 1 | 85.00 ± 0.90 | 85.33 | 18 + 5 | 16 + 5 | 40 | 10 |" in text
+    assert "| one layer, k = 5 | 85.00 ± 0.90 | 85.54 | 18 + 5 | 22 | 40 | 10 | 2 |" in text
+    assert "| two layers, k = 1 | 85.00 ± 0.90 | 85.33 | 18 + 5 | 16 + 5 | 40 | 10 | 2 |" in text

@@ -41,6 +41,7 @@ IWAE_COLUMNS = (
     "published",
     "epochs",
     "training, minutes",
+    "cores",
 )
 
 
@@ -60,6 +61,7 @@ def render_iwae(result: dict) -> list[str]:
                 " + ".join(map(str, row["published_active"])),
                 f"{middle['epochs']}",
                 f"{middle['seconds'] / 60:.0f}",
+                f"{middle['cores']}",
             ]
         )
     return [
