@@ -21,12 +21,14 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import functools
+import hashlib
 import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from measuring import num_cores
 from repeats import keep, load_digits, parse_options, write_result
 from vae_likelihood_per_minute import save_weights
 
@@ -67,7 +69,7 @@ def train(row: str, epochs: int, seed: int, weights: Path) -> dict[str, Any]:
     return {
         "epochs": trained.epochs,
         "seconds": trained.seconds["training"],
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": num_cores(),
         "images_per_second": trained.images_per_second,
         "elbo_of_training": trained.history["elbo"][-1],
     }
@@ -103,15 +105,18 @@ def run_all(options: Any) -> None:
         rows[row] = {**ROWS[row], "runs": found}
     if options.stage != "train":
         content = {"seeds": options.seeds, "rows": rows}
-        write_result(options, CLAIM, content, f"seeds{options.seeds}")
+        epochs = f"{options.epochs}epochs-" if options.epochs else ""
+        write_result(options, CLAIM, content, f"{epochs}seeds{options.seeds}")
 
 
 def measure(options: Any, row: str, seed: int) -> dict[str, Any]:
     """A training and, unless only that was asked for, its judgement."""
     if options.stage not in ("all", "train", "judge"):
         raise SystemExit(f"--stage {options.stage}: expected all, train or judge.")
-    epochs = configure(row, options.epochs, seed).epochs
-    name, facts = f"{CLAIM}-{row}-{epochs}-{seed}", (row, epochs, seed)
+    config = configure(row, options.epochs, seed)
+    # A piece that is kept belongs to these settings.
+    settings = hashlib.sha256(repr(config).encode()).hexdigest()[:8]
+    name, facts = f"{CLAIM}-{row}-{config.epochs}-{settings}", (row, config.epochs, seed)
     weights = options.work / f"{name}-weights.npz"
     if options.stage == "judge" and not (options.work / f"{name}-trained.json").exists():
         raise SystemExit(f"{name} is not trained: --stage train does it.")

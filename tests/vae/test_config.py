@@ -16,6 +16,12 @@ from safelight.vae.config import PRESETS, TrainConfig
         ({"final_samples": 5, "free_bits": 0.1}, "final_samples=5 with .*free_bits=0.1"),
         ({"final_samples": 3, "num_samples": 5}, "final_samples=3 with num_samples=5: .*looser"),
         ({"final_samples": 0}, "final_samples=0: expected at least 1"),
+        ({"backward_samples": -1}, "backward_samples=-1: expected 0 or more"),
+        ({"backward_samples": 5}, "backward_samples=5 with .*none would be left.*num_samples=10"),
+        (
+            {"backward_samples": 9, "final_samples": 9, "num_samples": 5},
+            "backward_samples=9 with num_samples=5 and final_samples=9: none",
+        ),
         ({"weight_decay": -0.1}, "weight_decay=-0.1: expected 0 or more"),
         ({"weight_decay": 900.0, "learning_rate": 0.001}, "weight_decay=900 .*take away 90.0% of"),
         ({"flow_couplings": 1}, "flow_couplings=1: expected at least 2"),
@@ -27,13 +33,18 @@ def test_what_does_not_go_together_is_told_by_its_own_name(changes, message):
         TrainConfig(**changes)
 
 
+def _stops_by(name):
+    return "minutes" if "minutes" in PRESETS[name] else "epochs"
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_with_another_architecture_has_that_one_s_widths(name):
     """500 filters at each size would take days."""
     config = TrainConfig.preset(name, architecture="resnet", epochs=1)
     assert PRESETS[name]["hidden_units"]
     assert (config.architecture, config.hidden_units) == ("resnet", ())
-    assert config.gradient == PRESETS[name]["gradient"]
+    recipe = {"minutes": ("flow", "stl"), "epochs": ("normal", PRESETS[name]["gradient"])}
+    assert (config.prior, config.gradient) == recipe[_stops_by(name)]
     own = TrainConfig.preset(name, architecture="conv", hidden_units=(8,))
     assert own.hidden_units == (8,)
     assert TrainConfig.preset(name).hidden_units == PRESETS[name]["hidden_units"]
@@ -45,9 +56,9 @@ def test_a_preset_trained_with_another_beta_says_what_is_in_the_way(name):
     if not samples:
         assert TrainConfig.preset(name, beta=2.0).beta == 2
         return
-    with pytest.raises(ValueError, match="|".join(samples)):
+    with pytest.raises(ValueError, match=r"_samples=5 with beta=2\.0 .* has no KL term to weigh"):
         TrainConfig.preset(name, beta=2.0)
-    one = {**dict.fromkeys(samples, 1), "gradient": "stl"}
+    one = {**dict.fromkeys(samples, 1), "gradient": "stl", "backward_samples": 0}
     same = dataclasses.replace(TrainConfig.preset(name, **one), beta=2.0)
     assert TrainConfig.preset(name, **one, beta=2.0) == same
 

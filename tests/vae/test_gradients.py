@@ -106,23 +106,37 @@ def test_every_draw_is_chosen_as_often_as_its_weight_says(num):
     np.testing.assert_allclose(counts, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["plain", "dreg"])
-@pytest.mark.parametrize("num", [1, 3])
-def test_over_all_choices_the_gradient_of_few_is_that_of_all(kind, num):
+CHOICES = {
+    "plain": ("plain", 5, 3, {}),
+    "dreg": ("dreg", 5, 3, {}),
+    "one of two": ("dreg", 2, 1, {}),
+    "plain, one": ("plain", 5, 1, {"likelihood": "learned_gaussian"}),
+    "vamp": ("dreg", 5, 2, {"prior": "vamp", "prior_components": 3}),
+    "flow": ("dreg", 3, 1, {"prior": "flow", "flow_couplings": 2, "flow_units": 4}),
+    "two layers": ("plain", 4, 2, {"second_latent_dim": 2}),
+    "two layers upwards": ("plain", 4, 1, {"second_latent_dim": 2, "inference": "bottom_up"}),
+}
+
+
+@pytest.mark.parametrize("kl_weight", [1.0, 0.4])
+@pytest.mark.parametrize("case", CHOICES)
+def test_over_all_choices_the_gradient_of_few_is_that_of_all(case, kl_weight):
     """Not on average over draws of z: for each of them, summed over what can be chosen."""
-    rng = np.random.default_rng(num)
-    noise = rng.normal(size=(5, 1, 2)).astype("float32")
-    model = build(num_samples=5, gradient=kind)
-    x, backend = model.prepare(IMAGES[:1]), find_backend()
+    kind, k, num, settings = CHOICES[case]
+    model = build(num_samples=k, gradient=kind, **settings)
+    model.kl_weight.assign(kl_weight)
+    noise = np.random.default_rng(num).normal(size=(k, 3, model.latent_dim)).astype("float32")
+    x, backend = model.prepare(IMAGES[:3]), find_backend()
     variables = list(model.trainable_variables)
     weights = [backend.tensor(ops.convert_to_numpy(v)) for v in variables]
 
     def slopes(**uniform) -> tuple[np.ndarray, float, np.ndarray]:
         def loss(weights):
             with keras.StatelessScope(state_mapping=list(zip(variables, weights, strict=True))):
-                terms = model.terms(x, num_samples=5, noise=noise, **uniform)
+                terms = model.terms(x, num_samples=k, noise=noise, **uniform)
                 loss, _ = model.objective(terms)
-                return loss, (loss, terms["log_weights"])
+                ratio = terms["log_weights"] - terms["log_likelihood"]
+                return loss, (loss, terms["log_likelihood"] + kl_weight * ratio)
 
         (value, log_weights), found = backend.gradient(loss, weights)
         flat = np.concatenate([ops.convert_to_numpy(each).ravel() for each in found])
@@ -132,12 +146,37 @@ def test_over_all_choices_the_gradient_of_few_is_that_of_all(kind, num):
     model.backward_samples = num
     total = np.zeros_like(expected)
     for u, length in cases_of(log_weights.astype("float64"), num):
-        found, same, _ = slopes(uniform=np.full(1, u, "float32"))
+        found, same, _ = slopes(uniform=np.full(3, u, "float32"))
         assert same == pytest.approx(value, rel=1e-6)
         total += length * found
     np.testing.assert_allclose(total, expected, atol=1e-4 * np.abs(expected).max())
-    model.backward_samples = 5  # as many as there are: nothing is drawn
+    model.backward_samples = k  # as many as there are: nothing is drawn
     np.testing.assert_array_equal(slopes()[0], expected)
+
+
+def test_the_choice_has_nothing_to_do_with_the_noise_of_the_same_seed():
+    """Else the draws whose noise is large would be chosen more or less often."""
+    sampling = build().sampling
+    noise = np.abs(ops.convert_to_numpy(sampling.draw((4000,), seed=7)))
+    uniform = ops.convert_to_numpy(sampling.draw_uniform((4000,), 7))
+    assert uniform.min() > 0
+    assert uniform.max() <= 1
+    ranks = [np.argsort(np.argsort(values)) for values in (noise, uniform)]
+    assert abs(np.corrcoef(*ranks)[0, 1]) < 0.08  # five standard errors; shared bits give .7
+    again = ops.convert_to_numpy(sampling.draw_uniform((4000,), 7))
+    np.testing.assert_array_equal(uniform, again)
+
+
+def test_terms_of_few_are_trained_for_their_bound_whatever_the_model_is_set_to():
+    model = build(backward_samples=2, num_samples=4)
+    terms = model.terms(model.prepare(IMAGES), num_samples=4, seed=3)
+    wanted, _ = model.objective(terms)
+    model.num_samples = 1
+    assert float(ops.convert_to_numpy(model.objective(terms)[0])) == pytest.approx(
+        float(ops.convert_to_numpy(wanted)), rel=1e-6
+    )
+    with pytest.raises(ValueError, match="backward_samples=-1: expected 0 or more"):
+        VAE(model.encoder, model.decoder, likelihood="gaussian", backward_samples=-1)
 
 
 def test_leaving_out_what_is_zero_is_not_leaving_out_what_is_not():

@@ -172,12 +172,13 @@ def test_a_seed_generator_inside_the_networks_starts_anew_each_epoch(no_xla):
     assert not any("seed" in name for name in EpochLoop(model, make_images(), batch_size=4).read())
 
 
-def test_a_loop_with_an_objective_of_its_own_is_that_of_a_model_with_it(no_xla):
-    images, tight = make_images(), {"num_samples": 3, "gradient": "dreg"}
+@pytest.mark.parametrize("few", [{}, {"backward_samples": 2}])
+def test_a_loop_with_an_objective_of_its_own_is_that_of_a_model_with_it(no_xla, few):
+    images, tight = make_images(), {"num_samples": 3, "gradient": "dreg", **few}
     model = build(gradient="stl")
     mine = run(EpochLoop(model, images, batch_size=4, **tight)).read()
     wanted = run(EpochLoop(build(**tight), images, batch_size=4)).read()
-    assert (model.num_samples, model.gradient) == (1, "stl")
+    assert (model.num_samples, model.gradient, model.backward_samples) == (1, "stl", 0)
     assert [*mine] == [*wanted]
     for name, array in wanted.items():
         np.testing.assert_array_equal(mine[name], array)

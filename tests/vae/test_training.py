@@ -172,7 +172,8 @@ def test_the_last_quarter_raises_the_bound_of_several_samples(
     config = change(final_samples=5, gradient="stl", epochs=epochs, **layers)
     model = build(config)
     train(model, make_images(), config=config)
-    tight = {"num_samples": 5, "gradient": "plain" if layers else "dreg"}
+    gradient = "plain" if layers else "dreg"
+    tight = {"num_samples": 5, "backward_samples": 0, "gradient": gradient}
     assert seen == [(epoch, tight if epoch >= first else {}) for epoch in range(epochs)]
     assert (model.num_samples, model.gradient) == (1, "stl")
 

@@ -214,7 +214,7 @@ VAE = Flags(
         "final_samples": "k of the importance-weighted bound in the last quarter of the training; "
         "1 changes nothing.",
         "backward_samples": "Of several samples, those that the gradient goes through, drawn by "
-        "their weights: faster, at a little noise; 0 takes all.",
+        "their weights: faster, with more noise; 0 takes all.",
         "prior": "p(z): `normal`, or learned: `mixture` of Gaussians, `vamp` (posteriors of "
         "learned pictures) or `flow`.",
         "prior_components": "Gaussians of the mixture, or pictures of `vamp`.",
@@ -302,7 +302,7 @@ VAE_CURVE = dataclasses.replace(
     help={
         name: text
         for name, text in VAE.help.items()
-        if name not in ("beta", "num_samples", "final_samples")
+        if name not in ("beta", "num_samples", "final_samples", "backward_samples")
     },
     num_first=VAE.num_first - 1,
     presets={},

@@ -20,7 +20,7 @@ def check_images(images: Any, image_shape: tuple[int, ...]) -> Any:
     """
     images = images if hasattr(images, "dtype") else np.asarray(images)
     dtype, shape = keras.backend.standardize_dtype(images.dtype), tuple(images.shape)
-    if dtype != "uint8" or len(shape) != 4 or shape[1:] != image_shape:
+    if dtype != "uint8" or len(shape) != 4 or shape[1:] != tuple(image_shape):
         raise ValueError(
             f"images have dtype {dtype} and shape {shape}: expected uint8, 0 to 255, and "
             f"{('num_images', *image_shape)}. Scale values in [0, 1] by 255 and round; "
@@ -43,8 +43,9 @@ def check_labels(labels: Any, num: int, num_classes: int) -> np.ndarray:
     labels = np.asarray(labels)
     known = labels.dtype.kind in "iu" and labels.shape == (num,)
     if not known or not np.all((labels >= 0) & (labels < num_classes)):
+        values = f", from {labels.min()} to {labels.max()}" if known else ""
         raise ValueError(
-            f"labels have dtype {labels.dtype} and shape {labels.shape}: expected {num} "
-            f"integers from 0 to {num_classes - 1}."
+            f"labels have dtype {labels.dtype} and shape {labels.shape}{values}: expected {num} "
+            f"integers from 0 to {num_classes - 1}, one for each picture, as numbers of classes."
         )
     return labels

@@ -55,7 +55,7 @@ class TrainConfig:
             where there is one stochastic layer; 1 changes nothing.
         backward_samples: Of the k samples of a bound, those that the gradient is taken through: few
             that stand for all of them, drawn by their weights, so that the mean of the gradient is
-            the same; 0 takes it through all.
+            the same; 0, or where there are no more, takes it through all.
         prior: p(z), or p(z2) where there are two layers: `"normal"`, N(0, I); or learned:
             `"mixture"` of Gaussians, `"vamp"` (Tomczak & Welling 2018), `"flow"` (RealNVP).
         prior_components: Gaussians of the mixture, or pseudo-inputs of the VampPrior.
@@ -165,6 +165,13 @@ class TrainConfig:
             )
         check_objective(self.beta, self.num_samples, self.free_bits, self.gradient)
         check_final_samples(self.final_samples, self.num_samples, self.beta, self.free_bits)
+        samples = max(self.num_samples, self.final_samples)
+        if self.backward_samples >= samples:
+            raise ValueError(
+                f"backward_samples={self.backward_samples} with num_samples={self.num_samples} and "
+                f"final_samples={self.final_samples}: none would be left out; expected more "
+                f"samples, such as num_samples={2 * self.backward_samples}, or backward_samples=0."
+            )
         if self.weight_decay * self.learning_rate > MAX_DECAY:
             raise ValueError(
                 f"weight_decay={self.weight_decay:g} with learning_rate={self.learning_rate:g}: "
@@ -238,7 +245,7 @@ _RECIPE: dict[str, Any] = {
 _LONG: dict[str, Any] = {"weight_decay": 0.02, "final_samples": 5}
 # The networks of Burda et al. 2016 (arXiv 1509.00519), section 5, for comparison with the
 # literature; sticking the landing and DReG raise the same bounds with less noise. The schedule is
-# not theirs (3,280 epochs in batches of 20), but one that fits into an hour.
+# not theirs (3,280 epochs in batches of 20), but one for a CPU; its times: the README's table.
 _BURDA: dict[str, Any] = {
     "hidden_units": (200, 200),
     "latent_dim": 50,

@@ -51,7 +51,8 @@ def measure_noise(
     """Mean and variance of the gradient that a training step on these pictures would take.
 
     Args:
-        model: An unconditional one; its `gradient`, `num_samples` and `kl_weight` count.
+        model: An unconditional one; its `gradient`, `num_samples`, `backward_samples` and
+            `kl_weight` count.
         images: uint8 `(batch, height, width, channels)`; where the model binarises, drawn black and
             white once for all draws of z.
         num_draws: Of z, at least 2.

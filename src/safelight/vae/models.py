@@ -190,7 +190,8 @@ class VAE(keras.Model):
             In nats per image, float32: `log_likelihood` and `log_weights` `(samples, batch)`; `kl`
             `(batch,)`; `kl_per_unit` `(batch, latent_dim)`, or `None` if the prior has no closed
             form; and `mean`, `log_variance` `(batch, latent_dim)`. Where the gradient goes through
-            fewer draws than there are, `backward`, their log weights, which alone have one.
+            fewer draws than there are, their log weights are `backward`, and the first two have no
+            gradient.
         """
         x, labels = ops.convert_to_tensor(x, "float32"), self._one_hot(labels)
         mean, log_variance = self._encode(x, labels)
@@ -302,13 +303,14 @@ class VAE(keras.Model):
 
         Returns:
             The loss, -(reconstruction - beta * kl_weight * KL) with free bits, or with
-            `num_samples` > 1 minus the importance-weighted bound; and `elbo`, `reconstruction` (the
+            `num_samples` > 1 minus the importance-weighted bound, whose gradient goes through
+            `backward_samples` of them; and `elbo`, `reconstruction` (the
             mean log-likelihood) and `kl`, with elbo = reconstruction - kl whatever the loss weighs.
             Scalars, nats per image.
         """
         reconstruction, kl = ops.mean(terms["log_likelihood"]), ops.mean(terms["kl"])
         logs = {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
-        if self.num_samples > 1 or self.gradient != "plain":
+        if self.num_samples > 1 or self.gradient != "plain" or "backward" in terms:
             log_likelihood = terms["log_likelihood"]
             weights = self._tempered(log_likelihood, terms["log_weights"] - log_likelihood)
             bound = ops.mean(objectives.importance_weighted_bound(weights))

@@ -89,9 +89,17 @@ class Sampling(layers.Layer):
         return keras.random.normal(shape, dtype="float32", seed=seed)
 
     def draw_uniform(self, shape: Sequence[int], seed: Any = None, uniform: Any = None) -> Any:
-        """Draws from (0, 1], for a choice among others; or `uniform`, where it is passed."""
+        """Draws from (0, 1], for a choice that has nothing to do with the noise.
+
+        Args:
+            shape: Of the result.
+            seed: As of `call`. What follows from an integer is not what `draw` makes of the same.
+            uniform: The draws, in place of the layer's.
+        """
         if uniform is not None:
             return ops.convert_to_tensor(uniform, "float32")
+        if isinstance(seed, int):
+            seed = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0] >> 1)
         seed = self.seed_generator if seed is None else seed
         return 1.0 - keras.random.uniform(shape, dtype="float32", seed=seed)
 

@@ -114,8 +114,8 @@ def train(
         validation: The like, to watch; scored with the averaged weights and, for black and white
             pixels, on one fixed draw. It decides nothing.
         config: Of it the settings of the training count: epochs or minutes, batch_size,
-            learning_rate, warmup_epochs, weight_average, weight_decay, final_samples, seed, and
-            binarization="static".
+            learning_rate, warmup_epochs, weight_average, weight_decay, final_samples and, with
+            them, backward_samples, seed, and binarization="static".
         checkpoint: A file (`.npz`) that keeps the training at the end of an epoch, if 20 seconds
             have gone by since it last did. If it exists, the training goes on from there, and on
             TensorFlow ends with the same bits as one that was not disturbed.
@@ -299,7 +299,11 @@ class _Session:
         if self.tightened or self.progress + half < 1 - FINAL_PART - 1e-9:
             return
         gradient = "dreg" if self.model.prior.one_layer else "plain"
-        loop = self.make_loop(num_samples=self.config.final_samples, gradient=gradient)
+        loop = self.make_loop(
+            num_samples=self.config.final_samples,
+            backward_samples=self.config.backward_samples,
+            gradient=gradient,
+        )
         loop.write(self.loop.read())
         self.loop, self.tightened, self.block = loop, True, 0  # the next step compiles
         self.watch.forget_speed()
