@@ -252,13 +252,13 @@ _BURDA: dict[str, Any] = {
     "gradient": "stl",
     "batch_size": 100,
     "learning_rate": 3e-3,
-    "epochs": 600,
+    "epochs": 400,
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {**_RECIPE, "minutes": 10.0},
     "good": {**_RECIPE, **_LONG, "minutes": 30.0},
     "best": {**_RECIPE, **_LONG, "minutes": 60.0},
-    "burda-1": _BURDA,
+    "burda-1": {**_BURDA, "epochs": 600},
     "burda-5": {**_BURDA, "num_samples": 5, "gradient": "dreg"},
     "burda-50": {
         **_BURDA,
