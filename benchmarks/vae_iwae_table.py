@@ -54,11 +54,11 @@ def configure(row: str, epochs: int, seed: int) -> Any:
     return vae.TrainConfig.preset(preset, **SHARED, epochs=epochs, seed=seed)
 
 
-def train(row: str, epochs: int, seed: int, weights: Path) -> dict[str, Any]:
+def train(config: Any, weights: Path) -> dict[str, Any]:
     """One training, or what is left of one that was broken off; its weights go into a file."""
     from safelight import vae
 
-    images, config = load_digits("train")[0], configure(row, epochs, seed)
+    images = load_digits("train")[0]
     model = vae.build_vae(images.shape[1:], config, mean_picture=images.mean(0) / 255)
     checkpoint = weights.with_name(f"{weights.stem}-checkpoint.npz")
     trained = vae.train(model, images, config=config, checkpoint=checkpoint)
@@ -75,16 +75,16 @@ def train(row: str, epochs: int, seed: int, weights: Path) -> dict[str, Any]:
     }
 
 
-def judge(row: str, epochs: int, seed: int, weights: Path) -> dict[str, Any]:
+def judge(config: Any, weights: Path) -> dict[str, Any]:
     """What a training is worth."""
     from safelight import vae
     from safelight.vae.evaluation import active_units
 
-    test, config = load_digits("test")[0], configure(row, epochs, seed)
+    test = load_digits("test")[0]
     model = vae.build_vae(test.shape[1:], config)
     with np.load(weights) as arrays:
         model.set_weights([arrays[key] for key in arrays.files])
-    report = vae.evaluate(model, test, num_importance_samples=5000, seed=seed)
+    report = vae.evaluate(model, test, num_importance_samples=5000, seed=config.seed)
     mean, _ = model.encode(test)
     active, first = active_units(mean), config.latent_dim
     assert report.estimate is not None
@@ -116,15 +116,15 @@ def measure(options: Any, row: str, seed: int) -> dict[str, Any]:
     config = configure(row, options.epochs, seed)
     # A piece that is kept belongs to these settings.
     settings = hashlib.sha256(repr(config).encode()).hexdigest()[:8]
-    name, facts = f"{CLAIM}-{row}-{config.epochs}-{settings}", (row, config.epochs, seed)
+    name = f"{CLAIM}-{row}-{config.epochs}-{settings}"
     weights = options.work / f"{name}-weights.npz"
     if options.stage == "judge" and not (options.work / f"{name}-trained.json").exists():
         raise SystemExit(f"{name} is not trained: --stage train does it.")
-    trained = keep(options, f"{name}-trained", functools.partial(train, *facts, weights))
+    trained = keep(options, f"{name}-trained", functools.partial(train, config, weights))
     logger.info("%s, seed %d: trained, %s", row, seed, trained)
     if options.stage == "train":
         return trained
-    judged = keep(options, f"{name}-judged", functools.partial(judge, *facts, weights))
+    judged = keep(options, f"{name}-judged", functools.partial(judge, config, weights))
     logger.info("%s, seed %d: %.2f nats, %s", row, seed, judged["nll"], judged)
     return {**trained, **judged}
 

@@ -201,13 +201,13 @@ class VAE(keras.Model):
         fixed, few = self.gradient != "plain", self.goes_through_few(num_samples)
         z, *densities = self.prior.propose(mean, log_variance, noise, fixed=fixed)
         log_likelihood = self._log_likelihood(x, z, labels, num_samples)
-        backward = None
+        backward = {}
         if few:
             log_likelihood, *densities = map(ops.stop_gradient, (log_likelihood, *densities))
             weights = self._tempered(log_likelihood, densities[0] - densities[1])
             uniform = self.sampling.draw_uniform(ops.shape(weights)[-1:], draw.get("seed"), uniform)
-            chosen = objectives.resample(weights, uniform, self.backward_samples)
-            backward = self._backward(x, labels, (mean, log_variance), noise, weights, chosen)
+            encoded = mean, log_variance
+            backward["backward"] = self._backward(x, labels, encoded, noise, weights, uniform)
         elif self.gradient == "dreg" and num_samples > 1:
             weights = self._tempered(log_likelihood, densities[0] - densities[1])
             z = objectives.doubly_reparameterize(z, weights, self.beta * self.kl_weight)
@@ -228,7 +228,7 @@ class VAE(keras.Model):
             "kl_per_unit": kl_per_unit,
             "mean": mean,
             "log_variance": log_variance,
-            **({} if backward is None else {"backward": backward}),
+            **backward,
         }
 
     def goes_through_few(self, num_samples: int) -> bool:
@@ -236,20 +236,21 @@ class VAE(keras.Model):
         return 0 < self.backward_samples < num_samples
 
     def _backward(
-        self, x: Any, labels: Any, encoded: tuple[Any, Any], noise: Any, weights: Any, chosen: Any
+        self, x: Any, labels: Any, encoded: tuple[Any, Any], noise: Any, weights: Any, uniform: Any
     ) -> Any:
-        """Log weights of the chosen draws, `(backward_samples, batch)`, through which gradients go.
+        """Log weights of a few draws, `(backward_samples, batch)`, through which gradients go.
 
         Each stands for w~ of the bound's gradient, as often as it was chosen.
         """
-        dreg, share = self.gradient == "dreg", self.beta * self.kl_weight
+        dreg = self.gradient == "dreg"
+        chosen = objectives.resample(weights, uniform, self.backward_samples)
         noise = ops.take_along_axis(noise, ops.expand_dims(chosen, -1), axis=0)
         weights = ops.take_along_axis(ops.softmax(weights, axis=0), chosen, axis=0)
         if self.backward_samples == 1:  # has no axis of its own
             noise, weights = noise[0], weights[0]
         z, log_prior, log_posterior = self.prior.propose(*encoded, noise, fixed=dreg)
         if dreg:
-            z = objectives.scale_gradient(z, ops.stop_gradient(1.0 - share + share * weights))
+            z = objectives.scale_gradient(z, weights, self.beta * self.kl_weight)
             log_prior = self.prior.log_density(z)
             log_posterior = posterior_log_density(z, *encoded, fixed=True)
         log_likelihood = self._log_likelihood(x, z, labels, self.backward_samples)
@@ -304,9 +305,8 @@ class VAE(keras.Model):
         Returns:
             The loss, -(reconstruction - beta * kl_weight * KL) with free bits, or with
             `num_samples` > 1 minus the importance-weighted bound, whose gradient goes through
-            `backward_samples` of them; and `elbo`, `reconstruction` (the
-            mean log-likelihood) and `kl`, with elbo = reconstruction - kl whatever the loss weighs.
-            Scalars, nats per image.
+            `backward_samples` of them; and `elbo`, `reconstruction` (the mean log-likelihood) and
+            `kl`, with elbo = reconstruction - kl whatever the loss weighs. Scalars, nats per image.
         """
         reconstruction, kl = ops.mean(terms["log_likelihood"]), ops.mean(terms["kl"])
         logs = {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}

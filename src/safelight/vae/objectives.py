@@ -185,13 +185,22 @@ def doubly_reparameterize(z: Any, log_weights: Any, share: Any = 1.0) -> Any:
     Returns:
         The values of `z`.
     """
-    weights = ops.stop_gradient(ops.softmax(log_weights, axis=0))
-    return scale_gradient(z, 1.0 - share + share * weights)
+    return scale_gradient(z, ops.softmax(log_weights, axis=0), share)
 
 
-def scale_gradient(z: Any, scale: Any) -> Any:
-    """The values of `z`, `(..., latent_dim)`; its gradient is multiplied by `scale`, `(...)`."""
-    still = ops.stop_gradient(z)
+def scale_gradient(z: Any, weights: Any, share: Any = 1.0) -> Any:
+    """What `doubly_reparameterize` makes of draws whose normalised weights w~ are known.
+
+    Args:
+        z: `(..., latent_dim)`.
+        weights: `(...)`, w~; they get no gradient.
+        share: s, as there.
+
+    Returns:
+        The values of `z`.
+    """
+    weights = ops.stop_gradient(weights)
+    still, scale = ops.stop_gradient(z), 1.0 - share + share * weights
     return still + ops.expand_dims(scale, -1) * (z - still)
 
 
