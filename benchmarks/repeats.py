@@ -59,11 +59,16 @@ def keep(
 
 
 @functools.cache
-def load_digits(part: str) -> tuple[np.ndarray, np.ndarray]:
-    """MNIST's images, uint8 `(n, 28, 28, 1)`, and labels, of `"train"` or `"test"`."""
+def load_digits(part: str, data: str = "mnist") -> tuple[np.ndarray, np.ndarray]:
+    """MNIST's images, uint8 `(n, 28, 28, 1)`, and labels, or those of what is like it.
+
+    Args:
+        part: `"train"` or `"test"`.
+        data: The name of the data set.
+    """
     from safelight import datasets, vae
 
-    digits = datasets.load("mnist", part=part)
+    digits = datasets.load(data, part=part)
     return vae.load_images(digits).images, digits.labels
 
 

@@ -1,16 +1,16 @@
 """Nats against minutes of training: Safelight's presets, a plain VAE, and pythae's models.
 
     python benchmarks/vae_likelihood_per_minute.py [--minutes 2,10] [--only quick,vamp] [--seed 0]
-        [--stage train|judge|report]
+        [--stage train|judge|report] [--data mnist|fashion-mnist]
 
-Every point is a training of its own, with the rate falling to zero within its time, on MNIST with
-dynamic binarisation; log p(x) of all 10,000 test images from 5,000 importance samples, by one and
-the same estimate for all. pythae's models (`peers/vae_pythae_minutes.py`) have networks as wide as
-the plain VAE's, batches of 250 and the better of two learning rates, chosen on held-out training
-images in trainings of two minutes. A point that is done is kept in the working folder, and so are
-its weights: `--stage train` leaves the judgement, which takes longer than a short training and is
-the same anywhere, for a call with `--stage judge`, perhaps on another machine; `--stage report`
-takes the points that are there.
+Every point is a training of its own, with the rate falling to zero within its time, on MNIST (or
+Fashion-MNIST) with dynamic binarisation; log p(x) of all 10,000 test images from 5,000 importance
+samples, by one and the same estimate for all. pythae's models (`peers/vae_pythae_minutes.py`) have
+networks as wide as the plain VAE's, batches of 250 and the better of two learning rates, chosen on
+held-out training images in trainings of two minutes. A point that is done is kept in the working
+folder, and so are its weights: `--stage train` leaves the judgement, which takes longer than a
+short training and is the same anywhere, for a call with `--stage judge`, perhaps on another
+machine; `--stage report` takes the points that are there.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ import numpy as np
 from measuring import machine
 from repeats import keep, load_digits, parse_options, write_result
 from transfer_cached_vs_end_to_end import HERE, ROOT
-from vae.generative_report import NAMES
+from vae.generative_report import DATA, NAMES
 
 CLAIM = "vae_likelihood_per_minute"
 STAGES = ("train", "judge", "report")
@@ -69,11 +69,11 @@ def configure(name: str, minutes: float, seed: int) -> Any:
     return vae.TrainConfig(**{**recipes()[name], **SHARED, "minutes": minutes, "seed": seed})
 
 
-def train_ours(name: str, minutes: float, seed: int, weights: Path) -> dict[str, Any]:
+def train_ours(data: str, name: str, minutes: float, seed: int, weights: Path) -> dict[str, Any]:
     """One training of ours; what it learned goes into a file."""
     from safelight import vae
 
-    train, config = load_digits("train")[0], configure(name, minutes, seed)
+    train, config = load_digits("train", data)[0], configure(name, minutes, seed)
     model = vae.build_vae(train.shape[1:], config, mean_picture=train.mean(0) / 255, images=train)
     trained = vae.train(model, train, config=config)
     save_weights(model, weights)
@@ -126,20 +126,21 @@ def train_peer(options: Any, name: str, minutes: float, seed: int, weights: Path
     rates = {
         rate: keep(
             options,
-            f"{CLAIM}-{name}-rate{rate}",
+            f"{_claim(options)}-{name}-rate{rate}",
             functools.partial(_try_peer, options, name, rate),
         )
         for rate in LEARNING_RATES
     }
     best = min(rates, key=lambda rate: rates[rate]["nll"])
     tried = {str(rate): found["nll"] for rate, found in rates.items()}
-    said = _run_peer(options, name, minutes, seed, best, load_digits("train")[0], weights)
+    train = load_digits("train", options.data)[0]
+    said = _run_peer(options, name, minutes, seed, best, train, weights)
     return {**said, "learning_rate": best, "tried": tried}
 
 
 def _try_peer(options: Any, name: str, rate: float) -> dict[str, Any]:
     """Two minutes at a learning rate, judged on held-out training images."""
-    images, weights = load_digits("train")[0], options.work / f"{CLAIM}-peer.npz"
+    images, weights = load_digits("train", options.data)[0], options.work / f"{CLAIM}-peer.npz"
     train, held_out = images[:-HELD_OUT], images[-HELD_OUT:]
     said = _run_peer(options, name, 2.0, 0, rate, train, weights)
     return {**said, **judge(model_of(weights, train), held_out, 0, 500)}
@@ -204,12 +205,12 @@ def train(options: Any, name: str, minutes: float, weights: Path) -> dict[str, A
     """One training."""
     if name in PEERS:
         return train_peer(options, name, minutes, options.seed, weights)
-    return train_ours(name, minutes, options.seed, weights)
+    return train_ours(options.data, name, minutes, options.seed, weights)
 
 
 def measure(options: Any, stages: Sequence[str], name: str, minutes: str) -> None:
     """One point: its training, its judgement, or both; what is done already is kept."""
-    piece = f"{CLAIM}-{name}-{minutes}-{options.seed}"
+    piece = f"{_claim(options)}-{name}-{minutes}-{options.seed}"
     weights = options.work / f"{piece}-weights.npz"
     known = options.work / f"{piece}-trained.json"
     if "train" in stages and not (options.work / f"{piece}.json").exists():
@@ -226,27 +227,36 @@ def judge_point(
     if not known.exists():
         raise SystemExit(f"{known}: not there; --stage train makes it.")
     model = (
-        model_of(weights, load_digits("train")[0])
+        model_of(weights, load_digits("train", options.data)[0])
         if name in PEERS
         else rebuild_ours(name, float(minutes), options.seed, weights)
     )
     trained = json.loads(known.read_text(encoding="utf-8"))
-    return {**trained, **judge(model, load_digits("test")[0], options.seed)}
+    return {**trained, **judge(model, load_digits("test", options.data)[0], options.seed)}
+
+
+def _claim(options: Any) -> str:
+    """What the names of kept pieces begin with."""
+    return CLAIM if options.data == "mnist" else f"{CLAIM}-{options.data}"
 
 
 def run_all(options: Any) -> None:
     """Measure what is missing; write one result from all points of the seed that are there."""
     if options.stage not in ("all", *STAGES):
         raise SystemExit(f"--stage {options.stage}: expected all, or one of {', '.join(STAGES)}.")
+    if options.data not in DATA:
+        raise SystemExit(f"--data {options.data}: expected one of {', '.join(DATA)}.")
     stages = STAGES if options.stage == "all" else (options.stage,)
     for name in options.only.split(","):
         for minutes in options.minutes.split(","):
             measure(options, stages, name, minutes)
     if "report" in stages:
         points = read_points(options)
-        content = {"points": points, "seed": options.seed}
-        write_result(options, CLAIM, content, f"seed{options.seed}")
-        draw(points)
+        content = {"points": points, "seed": options.seed, "data": options.data}
+        detail = _claim(options).removeprefix(CLAIM)
+        write_result(options, CLAIM, content, f"{detail}-seed{options.seed}".removeprefix("-"))
+        if options.data == "mnist":
+            draw(points)
 
 
 def read_points(options: Any) -> dict[str, dict[str, Any]]:
@@ -254,7 +264,7 @@ def read_points(options: Any) -> dict[str, dict[str, Any]]:
     points: dict[str, dict[str, Any]] = {}
     here = machine()
     for name in NAMES:
-        for path in options.work.glob(f"{CLAIM}-{name}-*-{options.seed}.json"):
+        for path in options.work.glob(f"{_claim(options)}-{name}-*-{options.seed}.json"):
             minutes = path.stem.split("-")[-2]
             found = json.loads(path.read_text(encoding="utf-8"))
             if found.get("trained_on", here) != here:
@@ -296,7 +306,7 @@ if __name__ == "__main__":
         parse_options(
             __doc__ or "",
             only=["plain", "quick", *PEERS],
-            texts={"minutes": "2,10", "stage": "all"},
+            texts={"minutes": "2,10", "stage": "all", "data": "mnist"},
             seed=0,
         )
     )

@@ -581,6 +581,15 @@ def test_vgg16_arrives_and_is_the_network_others_have_printed(tmp_path, monkeypa
     assets.verify("vgg16-imagenet-notop")
 
 
+def test_a_folder_that_is_kept_as_it_comes_is_known_by_the_hashes_of_its_files():
+    asset = ASSETS["fashion-mnist"]
+    for source in asset.sources:
+        assert sum(file.size for file in source.files) == asset.bytes
+        found = sorted((file.name, file.hash.removeprefix("sha256:")) for file in source.files)
+        lines = "".join(f"{digest}  {name}\n" for name, digest in found)
+        assert asset.content == f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
+
+
 @pytest.mark.network
 @pytest.mark.slow
 @posix

@@ -22,6 +22,10 @@ def test_the_table_of_minutes_leaves_open_what_was_not_measured(module):
     assert "| -log p(x), nats | after 2 min of training | after 10 min of training |" in text
     assert "| Safelight, `--preset quick` | 86.00 ± 0.25 | 83.12 ± 0.25 |" in text
     assert "| pythae's VAMP, 500 pseudo-inputs |  | 83.12 ± 0.25 |" in text
+    assert text.startswith("MNIST, dynamic binarisation")
+    text = module("report").render_table([{**result, "data": "fashion-mnist"}])
+    assert text.startswith("Fashion-MNIST, dynamic binarisation")
+    assert "228.70 for a VAE" in text
 
 
 def test_the_table_of_samples_shows_every_prior_and_the_density_fitted_afterwards(module):
@@ -114,8 +118,13 @@ def test_points_of_another_machine_and_those_not_judged_are_left_out(module, tmp
         path.write_text(json.dumps(content))
     (tmp_path / f"{driver.CLAIM}-vamp-10-0-trained.json").write_text("{}")
     (tmp_path / f"{driver.CLAIM}-quick-30-1.json").write_text(json.dumps(here))
-    options = types.SimpleNamespace(work=tmp_path, seed=0)
+    clothes = {**here, "nll": 230.0}
+    path = tmp_path / f"{driver.CLAIM}-fashion-mnist-quick-10-0.json"
+    path.write_text(json.dumps(clothes))
+    options = types.SimpleNamespace(work=tmp_path, seed=0, data="mnist")
     assert driver.read_points(options) == {"quick": {"2": here, "10": here}}
+    options.data = "fashion-mnist"
+    assert driver.read_points(options) == {"quick": {"10": clothes}}
 
 
 def test_the_table_of_harder_data_has_a_row_for_each_run_and_for_real_pictures(module):

@@ -29,6 +29,29 @@ def test_only_an_export_of_its_kind_is_replaced_and_only_if_asked(tmp_path):
         check(tmp_path / "no" / "where")
 
 
+def test_what_somebody_put_into_a_folder_of_an_export_is_kept(tmp_path):
+    folder = tmp_path / "export"
+
+    def check():
+        bundles.check_folder(
+            folder, mark="mark.json", names={"model/*.pb", "model/empty"}, overwrite=True
+        )
+
+    (folder / "model").mkdir(parents=True)
+    (folder / "mark.json").write_text("{}")
+    (folder / "model" / "a.pb").write_text("")
+    (folder / "model" / "empty").mkdir()
+    check()
+    for name in ("model/thesis.tex", "model/empty/a.pb", "a.pb"):
+        (folder / name).write_text("years of work")
+        with pytest.raises(ValueError, match=rf"holds {name}, which no export wrote"):
+            check()
+        (folder / name).unlink()
+    (folder / "model" / "more").symlink_to(tmp_path, target_is_directory=True)
+    with pytest.raises(ValueError, match="model/more"):
+        check()
+
+
 def test_a_folder_is_whole_or_as_it_was(tmp_path):
     folder = tmp_path / "export"
     bundles.with_folder(folder, lambda work: (work / "a").write_text("first"))

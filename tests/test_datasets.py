@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 import io
 import os
@@ -262,7 +263,7 @@ def test_duplicates_agree_with_brute_force():
 
 
 def test_unknown_names_and_arguments():
-    with pytest.raises(ValueError, match="'elpv' or 'mnist'"):
+    with pytest.raises(ValueError, match="one of elpv, mnist, fashion-mnist"):
         load("imagenet")
     with pytest.raises(ValueError, match="must be 'all'"):
         load("elpv", part="train")
@@ -300,25 +301,45 @@ def idx(array):
     return header + np.array(array.shape, ">u4").tobytes() + array.tobytes()
 
 
-def test_mnist(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "third"), [("mnist", "3"), ("fashion-mnist", "Dress")])
+def test_mnist_and_what_is_like_it(tmp_path, monkeypatch, name, third):
     rng = np.random.default_rng(0)
     digits = {"train": 30, "t10k": 20}
     images = {k: rng.integers(0, 256, (n, 28, 28), dtype=np.uint8) for k, n in digits.items()}
-    for name, size in digits.items():
-        (tmp_path / f"{name}-images-idx3-ubyte").write_bytes(idx(images[name]))
+    for part, size in digits.items():
+        (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(idx(images[part]))
         labels = np.arange(size, dtype=np.uint8) % 10
-        (tmp_path / f"{name}-labels-idx1-ubyte").write_bytes(idx(labels))
-    monkeypatch.setattr(datasets.assets, "fetch", lambda name: tmp_path)
-    data = load("mnist")
+        (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(idx(labels))
+    monkeypatch.setattr(datasets.assets, "fetch", {name: tmp_path}.__getitem__)
+    data = load(name)
+    assert data.name == name
+    assert data.class_names[3] == third
     assert Counter(data.parts) == {"train": 30, "test": 20}
     assert np.array_equal(data.read(33, mode="L")[..., 0], images["t10k"][3])
     assert data.labels[33] == 3
-    test = load("mnist", part="test")
+    test = load(name, part="test")
     assert set(test.parts) == {"test"}
     assert len(test) == 20
     (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(images["train"])[:-1])
     with pytest.raises(ValueError, match="not an IDX file"):
-        load("mnist")
+        load(name)
+
+
+def test_files_of_mnist_may_be_gzipped_as_they_come(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (30, 28, 28), dtype=np.uint8)
+    pictures = tmp_path / "t10k-images-idx3-ubyte.gz"
+    pictures.write_bytes(gzip.compress(idx(images)))
+    labels = np.arange(30, dtype=np.uint8) % 10
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
+    monkeypatch.setattr(datasets.assets, "fetch", {"fashion-mnist": tmp_path}.__getitem__)
+    data = load("fashion-mnist", part="test")
+    assert np.array_equal(data.read(29, mode="L")[..., 0], images[29])
+    assert data.class_names[data.labels[29]] == "Ankle boot"
+    whole = pictures.read_bytes()
+    for content in (whole[:-20], b"no gzip" + whole, whole[:100] + b"-----" + whole[105:]):
+        pictures.write_bytes(content)
+        with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte\.gz is no whole gzip file"):
+            load("fashion-mnist", part="test")
 
 
 @pytest.mark.assets

@@ -9,7 +9,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from safelight.files import StrPath
@@ -27,7 +28,7 @@ def check_folder(
     Args:
         folder: The folder to make.
         mark: The file by which an export of this kind is known.
-        names: All that such an export holds.
+        names: All that such an export holds, `/` between folders; a `*` stands for any letters.
         overwrite: Whether an earlier export there may be replaced.
 
     Raises:
@@ -47,16 +48,33 @@ def check_folder(
             "folder that may be written."
         )
     _end_killed(folder)
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    foreign = there - {mark, *names}
-    if there and (mark not in there or foreign):
-        first = sorted(foreign or there)[0]
+    there = set(_contents(folder))
+    foreign = {path for path in there if not _is_one_of(path, {mark, *names})}
+    if there and (Path(mark) not in there or foreign):
+        first = min(foreign or there)
         raise ValueError(f"{folder}: holds {first}, which no export wrote; choose another folder.")
     if there and not overwrite:
         raise ValueError(
             f"{folder}: holds an export; replace it with --overwrite (overwrite=True), or choose "
             "another folder."
         )
+
+
+def _contents(folder: Path) -> Iterator[Path]:
+    """Every file, link and empty folder below a folder, relative to it."""
+    for where, folders, files in os.walk(folder):
+        here = Path(where)
+        links = [name for name in folders if (here / name).is_symlink()]
+        for name in (*files, *links):
+            yield (here / name).relative_to(folder)
+        if here != folder and not files and not folders:
+            yield here.relative_to(folder)
+
+
+def _is_one_of(path: Path, names: Collection[str]) -> bool:
+    """Whether a path fits a name, folder by folder."""
+    each = [name.split("/") for name in names]
+    return any(len(n) == len(path.parts) and all(map(fnmatchcase, path.parts, n)) for n in each)
 
 
 def with_folder(folder: Path, fill: Callable[[Path], None]) -> None:

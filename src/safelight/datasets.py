@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from safelight import assets
+from safelight import assets, idx
 from safelight.duplicates import find_duplicates, hash_picture
 from safelight.folders import Problem, scan_folder
 from safelight.images import Mode
@@ -23,7 +23,8 @@ from safelight.splits import class_quotas, deal_units, merge_units
 _LOGGER = logging.getLogger(__name__)
 _PARTS = ("train", "validation", "test")
 _ELPV_BLOCK = 60
-_MNIST_FILES = {"train": ("train",), "test": ("t10k",), "all": ("train", "t10k")}
+NAMES = ("elpv", *idx.CLASS_NAMES)
+"""Of the data sets that `load` knows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,12 +206,13 @@ def load(name: str, *, threshold: float = 0.5, part: str = "all") -> ImageDatase
 
     Args:
         name: "elpv" (2,624 pictures of solar cells, 300 x 300, two classes; Deitsch et al., Solar
-            Energy 185, 2019, arXiv 1807.02894) or "mnist" (70,000 digits, 28 x 28; LeCun et al.,
-            Proceedings of the IEEE 86, 1998).
+            Energy 185, 2019, arXiv 1807.02894), "mnist" (70,000 digits, 28 x 28; LeCun et al.,
+            Proceedings of the IEEE 86, 1998) or "fashion-mnist" (70,000 articles of clothing, 28 x
+            28; Xiao et al. 2017, arXiv 1708.07747).
         threshold: ELPV: a cell is defective if its probability p of a defect is greater than
             this. Soft labels (1 - p, p) are in `targets`, p stretched so that the threshold lies
             at 1/2, and blocks of 60 cells that follow each other, which share modules, in `groups`.
-        part: MNIST: "train", "test" or "all"; the official parts are in `parts`.
+        part: MNIST and Fashion-MNIST: "train", "test" or "all"; `parts` has the official ones.
 
     Returns:
         The data set.
@@ -225,13 +227,11 @@ def load(name: str, *, threshold: float = 0.5, part: str = "all") -> ImageDatase
         if not 0 <= threshold < 1:
             raise ValueError(f"threshold must be at least 0 and less than 1, got {threshold}.")
         return _load_elpv(assets.fetch("elpv"), threshold)
-    if name == "mnist":
-        if part not in _MNIST_FILES:
-            raise ValueError(f"part must be 'train', 'test' or 'all', got {part!r}.")
-        return _load_mnist(assets.fetch("mnist"), part)
+    if name in idx.CLASS_NAMES:
+        return _load_idx(name, part)
     raise ValueError(
-        f"There is no data set {name!r}; expected 'elpv' or 'mnist', or use from_directory for a "
-        "folder of your own."
+        f"There is no data set {name!r}; expected one of {', '.join(NAMES)}, or use from_directory "
+        "for a folder of your own."
     )
 
 
@@ -433,30 +433,14 @@ def _soft_targets(probability: NDArray[np.float32], threshold: float) -> NDArray
     return np.stack([1 - found, found], axis=1).astype(np.float32)
 
 
-def _load_mnist(folder: Path, part: str) -> ImageDataset:
-    prefixes = _MNIST_FILES[part]
-    images = [_read_idx(folder / f"{each}-images-idx3-ubyte", 3) for each in prefixes]
-    labels = [_read_idx(folder / f"{each}-labels-idx1-ubyte", 1) for each in prefixes]
+def _load_idx(name: str, part: str) -> ImageDataset:
+    idx.check_part(part)
+    images, labels, parts = idx.read_part(assets.fetch(name), part)
+    # Digits or shirts are nearly the same by nature.
     dataset = ImageDataset.from_arrays(
-        np.concatenate(images),
-        np.concatenate(labels),
-        class_names=[str(digit) for digit in range(10)],
-        name="mnist",
-        # Digits of one class are nearly the same by nature.
-        near_duplicates=False,
+        images, labels, class_names=idx.CLASS_NAMES[name], name=name, near_duplicates=False
     )
-    names = ["train" if each == "train" else "test" for each in prefixes]
-    return replace(dataset, parts=tuple(np.repeat(names, [len(some) for some in labels]).tolist()))
-
-
-def _read_idx(path: Path, num_axes: int) -> NDArray[np.uint8]:
-    """Read an IDX file: two zeros, type 8 (uint8), number of axes, sizes as big-endian uint32."""
-    data = path.read_bytes()
-    shape = np.frombuffer(data[4 : 4 + 4 * num_axes], dtype=">u4").astype(int)
-    header = 4 + 4 * num_axes
-    if data[:4] != bytes([0, 0, 8, num_axes]) or len(data) != header + shape.prod():
-        raise ValueError(f"{path.name} is not an IDX file of {num_axes}-d bytes; fetch it anew.")
-    return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
+    return replace(dataset, parts=parts)
 
 
 def _check_split(

@@ -355,8 +355,8 @@ def _check_alike(generators: Sequence[Generator]) -> None:
         if set(_digests(other, "test")) != set(_digests(first, "test")):
             raise ValueError(
                 f"{first.run.path} and {other.run.path} keep different pictures for their tests: "
-                "expected the same data, --seed and --test-fraction (mnist brings its test part, "
-                "so that runs of any seed can be compared)."
+                "expected the same data, --seed and --test-fraction (mnist and fashion-mnist "
+                "bring their test part, so that runs of any seed can be compared)."
             )
 
 

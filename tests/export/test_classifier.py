@@ -180,6 +180,12 @@ def test_folders_of_others_are_kept(run, dataset, tmp_path):
     with pytest.raises(ValueError, match=r"thesis\.tex, which no export wrote"):
         export_classifier(run.path, folder, dataset=None, to="saved_model", overwrite=True)
     assert (folder / "thesis.tex").read_text() == "years of work"
+    (folder / "thesis.tex").unlink()
+    for _ in range(2):  # the second finds nothing but what the first wrote
+        export_classifier(run.path, folder, dataset=None, to="saved_model", overwrite=True)
+    (folder / "saved_model" / "assets" / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match=r"saved_model/assets/thesis\.tex, which no export wrote"):
+        export_classifier(run.path, folder, dataset=None, to="saved_model", overwrite=True)
 
 
 @needs_onnx

@@ -99,6 +99,22 @@ def test_a_damaged_file_is_refused_in_one_sentence(path):
         load_checkpoint(path, identity)
 
 
+def test_a_history_with_holes_is_refused_by_name(path):
+    identity = identify(CONFIG)
+    save_checkpoint(path, make_checkpoint(), identity)
+    assert load_checkpoint(path, identity, columns=["val_elbo"], tables=["kl_per_unit"]) is not None
+    with pytest.raises(ValueError, match=r"without loss for each of its 2 epochs; remove it"):
+        load_checkpoint(path, identity, columns=["val_elbo", "loss"])
+    for name, change in (
+        ("val_elbo", {"history": {"val_elbo": [-1.0]}}),
+        ("kl_per_unit", {"tables": {"kl_per_unit": np.ones((3, 2))}}),
+        ("kl_per_unit", {"tables": {}}),
+    ):
+        save_checkpoint(path, dataclasses.replace(make_checkpoint(), **change), identity)
+        with pytest.raises(ValueError, match=rf"without {name} for each"):
+            load_checkpoint(path, identity, columns=["val_elbo"], tables=["kl_per_unit"])
+
+
 def test_objects_are_neither_written_nor_read(path):
     """A pickle runs code when it is loaded."""
     identity = identify(CONFIG)

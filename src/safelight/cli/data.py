@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from safelight.cli import console
-from safelight.datasets import ImageDataset
+from safelight.datasets import NAMES, ImageDataset
 from safelight.runs import Run
 
 if TYPE_CHECKING:
@@ -32,14 +32,13 @@ Images = Annotated[
     list[Path], typer.Argument(metavar="IMAGE", help="Pictures, or folders of pictures.")
 ]
 
-KNOWN = ("elpv", "mnist")
 _MAX_LINES = 10
 TRAINED_KINDS = ("transfer", "vae", "gan")  # that keep a model
 
 
 def is_known(data: str) -> bool:
     """Whether this names a known data set; a folder of that name in sight comes first."""
-    return data in KNOWN and not Path(data).is_dir()
+    return data in NAMES and not Path(data).is_dir()
 
 
 def load_data(data: str, *, strict: bool = False, threshold: float = 0.5) -> ImageDataset:

@@ -34,12 +34,16 @@ if TYPE_CHECKING:
 Data = Annotated[
     str,
     typer.Argument(
-        metavar="DATA", help="`mnist`, `elpv`, or a folder of pictures, with or without classes."
+        metavar="DATA",
+        help="`mnist`, `fashion-mnist`, `elpv`, or a folder of pictures, with or without classes.",
     ),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `vae train` made.")]
 TestFraction = Annotated[
-    float, typer.Option(help="Share of the pictures that only judge; mnist brings its own.")
+    float,
+    typer.Option(
+        help="Share of the pictures that only judge; mnist and fashion-mnist bring theirs."
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Decides the draw.")]
 NumDrawn = Annotated[

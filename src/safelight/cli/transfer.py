@@ -54,7 +54,9 @@ app = typer.Typer(
 Data = Annotated[
     str,
     typer.Argument(
-        metavar="DATA", help="`elpv`, `mnist`, or a folder with a sub-folder of pictures per class."
+        metavar="DATA",
+        help="`elpv`, `mnist`, `fashion-mnist`, or a folder with a sub-folder of pictures per "
+        "class.",
     ),
 ]
 RunFolder = Annotated[

@@ -94,7 +94,7 @@ def find_dataset(run: Run) -> ImageDataset:
         ValueError: It is not there any more.
     """
     source = str(run.config["dataset"]["source"] or "")
-    if source in ("elpv", "mnist"):
+    if source in datasets.NAMES:
         return datasets.load(source)
     place = pictures.source_folder(run, source)
     if place is None:

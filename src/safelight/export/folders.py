@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from safelight import bundles
 from safelight.export.formats import FORMATS
 from safelight.files import StrPath
 
 MARK = "safelight-model.json"
 SCRIPT, READER = "predict.py", "images.py"
-_NAMES = {SCRIPT, READER, "model.bin", "__pycache__", *(row.file for row in FORMATS.values())}
+_SAVED_MODEL = ("saved_model.pb", "fingerprint.pb", "assets", "variables/variables.*")
+_NAMES = {
+    SCRIPT,
+    READER,
+    "model.bin",
+    *(f"__pycache__/{Path(script).stem}.*.pyc*" for script in (SCRIPT, READER)),
+    *(f"{FORMATS['saved_model'].file}/{name}" for name in _SAVED_MODEL),
+    *(row.file for row in FORMATS.values()),
+}
 
 
 def check_target(folder: StrPath, *, overwrite: bool = False) -> None:

@@ -402,7 +402,9 @@ class _Store:
         Raises:
             ValueError: It belongs to another training.
         """
-        found = None if self._path is None else load_checkpoint(self._path, self._identity)
+        if self._path is None:
+            return
+        found = load_checkpoint(self._path, self._identity, columns=COLUMNS)
         if found is None:
             return
         session.loop.write(found.arrays)

@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +95,20 @@ def save_checkpoint(
         )
 
 
-def load_checkpoint(path: str | os.PathLike[str], identity: Mapping[str, Any]) -> Checkpoint | None:
+def load_checkpoint(
+    path: str | os.PathLike[str],
+    identity: Mapping[str, Any],
+    *,
+    columns: Collection[str] = (),
+    tables: Collection[str] = (),
+) -> Checkpoint | None:
     """Reads a checkpoint, if there is one.
 
     Args:
         path: The file.
         identity: As from `identify`, for the training that wants to go on.
+        columns: Of the history, with a number for each epoch, that the training goes on with.
+        tables: The same of those that have a row of numbers for each epoch.
 
     Returns:
         `None` if there is no such file.
@@ -116,8 +124,8 @@ def load_checkpoint(path: str | os.PathLike[str], identity: Mapping[str, Any]) -
         # A column of the history may hold NaN, which is no JSON.
         about = parse_json(str(take(arrays, _ABOUT, kinds="U", shape=())), finite=False)
         found, fields = _split_about(about)
-        tables = _under("history/", arrays)
-        if any(table.dtype.kind != "f" for table in tables.values()):
+        rows = _under("history/", arrays)
+        if any(table.dtype.kind != "f" for table in rows.values()):
             raise ValueError("its history is of other kinds")
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
@@ -125,7 +133,14 @@ def load_checkpoint(path: str | os.PathLike[str], identity: Mapping[str, Any]) -
             "anew."
         ) from error
     _refuse_other(path, found, identity)
-    return Checkpoint(**fields, arrays=_under("state/", arrays), tables=tables)
+    history = {**fields["history"], **rows}
+    for name in (*columns, *tables):
+        if name not in history or len(history[name]) != fields["epochs"]:
+            raise ValueError(
+                f"{path}: a damaged checkpoint, without {name} for each of its "
+                f"{fields['epochs']} epochs; remove it to start anew."
+            )
+    return Checkpoint(**fields, arrays=_under("state/", arrays), tables=rows)
 
 
 def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -139,6 +154,8 @@ def _split_about(about: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ValueError(f"it holds other fields than {', '.join(kinds)}")
     if not all(isinstance(about[name], kind) for name, kind in kinds.items()):
         raise ValueError("its fields are of other kinds")
+    if not all(isinstance(column, list) for column in about["history"].values()):
+        raise ValueError("its history is no lists")
     return about["identity"], {name: about[name] for name in kinds if name != "identity"}
 
 
