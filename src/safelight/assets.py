@@ -128,7 +128,7 @@ def assets_dir() -> Path:
 
 
 def manual_dir() -> Path:
-    """Give the folder where a user may put downloaded files by hand.
+    """Give the folder where a user may put downloaded files by hand, or folders named as assets.
 
     Returns:
         A folder below `cache_dir()`; it may not exist yet.
@@ -416,27 +416,27 @@ def _adopt(asset: Asset) -> bool:
 def _fetch_from_sources(asset: Asset, progress: Progress | None) -> None:
     reasons: list[str] = []
     for source in asset.sources:
-        there = all((manual_dir() / file.name).is_file() for file in source.files)
-        if there and _try_source(asset, source, reasons, by_hand=True, progress=progress):
-            return
+        for folder in (manual_dir() / asset.name, manual_dir()):  # MNIST's files have namesakes
+            there = all((folder / file.name).is_file() for file in source.files)
+            if there and _try_source(asset, source, reasons, progress, folder):
+                return
     for source in asset.sources:
         if source.needs_network and os.environ.get("SAFELIGHT_OFFLINE", "0") not in ("", "0"):
             reasons.append(f"{source.label}: SAFELIGHT_OFFLINE is set")
-        elif _try_source(asset, source, reasons, by_hand=False, progress=progress):
+        elif _try_source(asset, source, reasons, progress, None):
             return
     raise AssetError(_not_found(asset, reasons))
 
 
 def _try_source(
-    asset: Asset, source: Source, reasons: list[str], *, by_hand: bool, progress: Progress | None
+    asset: Asset, source: Source, reasons: list[str], progress: Progress | None, given: Path | None
 ) -> bool:
     """Fetch, check and publish from one source; on failure add its reason and say False."""
-    label = f"{manual_dir() / source.files[0].name}" if by_hand else source.label
+    label = f"{given / source.files[0].name}" if given else source.label
     work = Path(tempfile.mkdtemp(prefix=f".{asset.name}.", suffix=".part", dir=assets_dir()))
-    arrived = by_hand
+    arrived, folder = given is not None, given or work
     try:
-        folder = manual_dir() if by_hand else work
-        if not by_hand:
+        if not arrived:
             obtain(source, work, progress=progress)
             arrived = True
         files = [check_file(file, folder / file.name) for file in source.files]
@@ -496,5 +496,5 @@ def _not_found(asset: Asset, reasons: list[str]) -> str:
     return (
         f"{asset.name} is not in {assets_dir()} and {first}\n"
         f"To put it there by hand, get one of these on a machine that can reach it\n{ways}\n"
-        f"and copy it under its own name into {manual_dir()}, then run again."
+        f"and copy it under its own name into {manual_dir() / asset.name}, then run again."
     )

@@ -5,6 +5,7 @@ Loads no Keras, so that mistakes show soon.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -48,11 +49,10 @@ def check_folder(
             "folder that may be written."
         )
     _end_killed(folder)
-    there = set(_contents(folder))
-    foreign = {path for path in there if not _is_one_of(path, {mark, *names})}
-    if there and (Path(mark) not in there or foreign):
-        first = min(foreign or there)
-        raise ValueError(f"{folder}: holds {first}, which no export wrote; choose another folder.")
+    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if foreign := _find_foreign(folder, {mark, *names}) if mark in there else there[:1]:
+        what = ", ".join(foreign)
+        raise ValueError(f"{folder}: holds {what}, which no export wrote; choose another folder.")
     if there and not overwrite:
         raise ValueError(
             f"{folder}: holds an export; replace it with --overwrite (overwrite=True), or choose "
@@ -60,9 +60,19 @@ def check_folder(
         )
 
 
+def _find_foreign(folder: Path, names: Collection[str]) -> list[str]:
+    """The first file, link or empty folder below a folder that no name fits, or nothing."""
+    paths = (path for path in _contents(folder) if not _is_one_of(path, names))
+    return [path.as_posix() for path in itertools.islice(paths, 1)]
+
+
 def _contents(folder: Path) -> Iterator[Path]:
     """Every file, link and empty folder below a folder, relative to it."""
-    for where, folders, files in os.walk(folder):
+
+    def refuse(error: OSError) -> None:  # what cannot be looked into may be somebody's
+        raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); choose another.")
+
+    for where, folders, files in os.walk(folder, onerror=refuse):
         here = Path(where)
         links = [name for name in folders if (here / name).is_symlink()]
         for name in (*files, *links):

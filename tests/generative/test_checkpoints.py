@@ -100,19 +100,29 @@ def test_a_damaged_file_is_refused_in_one_sentence(path):
 
 
 def test_a_history_with_holes_is_refused_by_name(path):
-    identity = identify(CONFIG)
+    identity, tables = identify(CONFIG), {"kl_per_unit": 1}
     save_checkpoint(path, make_checkpoint(), identity)
-    assert load_checkpoint(path, identity, columns=["val_elbo"], tables=["kl_per_unit"]) is not None
+    assert load_checkpoint(path, identity, columns=["val_elbo"], tables=tables) is not None
     with pytest.raises(ValueError, match=r"without loss for each of its 2 epochs; remove it"):
         load_checkpoint(path, identity, columns=["val_elbo", "loss"])
-    for name, change in (
-        ("val_elbo", {"history": {"val_elbo": [-1.0]}}),
-        ("kl_per_unit", {"tables": {"kl_per_unit": np.ones((3, 2))}}),
-        ("kl_per_unit", {"tables": {}}),
+    column, table = [-1.0, -2.0], np.ones((2, 1))
+    for name, history, rows in (
+        ("val_elbo", {"val_elbo": [-1.0]}, {"kl_per_unit": table}),
+        ("val_elbo", {}, {"kl_per_unit": table, "val_elbo": table}),
+        ("kl_per_unit", {"val_elbo": column}, {"kl_per_unit": np.ones((3, 1))}),
+        ("kl_per_unit", {"val_elbo": column}, {"kl_per_unit": np.ones((2, 2))}),
+        ("kl_per_unit", {"val_elbo": column}, {"kl_per_unit": np.ones(())}),
+        ("kl_per_unit", {"val_elbo": column, "kl_per_unit": column}, {}),
     ):
-        save_checkpoint(path, dataclasses.replace(make_checkpoint(), **change), identity)
+        made = dataclasses.replace(make_checkpoint(), history=history, tables=rows)
+        save_checkpoint(path, made, identity)
         with pytest.raises(ValueError, match=rf"without {name} for each"):
-            load_checkpoint(path, identity, columns=["val_elbo"], tables=["kl_per_unit"])
+            load_checkpoint(path, identity, columns=["val_elbo"], tables=tables)
+    for item in ("1", None, True, [1.0]):
+        made = dataclasses.replace(make_checkpoint(), history={"val_elbo": [1.0, item]})
+        save_checkpoint(path, made, identity)
+        with pytest.raises(ValueError, match="damaged"):
+            load_checkpoint(path, identity)
 
 
 def test_objects_are_neither_written_nor_read(path):

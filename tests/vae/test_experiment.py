@@ -177,6 +177,7 @@ def test_settings_of_another_kind_or_version_are_refused(tmp_path, change, messa
     [
         ("mnist", {}, ("bernoulli", "dynamic")),
         ("cells", {}, ("discretized_logistic", "none")),
+        ("fashion-mnist", {}, ("discretized_logistic", "none")),
         ("mnist", {"binarization": "none"}, ("discretized_logistic", "none")),
         ("cells", {"binarization": "static"}, ("bernoulli", "static")),
         ("cells", {"likelihood": "bernoulli"}, ("bernoulli", "dynamic")),

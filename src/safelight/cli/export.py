@@ -174,8 +174,9 @@ def _check_labels(run: Run, dataset: ImageDataset, *, named: bool) -> None:
         return
     if not named:
         raise ValueError(
-            f"{run.path} was trained on {dataset.name} with other labels: expected the --threshold "
-            "of its training."
+            f"{run.path} was trained on other pictures or labels than the known data set "
+            f"{dataset.name}: expected the --threshold of its training, or the folder of its "
+            "pictures after RUN."
         )
     console.remark("other pictures or labels than those of the run's training")
 

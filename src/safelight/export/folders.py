@@ -15,6 +15,7 @@ _NAMES = {
     SCRIPT,
     READER,
     "model.bin",
+    "__pycache__",
     *(f"__pycache__/{Path(script).stem}.*.pyc*" for script in (SCRIPT, READER)),
     *(f"{FORMATS['saved_model'].file}/{name}" for name in _SAVED_MODEL),
     *(row.file for row in FORMATS.values()),

@@ -400,7 +400,7 @@ class _Store:
         """Goes on from where a checkpoint was made, if there is one.
 
         Raises:
-            ValueError: It belongs to another training.
+            ValueError: It belongs to another training, or is damaged.
         """
         if self._path is None:
             return

@@ -100,7 +100,7 @@ def load_checkpoint(
     identity: Mapping[str, Any],
     *,
     columns: Collection[str] = (),
-    tables: Collection[str] = (),
+    tables: Mapping[str, int] | None = None,
 ) -> Checkpoint | None:
     """Reads a checkpoint, if there is one.
 
@@ -108,7 +108,7 @@ def load_checkpoint(
         path: The file.
         identity: As from `identify`, for the training that wants to go on.
         columns: Of the history, with a number for each epoch, that the training goes on with.
-        tables: The same of those that have a row of numbers for each epoch.
+        tables: Those that have a row of numbers for each epoch, and how many it has.
 
     Returns:
         `None` if there is no such file.
@@ -133,13 +133,16 @@ def load_checkpoint(
             "anew."
         ) from error
     _refuse_other(path, found, identity)
-    history = {**fields["history"], **rows}
-    for name in (*columns, *tables):
-        if name not in history or len(history[name]) != fields["epochs"]:
-            raise ValueError(
-                f"{path}: a damaged checkpoint, without {name} for each of its "
-                f"{fields['epochs']} epochs; remove it to start anew."
-            )
+    epochs = fields["epochs"]
+    lengths = {name: len(column) for name, column in fields["history"].items()}
+    holes = [name for name in columns if lengths.get(name) != epochs]
+    shapes = {name: table.shape for name, table in rows.items()}
+    holes += [n for n, width in (tables or {}).items() if shapes.get(n) != (epochs, width)]
+    if holes:
+        raise ValueError(
+            f"{path}: a damaged checkpoint, without {holes[0]} for each of its {epochs} epochs; "
+            "remove it to start anew."
+        )
     return Checkpoint(**fields, arrays=_under("state/", arrays), tables=rows)
 
 
@@ -154,8 +157,9 @@ def _split_about(about: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ValueError(f"it holds other fields than {', '.join(kinds)}")
     if not all(isinstance(about[name], kind) for name, kind in kinds.items()):
         raise ValueError("its fields are of other kinds")
-    if not all(isinstance(column, list) for column in about["history"].values()):
-        raise ValueError("its history is no lists")
+    columns = about["history"].values()
+    if not all(isinstance(c, list) and all(type(x) in (int, float) for x in c) for c in columns):
+        raise ValueError("its history is no lists of numbers")
     return about["identity"], {name: about[name] for name in kinds if name != "identity"}
 
 

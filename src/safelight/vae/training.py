@@ -460,8 +460,8 @@ class _Store:
         if path is None:
             return cls(None, {})
         identity = identify(session.config, *data.as_tuple())
-        found = load_checkpoint(path, identity, columns=COLUMNS, tables=("kl_per_unit",))
-        if found is not None:
+        tables = {"kl_per_unit": session.model.latent_dim}
+        if found := load_checkpoint(path, identity, columns=COLUMNS, tables=tables):
             session.resume(found)
         return cls(Path(path), identity, time.perf_counter())
 
