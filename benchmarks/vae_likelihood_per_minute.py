@@ -140,10 +140,8 @@ def train_peer(options: Any, name: str, minutes: float, seed: int, weights: Path
 
 def _try_peer(options: Any, name: str, rate: float) -> dict[str, Any]:
     """Two minutes at a learning rate, judged on held-out training images."""
-    images, weights = (
-        load_digits("train", options.data)[0],
-        options.work / f"{_claim(options)}-peer.npz",
-    )
+    images = load_digits("train", options.data)[0]
+    weights = options.work / f"{_claim(options)}-peer.npz"
     train, held_out = images[:-HELD_OUT], images[-HELD_OUT:]
     said = _run_peer(options, name, 2.0, 0, rate, train, weights)
     return {**said, **judge(model_of(weights, train), held_out, 0, 500)}
@@ -256,8 +254,8 @@ def run_all(options: Any) -> None:
     if "report" in stages:
         points = read_points(options)
         content = {"points": points, "seed": options.seed, "data": options.data}
-        detail = _claim(options).removeprefix(CLAIM)
-        write_result(options, CLAIM, content, f"{detail}-seed{options.seed}".removeprefix("-"))
+        detail = "" if options.data == "mnist" else f"{options.data}-"
+        write_result(options, CLAIM, content, f"{detail}seed{options.seed}")
         if options.data == "mnist":
             draw(points)
 
@@ -283,12 +281,12 @@ def draw(points: dict[str, dict[str, Any]]) -> None:
     """The picture in docs/pictures: a point and two standard errors each way."""
     from safelight import plots
 
-    curves = {
-        NAMES[name].replace("`", ""): sorted(
-            (float(minutes), found["nll"], *_bounds(found)) for minutes, found in some.items()
-        )
-        for name, some in points.items()
-    }
+    curves: dict[str, list[tuple[float, ...]]] = {}
+    for name, some in points.items():
+        # One curve of the presets: each is the recipe for its minutes.
+        title = "Safelight, presets" if name in ("quick", "good", "best") else NAMES[name]
+        curve = [(float(minutes), found["nll"], *_bounds(found)) for minutes, found in some.items()]
+        curves[title] = sorted([*curves.get(title, []), *curve])
     figure = plots.plot_curves(
         curves,
         xlabel="minutes of training, two CPU cores",
