@@ -35,7 +35,13 @@ def test_the_table_of_samples_shows_every_prior_and_the_density_fitted_afterward
     assert scores["recall"] == pytest.approx({"mean": 0.5, "deviation": 0.5 / np.sqrt(2)})
     rows = {
         "real": {"samples": scores, "judge": {"protocol": "64 features", "accuracy": 0.99}},
-        "normal": {"nll": 90.0, "standard_error": 0.5, "samples": scores, "afterwards": scores},
+        "normal": {
+            "nll": 90.0,
+            "standard_error": 0.5,
+            "samples": scores,
+            "afterwards": scores,
+            "afterwards_flow": scores,
+        },
     }
     text = module("report").render_table(
         [{"claim": driver.CLAIM, **KNOWN, "minutes": 5, "rows": rows}]
@@ -43,6 +49,7 @@ def test_the_table_of_samples_shows_every_prior_and_the_density_fitted_afterward
     assert "in 64 features (right on 99.0 % of the test part)" in text
     assert "| normal prior | 90.0 ± 0.5 | 0.50 ± 0.35 | 0.500 ± 0.354 |" in text
     assert "| the same, a mixture fitted afterwards |  | 0.50 ± 0.35 |" in text
+    assert "| the same, a flow fitted afterwards |  | 0.50 ± 0.35 |" in text
 
 
 def test_the_table_of_noise_shows_the_median_batch(module):

@@ -131,6 +131,35 @@ def test_samples_of_a_mixture_are_fitted_once_and_kept(trained, call, tmp_path):
     assert (trained / "density.npz").stat().st_mtime_ns == written
 
 
+def test_samples_of_a_flow_are_fitted_once_and_kept(trained, call, monkeypatch):
+    monkeypatch.setattr("safelight.vae.fitted_flows._ROUNDS", 1)
+    sample = ("vae", "sample", trained, "--density", "flow", "--num", 6)
+    code, out, _ = call(*sample)
+    assert code == 0
+    assert "a flow of 6 couplings: latents of held-out pictures are" in out
+    assert (trained / "pictures" / "samples-flow-seed0.png").is_file()
+    written = (trained / "density_flow.npz").stat().st_mtime_ns
+    assert call(*sample)[:2] == (0, out)
+    assert (trained / "density_flow.npz").stat().st_mtime_ns == written
+
+
+def test_a_density_of_another_model_is_a_sentence(trained, call):
+    from safelight.runs import Run
+    from safelight.vae.densities import FittedDensity, keep_density
+
+    found = FittedDensity.read(trained / "density.npz")
+    other = found.mixture
+    units = other.latent_dim + 1
+    wider = type(other)(np.ones(1), np.zeros((1, units)), np.eye(units)[None])
+    keep_density(
+        Run.open(trained), FittedDensity(wider, wider, {1: 0.0}, found.log_density, found.gain)
+    )
+    code, _, err = call("vae", "sample", trained, "--density", "mixture")
+    check_sentence(code, err)
+    assert "is of another model; delete" in err
+    (trained / "density.npz").unlink()
+
+
 def test_a_temperature_for_a_fitted_density_is_a_sentence(trained, call):
     sample = ("vae", "sample", trained, "--density", "mixture", "--temperature", 0.7)
     code, _, err = call(*sample, early=True)

@@ -291,6 +291,24 @@ def _read_density(folder: Path) -> None:
         found.gaussian.log_density(np.zeros((2, found.gaussian.latent_dim)))
 
 
+def _flow() -> Files:
+    rng = np.random.default_rng(8)
+    arrays: dict[str, Any] = {"sizes": np.array([2, 4]), "shift": np.zeros(3), "scale": np.ones(3)}
+    shapes = [(1, 4), (4,), (4, 4), (4,), (4, 4), (4,)] * 2
+    arrays |= {f"weight_{i}": rng.normal(size=s).astype("f") for i, s in enumerate(shapes)}
+    arrays |= {"log_density": np.array([-5.0, -4.0]), "gain": np.zeros(3)}
+    return {"density_flow.npz": models.npz(**arrays)}
+
+
+def _read_flow(folder: Path) -> None:
+    from safelight.vae.fitted_flows import FittedFlow
+
+    found = FittedFlow.read(folder / "density_flow.npz").density
+    with np.errstate(all="ignore"):
+        found.sample(3, seed=0)
+        found.log_density(np.zeros((2, found.latent_dim)))
+
+
 def _checkpoint() -> Files:
     from safelight.generative.checkpoints import FORMAT
 
@@ -403,6 +421,7 @@ READERS: tuple[Reader, ...] = (
     Reader("familiarity.npz", _familiarity, _read_familiarity, _ARRAYS),
     Reader("references.npz", _references, _read_references, _ARRAYS),
     Reader("density.npz", _density, _read_density, _ARRAYS),
+    Reader("density_flow.npz", _flow, _read_flow, _ARRAYS),
     Reader("checkpoint.npz", _checkpoint, _read_checkpoint, _ARRAYS),
     Reader("model.keras (our look)", models.model_parts, models.check, models.CHANGES),
     Reader("model.keras (Keras)", models.saved_model, models.load, models.CHANGES),

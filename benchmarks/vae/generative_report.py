@@ -81,10 +81,10 @@ def render_samples(result: dict) -> list[str]:
         label = "training pictures, in the place of samples" if name == "real" else f"{name} prior"
         nll = f"{found['nll']:.1f} ± {found['standard_error']:.1f}" if "nll" in found else ""
         rows.append([label, nll, *_scores(found["samples"])])
-        if "afterwards" in found:
-            rows.append(
-                ["the same, a mixture fitted afterwards", "", *_scores(found["afterwards"])]
-            )
+        for key, density in {"afterwards": "mixture", "afterwards_flow": "flow"}.items():
+            if key in found:
+                label = f"the same, a {density} fitted afterwards"
+                rows.append([label, "", *_scores(found[key])])
     judge = result["rows"]["real"]["judge"]
     return [
         f"Digits of one VAE trained for {result['minutes']} minutes with each prior, against the "

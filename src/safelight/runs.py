@@ -8,7 +8,8 @@
     predictions.csv   one line per test image; predictions_folds.csv the same for all images
     familiarity.npz   what a classifier compares a picture with that may be of something else
     references.npz    what a classifier's layers do for pictures of each class, to draw maps against
-    density.npz       where a variational autoencoder's latents lie, to draw samples from
+    density.npz       where a variational autoencoder's latents lie, to draw samples from; as a flow
+                      in density_flow.npz
     anomalies.csv     one line per picture that was scored as an anomaly or not
     rate_distortion.csv  one line per weight of the KL divergence that was trained with
     data.md           what is to be known of the pictures, to read
@@ -56,9 +57,9 @@ _FORMAT_KEY = "safelight_run"
 # is written over, never removed: after a kill the folder would be nobody's, and be refused.
 _FILES = (
     "metrics.json", "predictions.csv", "predictions_folds.csv", "familiarity.npz",
-    "references.npz", "model.keras", "checkpoint.npz", "density.npz", "anomalies.csv",
-    "rate_distortion.csv", "history_kl.npy", "history.csv", "data.md", "report.html",
-    "environment.json",
+    "references.npz", "model.keras", "checkpoint.npz", "density.npz", "density_flow.npz",
+    "anomalies.csv", "rate_distortion.csv", "history_kl.npy", "history.csv", "data.md",
+    "report.html", "environment.json",
 )  # fmt: skip
 _KEPT = ("checkpoint.npz", "rate_distortion.csv")  # what an unfinished run can be continued from
 _MAX_DEPTH = 3

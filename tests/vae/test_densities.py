@@ -18,6 +18,8 @@ from safelight.vae.densities import (
     keep_density,
     read_density,
 )
+from safelight.vae.fitted_flows import FittedFlow, fit_flow, keep_flow, learn, read_flow
+from safelight.vae.flows import Flow
 from safelight.vae.priors import StandardNormal
 
 RNG = np.random.default_rng(0)
@@ -233,3 +235,107 @@ def test_a_new_run_in_its_place_does_not_keep_it(tmp_path):
     (run.path / "density.npz").write_bytes(b"old")
     Run.create(tmp_path / "run", overwrite=True)
     assert read_density(run) is None
+
+
+# --- flows
+
+
+def bent_cloud(num, *, seed):
+    """Draws of a banana, (a, b + a^2), and its density: the bend changes no volume."""
+    a, b = np.random.default_rng(seed).normal(size=(2, num))
+    b = 0.3 * b
+    return np.stack([5 + a, b + a**2], axis=1), stats.norm.logpdf(a) + stats.norm.logpdf(b, 0, 0.3)
+
+
+def new_flow(latent_dim=2):
+    flow = Flow(4, 16, seed=1)
+    flow.connect_units(latent_dim)
+    return flow
+
+
+def test_a_flow_learns_a_bend_that_no_gaussian_has():
+    rounds = (bent_cloud(2000, seed=i)[0] for i in range(2, 32))
+    held_out, known = bent_cloud(2000, seed=0)
+    found = learn(new_flow(), rounds, held_out=held_out, seed=0)
+    z, known = bent_cloud(4000, seed=1)
+    gap = known.mean() - found.log_density(z).mean()  # the divergence from the true one
+    one = known.mean() - fit_mixture(bent_cloud(4000, seed=2)[0], 1).log_density(z).mean()
+    assert -0.02 < gap < 0.25 < 0.5 < one
+    drawn = found.sample(4000, seed=3)
+    np.testing.assert_allclose(drawn.mean(0), [5, 1], atol=0.3)
+    assert np.mean(np.abs(drawn[:, 1] - (drawn[:, 0] - 5) ** 2) < 1) > 0.8
+
+
+def test_the_density_of_a_flow_is_one_of_latents():
+    """Its integral over the plane is 1, whatever the shift, the scale and the weights."""
+    flow = new_flow()
+    rng = np.random.default_rng(0)
+    flow.set_weights([0.5 * rng.normal(size=w.shape) for w in flow.weights])
+    found = learn(flow, iter([bent_cloud(50, seed=0)[0]]), held_out=np.zeros((1, 2)), seed=0)
+    places = np.linspace(-40, 60, 501)
+    grid = np.stack(np.meshgrid(places, places), axis=-1).reshape(-1, 2)
+    assert np.exp(found.log_density(grid)).sum() * 0.2**2 == pytest.approx(1, abs=0.02)
+
+
+def test_the_weights_that_held_out_latents_like_best_are_kept():
+    rounds = iter([np.random.default_rng(i).normal(size=(500, 2)) + 9 * (i > 3) for i in range(12)])
+    held_out = np.random.default_rng(99).normal(size=(500, 2))
+    found = learn(new_flow(), rounds, held_out=held_out, seed=0)
+    assert found.log_density(held_out).mean() > stats.norm.logpdf(held_out).sum(1).mean() - 0.1
+
+
+@pytest.mark.parametrize("settings", [{}, {"second_latent_dim": 3}, {"conditional": True}])
+def test_a_flow_of_a_model_is_kept_and_decoded(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("safelight.vae.fitted_flows._ROUNDS", 2)
+    model, run = small_model(**settings), Run.create(tmp_path / "run")
+    assert read_flow(run) is None
+    parts = {n: some_images(40, seed=i) for i, n in enumerate(("train", "validation", "test"))}
+    if "conditional" in settings:
+        parts = {name: (images, np.arange(40) % 2) for name, images in parts.items()}
+    fitted = fit_flow(model, **parts)
+    assert fitted.gain.value == pytest.approx(
+        fitted.log_density["flow"] - fitted.log_density["prior"], abs=1e-6
+    )
+    keep_flow(run, fitted)
+    found = read_flow(run)
+    assert isinstance(found, FittedFlow)
+    assert (found.gain, found.log_density) == (fitted.gain, fitted.log_density)
+    z = fitted.density.sample(6, seed=4)
+    np.testing.assert_array_equal(found.density.sample(6, seed=4), z)
+    np.testing.assert_array_equal(found.density.log_density(z), fitted.density.log_density(z))
+    labels = np.arange(6) % 2 if "conditional" in settings else None
+    drawn = found.density.decode(model, 6, labels=labels, seed=4)
+    np.testing.assert_allclose(drawn, model.decode(z, labels), rtol=1e-6)
+
+
+def test_a_flow_gains_over_the_prior_where_pictures_lie_elsewhere(monkeypatch):
+    model = small_model()
+    put_posteriors(monkeypatch, model, bent_cloud(250, seed=0)[0], log_variance=-3.0)
+    numbers = {"train": (0, 150), "validation": (150, 200), "test": (200, 250)}
+    parts = {name: numbered(np.arange(*ends)) for name, ends in numbers.items()}
+    monkeypatch.setattr("safelight.vae.fitted_flows._ROUNDS", 15)
+    flow, others = fit_flow(model, **parts), fit_density(model, **parts, num_components=(1,))
+    # The same latents judge both, so that they can be compared.
+    assert flow.log_density["prior"] == pytest.approx(others.log_density["prior"], rel=1e-6)
+    assert flow.log_density["flow"] > others.log_density["gaussian"] + 0.1
+
+
+def test_one_unit_is_too_few_for_a_flow():
+    images = some_images(20)
+    with pytest.raises(ValueError, match="flow of 1 latent unit"):
+        fit_flow(small_model(latent_dim=1), train=images, validation=images, test=images)
+
+
+@pytest.mark.parametrize(
+    "change", [{"sizes": np.array([99, 4])}, {"scale": np.zeros(2)}, {"weight_0": np.zeros((7, 7))}]
+)
+def test_a_damaged_flow_is_a_sentence(change, tmp_path, monkeypatch):
+    monkeypatch.setattr("safelight.vae.fitted_flows._ROUNDS", 1)
+    run, images = Run.create(tmp_path / "run"), some_images(20)
+    keep_flow(run, fit_flow(small_model(), train=images, validation=images, test=images))
+    path = run.path / "density_flow.npz"
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    np.savez(path, **{**arrays, **change})
+    with pytest.raises(ValueError, match=r"density_flow\.npz is damaged .*sample again"):
+        read_flow(run)

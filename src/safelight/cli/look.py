@@ -27,7 +27,8 @@ from safelight.runs import Run
 from safelight.vae.config import TrainConfig
 
 if TYPE_CHECKING:
-    from safelight.vae.densities import Mixture
+    from safelight.metrics import Interval
+    from safelight.vae.densities import Density
     from safelight.vae.models import VAE
 
 app = typer.Typer()
@@ -134,27 +135,47 @@ def rate_distortion(
     console.say(f"{'run':<18}{console.printable(run.path)}")
 
 
-def find_density(run: Run, model: VAE, name: str) -> Mixture:
+def find_density(run: Run, model: VAE, name: str) -> Density:
     """A density fitted to the latents of a run's pictures: the one that is kept, or a new one.
 
     Args:
         run: Trained.
         model: Its model.
-        name: `"gaussian"` or `"mixture"`.
+        name: `"gaussian"`, `"mixture"` or `"flow"`.
     """
+    density, gain = (_find_flow if name == "flow" else _find_mixture)(run, model, name)
+    if density.latent_dim != model.latent_dim:
+        raise ValueError(
+            f"{run.path} keeps a density of {density.latent_dim} latent units, and its model has "
+            f"{model.latent_dim}: it is of another model; delete {run.path}/density*.npz and "
+            "sample again."
+        )
+    console.say(
+        f"{'density':<18}{density.describe()}: latents of held-out pictures are {gain.value:.1f} "
+        f"[{gain.low:.1f}, {gain.high:.1f}] nats more probable than under the prior"
+    )
+    return density
+
+
+def _find_mixture(run: Run, model: VAE, name: str) -> tuple[Density, Interval]:
     from safelight.vae import densities
 
     fitted = densities.read_density(run)
     if fitted is None:
         fitted = densities.fit_density(model, **_load_parts(run, model))
         densities.keep_density(run, fitted)
-    mixture, gain = fitted.density(name), fitted.gain[name]
-    console.say(
-        f"{'density':<18}{len(mixture)} Gaussian{'s' * (len(mixture) > 1)}: latents of held-out "
-        f"pictures are {gain.value:.1f} [{gain.low:.1f}, {gain.high:.1f}] nats more probable than "
-        "under the prior"
-    )
-    return mixture
+    return fitted.density(name), fitted.gain[name]
+
+
+def _find_flow(run: Run, model: VAE, name: str) -> tuple[Density, Interval]:
+    from safelight.vae import fitted_flows, flows
+
+    fitted = fitted_flows.read_flow(run)
+    if fitted is None:
+        flows.check_units(model.latent_dim)
+        fitted = fitted_flows.fit_flow(model, **_load_parts(run, model))
+        fitted_flows.keep_flow(run, fitted)
+    return fitted.density, fitted.gain
 
 
 def _load_parts(run: Run, model: VAE) -> dict[str, Any]:

@@ -191,10 +191,10 @@ def sample(
     temperature: Temperature = 1.0,
     label: Label = None,
     density: Annotated[
-        Literal["prior", "gaussian", "mixture"],
+        Literal["prior", "gaussian", "mixture", "flow"],
         typer.Option(
-            help="What latents are drawn from: the prior, or one Gaussian or a mixture of them, "
-            "fitted to where the training pictures lie (once; it is kept in the run)."
+            help="What latents are drawn from: the prior, or one Gaussian, a mixture of them or a "
+            "flow, fitted to where the training pictures lie (once; it is kept in the run)."
         ),
     ] = "prior",
 ) -> None:
@@ -214,11 +214,11 @@ def sample(
     from safelight.vae import album, experiment
 
     model = experiment.load_vae(opened)
-    mixture = None if density == "prior" else find_density(opened, model, density)
+    fitted = None if density == "prior" else find_density(opened, model, density)
     labels = None if label_number is None else np.full(num, label_number)
     drawn_from = "" if density == "prior" else f"-{density}"
     path = output or opened.picture_path(name_drawn(seed, label, temperature, drawn_from))
-    options: dict[str, Any] = {"seed": seed, "temperature": temperature, "mixture": mixture}
+    options: dict[str, Any] = {"seed": seed, "temperature": temperature, "density": fitted}
     names = class_names_of(opened)
     each = np.arange(num) % model.num_classes if model.num_classes and labels is None else labels
     save_drawn(

@@ -12,7 +12,7 @@ from safelight import plots
 from safelight.runs import Run
 from safelight.vae import priors
 from safelight.vae.aggregate import AggregatePosterior
-from safelight.vae.densities import Mixture
+from safelight.vae.densities import Density
 from safelight.vae.evaluation import VAEReport
 from safelight.vae.latent_paths import interpolate, latent_manifold, traverse, units_by_kl
 from safelight.vae.models import VAE
@@ -70,7 +70,7 @@ def draw_samples(
     seed: int = 0,
     class_names: Sequence[str] = (),
     temperature: float = 1.0,
-    mixture: Mixture | None = None,
+    density: Density | None = None,
 ) -> Any:
     """A figure of new pictures; of a conditional model without `labels`, some of every class.
 
@@ -81,10 +81,10 @@ def draw_samples(
         seed: Of the draw.
         class_names: Of a conditional model.
         temperature: As for `VAE.sample`.
-        mixture: To draw from instead of the prior.
+        density: To draw from instead of the prior.
     """
-    options: dict[str, Any] = {"seed": seed, "temperature": temperature, "mixture": mixture}
-    shown: dict[str, Any] = {"temperature": temperature, "title": _describe(model, mixture)}
+    options: dict[str, Any] = {"seed": seed, "temperature": temperature, "density": density}
+    shown: dict[str, Any] = {"temperature": temperature, "title": _describe(model, density)}
     if not model.num_classes or labels is not None:
         return plots.plot_samples(sample(model, num, labels=labels, **options), **shown)
     of_each = max(1, num // model.num_classes)
@@ -100,21 +100,20 @@ def sample(
     labels: np.ndarray | None = None,
     seed: int = 0,
     temperature: float = 1.0,
-    mixture: Mixture | None = None,
+    density: Density | None = None,
 ) -> np.ndarray:
     """New pictures `(num, height, width, channels)`; arguments as for `draw_samples`."""
-    if mixture is not None:
-        return mixture.decode(model, num, labels=labels, seed=seed)
+    if density is not None:
+        return density.decode(model, num, labels=labels, seed=seed)
     return model.sample(num, labels=labels, seed=seed, temperature=temperature)
 
 
-def _describe(model: VAE, mixture: Mixture | None) -> str | None:
+def _describe(model: VAE, density: Density | None) -> str | None:
     """The title of samples; `None` for the standard normal, whose own it is."""
-    if mixture is None:
+    if density is None:
         plain = isinstance(model.prior, priors.StandardNormal)
         return None if plain else "decoded from draws of the learned prior"
-    density = f"a mixture of {len(mixture)} Gaussians" if len(mixture) > 1 else "a Gaussian"
-    return f"decoded from draws of {density}, fitted to where training pictures lie"
+    return f"decoded from draws of {density.describe()}, fitted to where training pictures lie"
 
 
 def draw_aggregate(

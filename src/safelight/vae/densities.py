@@ -4,7 +4,7 @@ Where the aggregate posterior q(z) of the pictures is far from the prior p(z) (`
 far), draws from the prior land where the decoder has never been: good reconstructions, bad
 samples. Nothing need be trained anew: a density fitted to where pictures do lie is drawn from
 instead, here a mixture of Gaussians (Ghosh et al. 2020, arXiv 1903.12436; Dai & Wipf 2019, arXiv
-1903.05789, train a second model for it).
+1903.05789, train a second model for it), in `fitted_flows` a flow.
 
     fitted = fit_density(model, train=images, validation=others, test=test_images)
     pictures = fitted.mixture.decode(model, 64)
@@ -17,6 +17,7 @@ more noise q(z|x) has.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import io
 import warnings
@@ -44,10 +45,47 @@ _DRAWS_OF_EACH = 10  # at most, where there are few pictures
 _NUM_RESAMPLES = 1000
 _TOLERANCE = 0.01  # nats a latent, in a step of the fit: below what another start changes
 _FILE = "density.npz"
+Part = np.ndarray | tuple[np.ndarray, np.ndarray]
+"""Pictures, or pictures and labels."""
+
+
+class Density(abc.ABC):
+    """What latents can be drawn from in the prior's place."""
+
+    @property
+    @abc.abstractmethod
+    def latent_dim(self) -> int:
+        """The number of latent units."""
+
+    @abc.abstractmethod
+    def describe(self) -> str:
+        """What it is, with its article: `"a Gaussian"`."""
+
+    @abc.abstractmethod
+    def log_density(self, z: ArrayLike) -> NDArray[np.float64]:
+        """The log density of `(num, latent_dim)` latents: `(num,)`, nats."""
+
+    @abc.abstractmethod
+    def sample(self, num: int, *, seed: int) -> NDArray[np.float64]:
+        """Draws, `(num, latent_dim)`."""
+
+    def decode(self, model: VAE, num: int, *, labels: Any = None, seed: int = 0) -> np.ndarray:
+        """New pictures: the expected ones at draws.
+
+        Args:
+            model: To whose latents it was fitted.
+            num: How many.
+            labels: `(num,)` integers for a conditional model.
+            seed: Of the draws.
+
+        Returns:
+            float32 `(num, height, width, channels)` in [0, 1].
+        """
+        return model.decode(self.sample(num, seed=seed), labels)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Mixture:
+class Mixture(Density):
     """A mixture of Gaussians over latents.
 
     Attributes:
@@ -66,11 +104,15 @@ class Mixture:
 
     @property
     def latent_dim(self) -> int:
-        """The number of latent units."""
+        """As `Density.latent_dim`."""
         return self.means.shape[1]
 
+    def describe(self) -> str:
+        """As `Density.describe`."""
+        return f"a mixture of {len(self)} Gaussians" if len(self) > 1 else "a Gaussian"
+
     def log_density(self, z: ArrayLike) -> NDArray[np.float64]:
-        """The log density of `(num, latent_dim)` latents: `(num,)`, nats."""
+        """As `Density.log_density`."""
         rows = np.asarray(z, np.float64)
         terms = [
             np.log(weight) + _normal_log_density(rows - mean, factor)
@@ -79,25 +121,11 @@ class Mixture:
         return np.asarray(logsumexp(terms, axis=0))
 
     def sample(self, num: int, *, seed: int) -> NDArray[np.float64]:
-        """Draws, `(num, latent_dim)`."""
+        """As `Density.sample`."""
         rng = np.random.default_rng(seed)
         which = rng.choice(len(self), size=num, p=self.weights / self.weights.sum())
         noise = rng.normal(size=(num, self.latent_dim))
         return self.means[which] + np.einsum("nij,nj->ni", self.factors[which], noise)
-
-    def decode(self, model: VAE, num: int, *, labels: Any = None, seed: int = 0) -> np.ndarray:
-        """New pictures: the expected ones at draws from the mixture.
-
-        Args:
-            model: To whose latents it was fitted.
-            num: How many.
-            labels: `(num,)` integers for a conditional model.
-            seed: Of the draws.
-
-        Returns:
-            float32 `(num, height, width, channels)` in [0, 1].
-        """
-        return model.decode(self.sample(num, seed=seed), labels)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -187,9 +215,9 @@ def _take_mixture(arrays: Mapping[str, NDArray[Any]], name: str) -> Mixture:
 def fit_density(
     model: VAE,
     *,
-    train: np.ndarray | tuple[np.ndarray, np.ndarray],
-    validation: np.ndarray | tuple[np.ndarray, np.ndarray],
-    test: np.ndarray | tuple[np.ndarray, np.ndarray],
+    train: Part,
+    validation: Part,
+    test: Part,
     num_components: Sequence[int] = NUM_COMPONENTS,
     seed: int = 0,
 ) -> FittedDensity:
@@ -209,9 +237,8 @@ def fit_density(
     """
     if not num_components or min(num_components) < 1:
         raise ValueError(f"num_components={tuple(num_components)}: expected numbers from 1.")
-    learned = _draw_latents(model, train, _MAX_DRAWS, seed)
-    chosen = _draw_latents(model, validation, _MAX_HELD_OUT, seed + 1)
-    judged = _draw_latents(model, test, _MAX_HELD_OUT, seed + 2)
+    learned = draw_latents(model, train, _MAX_DRAWS, seed=seed)
+    chosen, judged = draw_held_out(model, validation, test, seed=seed)
     rows = [each.reshape(-1, model.latent_dim) for each in (learned, chosen, judged)]
     mixture, tried = choose_mixture(*rows[:2], num_components=num_components, seed=seed)
     gaussian = fit_mixture(rows[0], 1, seed=seed)
@@ -220,15 +247,8 @@ def fit_density(
         "gaussian": gaussian.log_density(rows[2]),
         "mixture": mixture.log_density(rows[2]),
     }
-    # Draws of one picture hang together: what is drawn anew for an interval is pictures.
-    values = {name: value.reshape(judged.shape[:2]).mean(0) for name, value in values.items()}
-    return FittedDensity(
-        mixture,
-        gaussian,
-        tried,
-        {name: float(value.mean()) for name, value in values.items()},
-        _gains(values, seed),
-    )
+    means, gains = compare_densities(values, judged.shape[1], seed=seed)
+    return FittedDensity(mixture, gaussian, tried, means, gains)
 
 
 def choose_mixture(
@@ -292,21 +312,61 @@ def read_density(run: Run) -> FittedDensity | None:
     return FittedDensity.read(path) if path.is_file() else None
 
 
-def _draw_latents(
-    model: VAE, part: np.ndarray | tuple[np.ndarray, np.ndarray], num: int, seed: int
-) -> NDArray[np.float64]:
+def draw_held_out(
+    model: VAE, validation: Part, test: Part, *, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The latents that choose a density and those that judge it; as from `draw_latents`."""
+    chosen = draw_latents(model, validation, _MAX_HELD_OUT, seed=seed + 1)
+    return chosen, draw_latents(model, test, _MAX_HELD_OUT, seed=seed + 2)
+
+
+def draw_latents(model: VAE, part: Part, num: int, *, seed: int) -> NDArray[np.float64]:
     """Draws from q(z|x), `(num_draws, num_images, latent_dim)`: several where images are few."""
+    mean, log_variance = encode_some(model, part, num, seed=seed)
+    of_each = max(1, min(_DRAWS_OF_EACH, num // len(mean)))
+    return propose_latents(model, mean, log_variance, of_each, seed=seed)
+
+
+def encode_some(
+    model: VAE, part: Part, num: int, *, seed: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What the encoder says of `num` pictures of a part, or of all: mean and log variance."""
     images, labels = part if isinstance(part, tuple) else (part, None)
     some = choose(len(images), num, seed=seed)
     drawn = draw_pixels(model, images[some], seed=seed)
-    told = None if labels is None else labels[some]
-    mean, log_variance = model.encoded(drawn, told)
-    of_each = max(1, min(_DRAWS_OF_EACH, num // len(some)))
-    shape = (of_each, len(some), model.latent_dim)
+    mean, log_variance = model.encoded(drawn, None if labels is None else labels[some])
+    return mean, log_variance
+
+
+def propose_latents(
+    model: VAE, mean: ArrayLike, log_variance: ArrayLike, of_each: int, *, seed: int
+) -> NDArray[np.float64]:
+    """Draws from q(z|x) of encoded pictures, `(of_each, num_images, latent_dim)`."""
+    shape = (of_each, len(np.asarray(mean)), model.latent_dim)
     noise = np.random.default_rng(seed).normal(size=shape).astype("float32")
     # The prior's own way from noise to latents, as with two layers q(z|x) is no Gaussian.
     z = model.prior.propose(mean, log_variance, noise)[0]
     return ops.convert_to_numpy(z).astype(np.float64)
+
+
+def compare_densities(
+    values: Mapping[str, NDArray[np.float64]], num_images: int, *, seed: int
+) -> tuple[dict[str, float], dict[str, Interval]]:
+    """Densities by what they are worth on latents of pictures that they have not seen.
+
+    Args:
+        values: By name log densities `(num_draws * num_images,)` of the same latents, nats, among
+            them `"prior"`.
+        num_images: Draws of one picture hang together: pictures are drawn anew for an interval.
+        seed: Of these draws.
+
+    Returns:
+        The means by name, and of all but the prior the gains over it.
+    """
+    rows = {name: value.reshape(-1, num_images).mean(0) for name, value in values.items()}
+    columns = {name: row - rows["prior"] for name, row in rows.items() if name != "prior"}
+    gains = mean_intervals(columns, num_resamples=_NUM_RESAMPLES, seed=seed)
+    return {name: float(row.mean()) for name, row in rows.items()}, gains
 
 
 def _normal_log_density(
@@ -316,9 +376,3 @@ def _normal_log_density(
     scaled = solve_triangular(factor, differences.T, lower=True, check_finite=False)
     log_volume = np.log(np.diagonal(factor)).sum()
     return -0.5 * (np.square(scaled).sum(0) + len(factor) * np.log(2 * np.pi)) - log_volume
-
-
-def _gains(values: Mapping[str, NDArray[np.float64]], seed: int) -> dict[str, Interval]:
-    """Over the prior, picture by picture."""
-    columns = {name: values[name] - values["prior"] for name in ("gaussian", "mixture")}
-    return mean_intervals(columns, num_resamples=_NUM_RESAMPLES, seed=seed)

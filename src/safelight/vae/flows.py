@@ -41,11 +41,11 @@ class Flow(Prior):
 
     def connect(self, encoder: keras.Model, latent_dim: int) -> None:
         """As `Prior.connect`."""
-        if latent_dim < 2:
-            raise ValueError(
-                f"latent_dim={latent_dim} with a flow as prior: a coupling needs two units; "
-                "expected latent_dim=2 or more, or prior='mixture'."
-            )
+        self.connect_units(latent_dim)
+
+    def connect_units(self, latent_dim: int) -> None:
+        """Builds the couplings, which ask for no encoder; errors as of `check_units`."""
+        check_units(latent_dim)
         self.couplings = [
             _network(latent_dim, self.hidden_units, self.seed + number, f"coupling_{number}")
             for number in range(self.num_couplings)
@@ -73,6 +73,19 @@ class Flow(Prior):
     def get_config(self) -> dict[str, Any]:
         names = ("num_couplings", "hidden_units", "seed")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def check_units(latent_dim: int) -> None:
+    """Whether there can be a flow of so many units.
+
+    Raises:
+        ValueError: There are fewer than two.
+    """
+    if latent_dim < 2:
+        raise ValueError(
+            f"A flow of {latent_dim} latent unit: a coupling needs two; expected latent_dim=2 or "
+            "more (second_latent_dim, where there are two layers), or a mixture."
+        )
 
 
 def _network(latent_dim: int, hidden_units: int, seed: int, name: str) -> keras.Model:

@@ -1,0 +1,255 @@
+"""A flow fitted to the latents of pictures: a density as in `densities`, of any shape.
+
+    fitted = fit_flow(model, train=images, validation=others, test=test_images)
+    pictures = fitted.density.decode(model, 64)
+
+Gaussians need many components for a bent or a thin cloud; a flow bends with it. It learns from
+draws of q(z|x) by maximum likelihood (Dinh et al. 2017, arXiv 1605.08803), and keeps the weights
+that held-out pictures like best.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import ArrayLike, NDArray
+
+from safelight.metrics import Interval
+from safelight.runs import Run, atomic_path
+from safelight.untrusted import read_arrays, take
+from safelight.vae.densities import (
+    Density,
+    Part,
+    compare_densities,
+    draw_held_out,
+    encode_some,
+    propose_latents,
+)
+from safelight.vae.flows import Flow
+from safelight.vae.models import VAE
+from safelight.vae.surgery import log_prior
+
+_FILE = "density_flow.npz"
+_NUM_COUPLINGS, _HIDDEN_UNITS = 6, 100
+_MAX_COUPLINGS, _MAX_HIDDEN_UNITS = 64, 4096  # of a file that somebody else may have made
+_MAX_IMAGES = 60_000
+_NUM_DRAWS, _BATCH = 20_000, 250  # of a round
+_ROUNDS, _PATIENCE, _RATE = 60, 10, 2e-3
+_NUM_AT_A_TIME = 10_000
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FlowDensity(Density):
+    """A flow over standardised latents.
+
+    Attributes:
+        flow: Of (z - shift) / scale.
+        shift: `(latent_dim,)`.
+        scale: `(latent_dim,)`, positive.
+    """
+
+    flow: Flow
+    shift: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+    @property
+    def latent_dim(self) -> int:
+        """As `Density.latent_dim`."""
+        return len(self.shift)
+
+    def describe(self) -> str:
+        """As `Density.describe`."""
+        return f"a flow of {self.flow.num_couplings} couplings"
+
+    def log_density(self, z: ArrayLike) -> NDArray[np.float64]:
+        """As `Density.log_density`."""
+        rows = ((np.asarray(z, np.float64) - self.shift) / self.scale).astype("float32")
+        pieces = [
+            ops.convert_to_numpy(self.flow.log_density(ops.convert_to_tensor(rows[i:][:step])))
+            for step in (_NUM_AT_A_TIME,)
+            for i in range(0, len(rows), step)
+        ]
+        return np.concatenate([*pieces, []]) - np.log(self.scale).sum()
+
+    def sample(self, num: int, *, seed: int) -> NDArray[np.float64]:
+        """As `Density.sample`."""
+        z = ops.convert_to_numpy(self.flow.sample((num, self.latent_dim), seed))
+        return self.shift + self.scale * z.astype(np.float64)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FittedFlow:
+    """A flow, and what it is worth.
+
+    Attributes:
+        density: The flow.
+        log_density: Mean log density of latents of test pictures under `"prior"` and `"flow"`,
+            nats, as in `FittedDensity`.
+        gain: Over the prior, with its interval for other pictures.
+    """
+
+    density: FlowDensity
+    log_density: Mapping[str, float]
+    gain: Interval
+
+    def to_bytes(self) -> bytes:
+        """As it stands in a file: an .npz archive of plain arrays."""
+        flow = self.density.flow
+        arrays: dict[str, Any] = {
+            "sizes": np.array([flow.num_couplings, flow.hidden_units]),
+            "shift": self.density.shift,
+            "scale": self.density.scale,
+            "log_density": np.array([self.log_density[name] for name in ("prior", "flow")]),
+            "gain": np.array(dataclasses.astuple(self.gain)[:3]),
+        }
+        arrays |= {f"weight_{i}": weight for i, weight in enumerate(flow.get_weights())}
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        return buffer.getvalue()
+
+    @classmethod
+    def read(cls, path: Path) -> FittedFlow:
+        """What `to_bytes` wrote.
+
+        Raises:
+            ValueError: Something else is in the file.
+        """
+        try:
+            return cls._of(read_arrays(path))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path} is damaged ({error}): delete it and sample again.") from error
+
+    @classmethod
+    def _of(cls, arrays: Mapping[str, NDArray[Any]]) -> FittedFlow:
+        couplings, units = take(arrays, "sizes", kinds="iu", shape=(2,)).tolist()
+        if not (2 <= couplings <= _MAX_COUPLINGS and 1 <= units <= _MAX_HIDDEN_UNITS):
+            raise ValueError("its flow has a size that no fit gives")
+        shift = take(arrays, "shift", kinds="d", shape=(None,))
+        scale = take(arrays, "scale", kinds="d", shape=shift.shape)
+        if not len(scale) or scale.min() <= 0:
+            raise ValueError("its latents have no width")
+        flow = _new_flow(len(shift), couplings, units, seed=0)
+        flow.set_weights(
+            [
+                take(arrays, f"weight_{i}", kinds="f", shape=weight.shape)
+                for i, weight in enumerate(flow.weights)
+            ]
+        )
+        values = take(arrays, "log_density", kinds="d", shape=(2,), finite=False).tolist()
+        gain = Interval(*take(arrays, "gain", kinds="d", shape=(3,), finite=False).tolist())
+        return cls(
+            FlowDensity(flow, shift, scale), dict(zip(("prior", "flow"), values, strict=True)), gain
+        )
+
+
+def fit_flow(model: VAE, *, train: Part, validation: Part, test: Part, seed: int = 0) -> FittedFlow:
+    """Fits a flow to where pictures lie in the latent space.
+
+    Args:
+        model: As trained, with any prior, and two latent units at least.
+        train: uint8 `(n, height, width, channels)` to fit to, or `(images, labels)` for a
+            conditional model; of their latents new draws are taken round after round.
+        validation: The like, which says when to stop.
+        test: The like, on which flow and prior are compared.
+        seed: Of all draws, and of the flow's first weights.
+
+    Raises:
+        ValueError: A single latent unit, or arrays that do not fit the model.
+    """
+    flow = _new_flow(model.latent_dim, _NUM_COUPLINGS, _HIDDEN_UNITS, seed=seed)
+    encoded = encode_some(model, train, _MAX_IMAGES, seed=seed)
+    chosen, judged = draw_held_out(model, validation, test, seed=seed)
+    chosen, rows = (each.reshape(-1, model.latent_dim) for each in (chosen, judged))
+
+    def rounds() -> Iterator[NDArray[np.float64]]:
+        of_each = max(1, math.ceil(_NUM_DRAWS / len(encoded[0])))
+        rng = np.random.default_rng(seed)
+        for number in range(_ROUNDS):
+            z = propose_latents(model, *encoded, of_each, seed=seed + 3 + number)
+            yield rng.permutation(z.reshape(-1, model.latent_dim))[:_NUM_DRAWS]
+
+    density = learn(flow, rounds(), held_out=chosen, seed=seed)
+    values = {"prior": log_prior(model.prior, rows), "flow": density.log_density(rows)}
+    means, gains = compare_densities(values, judged.shape[1], seed=seed)
+    return FittedFlow(density, means, gains["flow"])
+
+
+def learn(
+    flow: Flow, rounds: Iterator[NDArray[np.float64]], *, held_out: NDArray[np.float64], seed: int
+) -> FlowDensity:
+    """Maximum likelihood by Adam, until held-out latents have liked nothing better for long.
+
+    Args:
+        flow: To fit; connected.
+        rounds: Latents `(n, latent_dim)` to learn from, at most `_ROUNDS` times; the first
+            standardise all.
+        held_out: `(m, latent_dim)`; the weights that they like best are kept.
+        seed: Of the order.
+    """
+    keras.utils.set_random_seed(seed)
+    first = next(rounds)
+    shift, scale = first.mean(0), np.maximum(first.std(0), 1e-6)
+    density, learner = FlowDensity(flow, shift, scale), _Learner(flow)
+    steps = _ROUNDS * math.ceil(len(first) / _BATCH)
+    rate = keras.optimizers.schedules.CosineDecay(_RATE, steps)
+    learner.compile(keras.optimizers.Adam(rate), loss=_mean_of_outputs)
+    best, kept, since = density.log_density(held_out).mean(), flow.get_weights(), 0  # a Gaussian
+    for z in itertools.chain([first], rounds):
+        x = ((z - shift) / scale).astype("float32")
+        learner.fit(x, np.zeros(len(x), "float32"), batch_size=_BATCH, verbose=0)
+        found = density.log_density(held_out).mean()
+        if found > best:
+            best, kept, since = found, flow.get_weights(), 0
+        else:
+            since += 1
+        if since == _PATIENCE:
+            break
+    flow.set_weights(kept)
+    return density
+
+
+class _Learner(keras.Model):
+    """Latents to minus their log density, which is to fall."""
+
+    def __init__(self, flow: Flow) -> None:
+        super().__init__(name="flow_learner")
+        self.flow = flow
+        self.built = True
+
+    def call(self, z: Any) -> Any:
+        return -self.flow.log_density(z)
+
+
+def _mean_of_outputs(_: Any, outputs: Any) -> Any:
+    return ops.mean(outputs)
+
+
+def _new_flow(latent_dim: int, num_couplings: int, hidden_units: int, *, seed: int) -> Flow:
+    flow = Flow(num_couplings, hidden_units, seed=seed)
+    flow.connect_units(latent_dim)
+    return flow
+
+
+def keep_flow(run: Run, fitted: FittedFlow) -> None:
+    """Writes it into the run, where `read_flow` finds it."""
+    with atomic_path(run.path / _FILE) as path:
+        path.write_bytes(fitted.to_bytes())
+
+
+def read_flow(run: Run) -> FittedFlow | None:
+    """What `keep_flow` wrote; `None` if nothing was.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    path = run.path / _FILE
+    return FittedFlow.read(path) if path.is_file() else None
