@@ -70,7 +70,10 @@ def _contents(folder: Path) -> Iterator[Path]:
     """Every file, link and empty folder below a folder, relative to it."""
 
     def refuse(error: OSError) -> None:  # what cannot be looked into may be somebody's
-        raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); choose another.")
+        raise ValueError(
+            f"{error.filename}: cannot be read ({error.strerror}), and may be somebody's; choose "
+            "another folder for the export."
+        )
 
     for where, folders, files in os.walk(folder, onerror=refuse):
         here = Path(where)

@@ -161,7 +161,33 @@ def test_an_elbo_that_falls_on_held_out_pictures_is_overfitting(make_vae):
 def test_units_that_sleep_are_told(make_vae):
     said = words_of(autoencoder_advice.next_steps(with_metrics(make_vae(), active_units=1)))
     assert "Only" in said
+    assert "--warmup-epochs 10 or --free-bits 0.1 or --beta 0.5 may wake more" in said
     assert "All" in words_of(autoencoder_advice.next_steps(read_run(make_vae().path)))
+
+
+def test_what_a_run_s_settings_exclude_is_not_advised(make_vae):
+    run = make_vae(
+        settings={"final_samples": 5, "prior": "flow", "warmup_epochs": [7], "beta": "x"}
+    )
+    said = words_of(autoencoder_advice.next_steps(with_metrics(run, active_units=1)))
+    assert "--warmup-epochs 10 may wake more" in said
+    assert "--beta" not in said
+    assert "--free-bits" not in said
+
+
+def test_pictures_that_a_kind_of_run_has_not_are_not_missed(make_vae):
+    plain, flow = make_vae(), make_vae(settings={"prior": "flow"})
+    two = make_vae(settings={"second_latent_dim": 3})
+    for run in (plain, flow, two):
+        for path in (run.path / "pictures").glob("*.png"):
+            path.unlink()
+    plain, flow, two = (render([read_run(run.path)]) for run in (plain, flow, two))
+    for name, there in {"kl_per_unit": plain, "aggregate": flow}.items():
+        assert f"The picture {name}.png is missing" in there
+    assert "kl_per_unit.png" not in flow + two
+    assert "aggregate.png" not in two
+    assert "KL from N(0, 1)" in flow
+    assert "KL from N(0, 1)" not in plain
 
 
 def test_bits_per_value_follow_from_nats(make_vae):

@@ -1,12 +1,13 @@
 """Settings that exclude each other are refused before anything is trained."""
 
 import dataclasses
+import itertools
 import math
 
 import pytest
 
 from safelight.vae.building import build_vae
-from safelight.vae.config import PRESETS, TrainConfig
+from safelight.vae.config import PRESETS, TrainConfig, ways_to_wake_units
 
 
 @pytest.mark.parametrize(
@@ -88,3 +89,36 @@ def test_a_preset_stops_by_what_is_said_beside_it(name):
 def test_burda_s_networks_have_as_many_weights_as_published(name, expected):
     model = build_vae((28, 28, 1), TrainConfig.preset(name))
     assert sum(math.prod(variable.shape) for variable in model.trainable_variables) == expected
+
+
+def _allowed(**settings):
+    try:
+        return TrainConfig(**settings)
+    except ValueError:
+        return None
+
+
+def test_what_is_advised_against_sleeping_units_is_allowed_and_all_that_is():
+    """Brute force: each way is tried with all settings that decide on the loss."""
+    choices = {
+        "prior": ("normal", "flow"),
+        "second_latent_dim": (0, 3),
+        "gradient": ("plain", "stl", "dreg"),
+        "num_samples": (1, 5),
+        "final_samples": (1, 5),
+        "warmup_epochs": (0, 30),
+    }
+    seen = set()
+    for values in itertools.product(*choices.values()):
+        config = _allowed(**dict(zip(choices, values, strict=True)))
+        if config is None:
+            continue
+        settings = dataclasses.asdict(config)
+        found = ways_to_wake_units(settings)
+        for name, value in {"warmup_epochs": 60, "free_bits": 0.1, "beta": 0.5}.items():
+            taken = _allowed(**{**settings, name: found.get(name, value)})
+            assert (taken is not None) == (name in found)
+        assert found["warmup_epochs"] > config.warmup_epochs
+        seen.add(tuple(found))
+    assert len(seen) == 3
+    assert ways_to_wake_units({}) == {"warmup_epochs": 10, "free_bits": 0.1, "beta": 0.5}

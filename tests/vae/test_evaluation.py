@@ -204,10 +204,10 @@ def test_noise_is_normal_and_never_infinite():
     assert found[1] == -found[2] != 0
 
 
-def confident_vae(num_classes: int = 0) -> VAE:
+def confident_vae(num_classes: int = 0, **more) -> VAE:
     """Most pixels are black whatever z is, as around a digit; the others depend on it."""
     settings = {"latent_dim": 4, "hidden_units": (24, 20), "precision": "float32"}
-    config = TrainConfig(conditional=num_classes > 0, **settings)
+    config = TrainConfig(conditional=num_classes > 0, **settings, **more)
     rng = np.random.default_rng(0)
     mean_picture = np.where(rng.random((9, 7, 1)) < 0.6, 0.0, 0.5)
     model = build_vae((9, 7, 1), config, num_classes=num_classes, mean_picture=mean_picture)
@@ -218,9 +218,17 @@ def confident_vae(num_classes: int = 0) -> VAE:
     return model
 
 
-@pytest.mark.parametrize("num_classes", [0, 3])
-def test_the_short_cut_agrees_with_every_pixel_of_every_sample(num_classes, monkeypatch):
-    model = confident_vae(num_classes)
+@pytest.mark.parametrize(
+    ("num_classes", "settings"),
+    [
+        (0, {}),
+        (3, {}),
+        (3, {"second_latent_dim": 2}),
+        (0, {"second_latent_dim": 3, "inference": "bottom_up"}),
+    ],
+)
+def test_the_short_cut_agrees_with_every_pixel_of_every_sample(num_classes, settings, monkeypatch):
+    model = confident_vae(num_classes, **settings)
     images = np.where(
         model.sample(30, labels=np.arange(30) % 3 if num_classes else None) > 0.5, 255, 0
     )

@@ -1,9 +1,13 @@
+import re
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 from scipy import special, stats
 
+from safelight import vae
 from safelight.vae.building import build_prior, build_vae
 from safelight.vae.config import TrainConfig
 from safelight.vae.evaluation import estimate_log_likelihood
@@ -313,10 +317,18 @@ def test_the_second_layer_s_posterior_is_a_product_of_gaussians():
     [
         (lambda: Mixture(0), "at least 1"),
         (lambda: Flow(1), "at least 2"),
-        (lambda: prior_of("flow", 1), "needs two units"),
+        (lambda: prior_of("flow", 1), "flow of 1 latent unit"),
         (lambda: TwoLayers(0), "at least 1"),
         (lambda: TwoLayers(2, inference="sideways"), "top_down, bottom_up"),
         (lambda: TrainConfig(prior="vamp", conditional=True), "no labels"),
+        (
+            lambda: TrainConfig(prior="vamp", second_latent_dim=2, inference="bottom_up"),
+            r"q\(z2\|u\) .* no closed form there; expected inference='top_down'",
+        ),
+        (
+            lambda: TwoLayers(2, inference="bottom_up", top=VampPrior(3)).connect(None, 2),
+            "says nothing of z2",
+        ),
         (lambda: TrainConfig(prior="flow", free_bits=0.1), "closed form"),
         (lambda: TrainConfig(second_latent_dim=2, num_samples=3, gradient="dreg"), "one layer"),
         (lambda: TrainConfig(num_samples=3, gradient="stl"), "biased"),
@@ -325,3 +337,24 @@ def test_the_second_layer_s_posterior_is_a_product_of_gaussians():
 def test_what_cannot_be_is_refused_with_advice(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_documentation_s_own_prior_is_one(tmp_path):
+    """Its code is run as it stands there."""
+    text = (Path(__file__).parents[2] / "docs" / "theory" / "priors.md").read_text("utf-8")
+    namespace = {"__name__": "mine"}
+    exec(re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1), namespace)
+    model = namespace["model"]
+    prior = model.prior
+    z = np.random.default_rng(0).normal(size=(5, 20)).astype("float32")
+    expected = stats.laplace.logpdf(z).sum(1)
+    np.testing.assert_allclose(numpy(prior.log_density(z)), expected, rtol=1e-5)
+    drawn = numpy(prior.sample((2000, 20), 1)).ravel()
+    assert stats.kstest(drawn, stats.laplace.cdf).pvalue > 1e-3
+    images = np.random.default_rng(1).integers(0, 256, (20, 28, 28, 1), np.uint8)
+    vae.train(model, images, config=TrainConfig(epochs=1, batch_size=10))
+    report = vae.evaluate(model, images, num_importance_samples=10)
+    assert report.log_likelihood.value >= report.elbo.value - 2
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again.sample(2, seed=3), model.sample(2, seed=3))

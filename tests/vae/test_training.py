@@ -397,7 +397,7 @@ def test_a_collapse_is_told_once_with_advice(every_epoch, caplog):
     texts = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert len(texts) == 1
     assert texts[0].startswith("0 of 2 latent units are active")
-    assert "warmup_epochs=10, free_bits=0.1 or a smaller beta (it is 200)" in texts[0]
+    assert "Try warmup_epochs=10 or free_bits=0.1 or beta=100, and look" in texts[0]
 
 
 def test_units_that_work_are_not_warned_of(every_epoch, caplog):

@@ -175,9 +175,26 @@ def _tell_units(reading: Reading) -> Sequence[Block]:
     if finite and len(finite) == len(values):
         axis = Axis("KL, nats", digits=2)
         title = "What each latent unit holds, on the test part"
+        if not _is_plain(reading):
+            title += ": KL from N(0, 1), as the prior has none by unit"
         blocks.append(charts.bars(title, finite, axis, row="unit"))
-    blocks.append(_picture(reading, "kl_per_unit"))
-    return [Beside(blocks)]
+    if _is_plain(reading):
+        blocks.append(_picture(reading, "kl_per_unit"))
+    return [Beside(blocks)] if len(blocks) > 1 else blocks
+
+
+def _tell_space(reading: Reading) -> Sequence[Block]:
+    # In two layers q(z|x) is no Gaussian: there is no density to draw.
+    names = ["latent_scatter", "aggregate", "latent_manifold"]
+    if number(reading.settings.get("second_latent_dim")):
+        names.remove("aggregate")
+    return [_picture(reading, name) for name in names]
+
+
+def _is_plain(reading: Reading) -> bool:
+    """Whether the prior is N(0, I) over one layer, whose KL divergence comes unit by unit."""
+    settings = reading.settings
+    return settings.get("prior", "normal") == "normal" and not settings.get("second_latent_dim")
 
 
 def _tell_labels(reading: Reading) -> Sequence[Block]:
@@ -235,7 +252,7 @@ _SECTIONS: Mapping[str, Teller] = {
     "Numbers": _tell_numbers,
     "Reconstructions": _tell_pictures("reconstructions"),
     "Samples": _tell_pictures("samples"),
-    "The latent space": _tell_pictures("latent_scatter", "aggregate", "latent_manifold"),
+    "The latent space": _tell_space,
     "What each unit does": _tell_pictures("traversals", "interpolation"),
     "How much each unit holds": _tell_units,
     "What it knows of the labels": _tell_labels,

@@ -12,6 +12,7 @@ from safelight.report import words
 from safelight.report.blocks import Step, Words
 from safelight.report.provenance import argument, train_command
 from safelight.report.reading import Reading, dig, interval, number
+from safelight.vae.config import ways_to_wake_units
 
 MAX_STEPS = 5
 _PUBLISHED_SAMPLES = 5000
@@ -153,12 +154,20 @@ def _size(reading: Reading) -> Sequence[Step]:
             )
         ]
     if active < units / 2:
-        told = Markup(
-            "Only {} of {} units are used: as many would do, and a lower --beta or some "
-            "--free-bits wake more."
-        )
-        return [Step(told.format(words.count(active), words.count(units)))]
+        ways = ways_to_wake_units(_objective(reading)).items()
+        flags = (f"--{name.replace('_', '-')} {value:g}" for name, value in ways)
+        told = Markup("Only {} of {} units are used: as many would do, and {} may wake more.")
+        return [Step(told.format(words.count(active), words.count(units), " or ".join(flags)))]
     return []
+
+
+def _objective(reading: Reading) -> dict[str, float | str]:
+    """The settings that decide on a run's loss, where its file holds them as they should be."""
+    texts = {name: reading.settings.get(name) for name in ("prior", "gradient")}
+    names = ("num_samples", "final_samples", "second_latent_dim", "warmup_epochs")
+    counts = {n: number(reading.settings.get(n)) for n in (*names, "free_bits", "beta")}
+    known = {name: value for name, value in counts.items() if value is not None}
+    return known | {name: value for name, value in texts.items() if isinstance(value, str)}
 
 
 def _more_samples(reading: Reading) -> Sequence[Step]:

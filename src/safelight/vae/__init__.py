@@ -26,18 +26,32 @@ if TYPE_CHECKING:
     from safelight.vae.evaluation import evaluate as evaluate
     from safelight.vae.evaluation import interpolate as interpolate
     from safelight.vae.evaluation import traverse as traverse
+    from safelight.vae.fitted_flows import fit_flow as fit_flow
+    from safelight.vae.flows import Flow as Flow
+    from safelight.vae.gradient_noise import measure_noise as measure_noise
+    from safelight.vae.ladders import TwoLayers as TwoLayers
     from safelight.vae.live import LiveView as LiveView
     from safelight.vae.models import VAE as VAE
     from safelight.vae.networks import Sampling as Sampling
     from safelight.vae.networks import build_decoder as build_decoder
     from safelight.vae.networks import build_encoder as build_encoder
+    from safelight.vae.priors import Mixture as Mixture
+    from safelight.vae.priors import Prior as Prior
+    from safelight.vae.priors import StandardNormal as StandardNormal
+    from safelight.vae.priors import VampPrior as VampPrior
     from safelight.vae.training import train as train
 
 _HOMES = {
+    "Flow": "flows",
     "LiveView": "live",
+    "Mixture": "priors",
+    "Prior": "priors",
     "Sampling": "networks",
+    "StandardNormal": "priors",
     "TrainConfig": "config",
+    "TwoLayers": "ladders",
     "VAE": "models",
+    "VampPrior": "priors",
     "build_decoder": "networks",
     "build_encoder": "networks",
     "build_vae": "building",
@@ -45,8 +59,10 @@ _HOMES = {
     "estimate_log_likelihood": "evaluation",
     "evaluate": "evaluation",
     "fit_density": "densities",
+    "fit_flow": "fitted_flows",
     "interpolate": "evaluation",
     "load_images": "safelight.generative.pictures",
+    "measure_noise": "gradient_noise",
     "report_anomalies": "anomalies",
     "train": "training",
     "traverse": "evaluation",

@@ -27,8 +27,9 @@ def build_vae(
     """A model with new weights, as a configuration says.
 
     Where it says `"auto"`, pictures of one channel get the Bernoulli likelihood with dynamic
-    binarisation, others the discretised logistic; where the binarisation is given, the likelihood
-    is the one that suits it. The precision is Keras' global policy.
+    binarisation, as for digits, and others the discretised logistic: for grey photographs say
+    `likelihood="discretized_logistic"`, as `vae train` does. Where the binarisation is given, the
+    likelihood is the one that suits it. The precision is Keras' global policy.
 
     Args:
         image_shape: `(height, width, channels)`.

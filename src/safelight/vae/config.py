@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 _COUNTS = (
@@ -44,7 +45,8 @@ class TrainConfig:
         activation: Of the hidden layers: `"tanh"`, `"relu"` or `"silu"`; `"auto"` is relu for
             `"conv"`, silu for `"resnet"` and tanh for others.
         likelihood: p(x|z), a row of `vae.likelihoods.LIKELIHOODS`; `"auto"` takes Bernoulli for
-            digits and the discretised logistic for other pictures.
+            MNIST's digits and the discretised logistic for other pictures; `build_vae`, which is
+            told of no data set, takes Bernoulli for one channel.
         binarization: `"dynamic"` draws each pixel anew, with its grey value as probability, every
             time it is seen; `"static"` once; `"none"` keeps grey values; `"auto"` suits the
             likelihood.
@@ -204,6 +206,12 @@ class TrainConfig:
                 "count each unit's KL divergence in closed form; expected prior='normal' and one "
                 "layer, or free_bits=0."
             )
+        if self.prior == "vamp" and self.second_latent_dim and self.inference == "bottom_up":
+            raise ValueError(
+                f"prior='vamp' with {layers} and inference='bottom_up': q(z2|u) of a pseudo-input "
+                "u has no closed form there; expected inference='top_down', or prior='mixture' or "
+                "'flow'."
+            )
         if self.conditional and self.prior == "vamp":
             raise ValueError(
                 "prior='vamp' with conditional=True: pseudo-inputs have no labels; expected "
@@ -267,8 +275,36 @@ PRESETS: dict[str, dict[str, Any]] = {
         "backward_samples": 5,
         "gradient": "dreg",
     },
-    "burda-two": {**_BURDA, "latent_dim": 100, "second_latent_dim": 50, "inference": "bottom_up"},
+    # Sticking the landing would leave units of the first layer that say next to nothing: where
+    # q(z|x) is right its gradient has no noise, and nothing takes them away.
+    "burda-two": {
+        **_BURDA,
+        "latent_dim": 100,
+        "second_latent_dim": 50,
+        "inference": "bottom_up",
+        "gradient": "plain",
+        "epochs": 800,
+    },
 }
+
+
+def ways_to_wake_units(settings: Mapping[str, Any]) -> dict[str, float]:
+    """Settings that make more latent units tell pictures apart, of those that these allow.
+
+    Args:
+        settings: Those of a `TrainConfig`, by name; what is missing has its default.
+
+    Returns:
+        By name a value to try.
+    """
+    known: dict[str, Any] = {each.name: each.default for each in dataclasses.fields(TrainConfig)}
+    known |= settings
+    found = {"warmup_epochs": max(10, 2 * known["warmup_epochs"])}
+    if max(known["num_samples"], known["final_samples"]) > 1:
+        return found  # the bound of several samples has no KL term to weigh
+    if (known["prior"], known["second_latent_dim"], known["gradient"]) == ("normal", 0, "plain"):
+        found["free_bits"] = max(0.1, 2 * known["free_bits"])
+    return {**found, "beta": known["beta"] / 2}
 
 
 def check_final_samples(

@@ -219,7 +219,7 @@ class DenseWeights(keras.Model):
         hidden = self.prior.visible(z)
         if labels:
             told = ops.broadcast_to(labels[0], (z.shape[0], labels[0].shape[0]))
-            hidden = ops.concatenate([z, told], axis=-1)
+            hidden = ops.concatenate([hidden, told], axis=-1)
         for i, layer in enumerate(self.hidden):
             # The first is narrow, and its input varies most: bfloat16 would save little there.
             product = _product if i else ops.matmul

@@ -431,7 +431,7 @@ class VAE(keras.Model):
     def elbo(
         self, images: Any, labels: Any = None, *, seed: int = 0, batch_size: int = _BATCH_SIZE
     ) -> dict[str, np.ndarray]:
-        """The ELBO of each image and its parts, from one draw of z, with KL in closed form.
+        """The ELBO of each image and its parts, from one draw of z (and KL by itself if it can be).
 
         Weights of the training objective (beta, free bits, warm-up) play no part.
 

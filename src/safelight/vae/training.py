@@ -25,7 +25,7 @@ from safelight.generative import pictures
 from safelight.generative.checkpoints import Checkpoint, identify, load_checkpoint, save_checkpoint
 from safelight.generative.schedules import Pace, Plan, Stopwatch, average_decays, step_sizes
 from safelight.vae import objectives
-from safelight.vae.config import TrainConfig, check_final_samples
+from safelight.vae.config import TrainConfig, check_final_samples, ways_to_wake_units
 from safelight.vae.devices import Devices, current_devices
 from safelight.vae.loops import ACTIVE_VARIANCE, EpochLoop, Scores, Validator
 from safelight.vae.models import VAE
@@ -487,14 +487,13 @@ def _warn_of_collapse(session: _Session) -> None:
     if scores.active_units > _COLLAPSED * latent_dim:
         return
     session.warned = True
+    ways = ways_to_wake_units(dataclasses.asdict(config)).items()
     logger.warning(
         "%d of %d latent units are active (their means vary over the pictures by more than %g): "
         "the KL divergence has driven the others to the prior, and the decoder ignores them. "
-        "Try warmup_epochs=%d, free_bits=0.1 or a smaller beta (it is %g), and look whether the "
-        "pictures use the whole range from 0 to 255.",
+        "Try %s, and look whether the pictures use the whole range from 0 to 255.",
         scores.active_units,
         latent_dim,
         ACTIVE_VARIANCE,
-        max(10, 2 * config.warmup_epochs),
-        session.model.beta,
+        " or ".join(f"{name}={value:g}" for name, value in ways),
     )
