@@ -143,21 +143,29 @@ def test_samples_of_a_flow_are_fitted_once_and_kept(trained, call, monkeypatch):
     assert (trained / "density_flow.npz").stat().st_mtime_ns == written
 
 
-def test_a_density_of_another_model_is_a_sentence(trained, call):
-    from safelight.runs import Run
-    from safelight.vae.densities import FittedDensity, keep_density
+@pytest.mark.parametrize("name", ["mixture", "flow"])
+def test_a_density_of_another_model_is_a_sentence(name, trained, call, tmp_path):
+    from safelight.metrics import Interval
+    from safelight.vae import densities, fitted_flows
+    from safelight.vae.flows import Flow
 
-    found = FittedDensity.read(trained / "density.npz")
-    other = found.mixture
-    units = other.latent_dim + 1
-    wider = type(other)(np.ones(1), np.zeros((1, units)), np.eye(units)[None])
-    keep_density(
-        Run.open(trained), FittedDensity(wider, wider, {1: 0.0}, found.log_density, found.gain)
-    )
-    code, _, err = call("vae", "sample", trained, "--density", "mixture")
+    shutil.copytree(trained, tmp_path / "run")
+    run, units, gain = Run(tmp_path / "run"), 70, Interval(0.0, 0.0, 0.0)
+    if name == "mixture":
+        wide = densities.LatentMixture(np.ones(1), np.zeros((1, units)), np.eye(units)[None])
+        values = dict.fromkeys(("prior", "gaussian", "mixture"), 0.0)
+        gains = {"gaussian": gain, "mixture": gain}
+        densities.keep_density(run, densities.FittedDensity(wide, wide, {1: 0.0}, values, gains))
+    else:
+        flow = Flow(2, 4)
+        flow.connect_units(units)
+        density = fitted_flows.FlowDensity(flow, np.zeros(units), np.ones(units))
+        values = {"prior": 0.0, "flow": 0.0}
+        fitted_flows.keep_flow(run, fitted_flows.FittedFlow(density, values, gain))
+    code, _, err = call("vae", "sample", run.path, "--density", name)
     check_sentence(code, err)
-    assert "is of another model; delete" in err
-    (trained / "density.npz").unlink()
+    assert "of 70 latent units" in err
+    assert "it is of another model; delete it" in err
 
 
 def test_a_temperature_for_a_fitted_density_is_a_sentence(trained, call):

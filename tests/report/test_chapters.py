@@ -177,15 +177,21 @@ def test_what_a_run_s_settings_exclude_is_not_advised(make_vae):
 
 def test_pictures_that_a_kind_of_run_has_not_are_not_missed(make_vae):
     plain, flow = make_vae(), make_vae(settings={"prior": "flow"})
-    two = make_vae(settings={"second_latent_dim": 3})
-    for run in (plain, flow, two):
+    two, one = make_vae(settings={"second_latent_dim": 3}), make_vae(settings={"latent_dim": 1})
+    told = make_vae(settings={"conditional": True})
+    for run in (plain, flow, two, one, told):
         for path in (run.path / "pictures").glob("*.png"):
             path.unlink()
-    plain, flow, two = (render([read_run(run.path)]) for run in (plain, flow, two))
-    for name, there in {"kl_per_unit": plain, "aggregate": flow}.items():
+    plain, flow, two, one, told = (
+        render([read_run(run.path)]) for run in (plain, flow, two, one, told)
+    )
+    missed = {"kl_per_unit": one, "aggregate": flow, "interpolation": plain, "traversals": told}
+    for name, there in {**missed, "latent_manifold": two}.items():
         assert f"The picture {name}.png is missing" in there
     assert "kl_per_unit.png" not in flow + two
-    assert "aggregate.png" not in two
+    assert "aggregate.png" not in two + one
+    assert "latent_manifold.png" not in one
+    assert "interpolation.png" not in told
     assert "KL from N(0, 1)" in flow
     assert "KL from N(0, 1)" not in plain
 

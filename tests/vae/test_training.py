@@ -16,7 +16,7 @@ from safelight.vae.building import build_vae
 from safelight.vae.config import TrainConfig
 from safelight.vae.loops import EpochLoop
 from safelight.vae.models import LOGS
-from safelight.vae.moments import describe
+from safelight.vae.moments import advise_on_collapse, describe
 from safelight.vae.training import COLUMNS, train
 
 SHAPE = (4, 3, 1)
@@ -398,6 +398,18 @@ def test_a_collapse_is_told_once_with_advice(every_epoch, caplog):
     assert len(texts) == 1
     assert texts[0].startswith("0 of 2 latent units are active")
     assert "Try warmup_epochs=10 or free_bits=0.1 or beta=100, and look" in texts[0]
+
+
+def test_advice_is_on_what_the_model_is_trained_with():
+    config = change(beta=7.0)
+    for settings, advice in (
+        ({"beta": 4.0}, "Try warmup_epochs=10 or free_bits=0.1 or beta=2, and look"),
+        ({"gradient": "stl", "beta": 4.0}, "Try warmup_epochs=10 or beta=2, and look"),
+        ({"num_samples": 3}, "Try warmup_epochs=10, and look"),
+    ):
+        assert advice in advise_on_collapse(build(change(**settings)), config, 0)
+    learned = build(change(prior="mixture", prior_components=2))
+    assert "Try warmup_epochs=10 or beta=0.5, and look" in advise_on_collapse(learned, config, 0)
 
 
 def test_units_that_work_are_not_warned_of(every_epoch, caplog):

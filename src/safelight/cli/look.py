@@ -143,12 +143,12 @@ def find_density(run: Run, model: VAE, name: str) -> Density:
         model: Its model.
         name: `"gaussian"`, `"mixture"` or `"flow"`.
     """
-    density, gain = (_find_flow if name == "flow" else _find_mixture)(run, model, name)
+    path = run.path / ("density_flow.npz" if name == "flow" else "density.npz")
+    density, gain = _find_flow(run, model) if name == "flow" else _find_mixture(run, model, name)
     if density.latent_dim != model.latent_dim:
         raise ValueError(
-            f"{run.path} keeps a density of {density.latent_dim} latent units, and its model has "
-            f"{model.latent_dim}: it is of another model; delete {run.path}/density*.npz and "
-            "sample again."
+            f"{path}: a density of {density.latent_dim} latent units, and the run's model has "
+            f"{model.latent_dim}: it is of another model; delete it and sample again."
         )
     console.say(
         f"{'density':<18}{density.describe()}: latents of held-out pictures are {gain.value:.1f} "
@@ -167,7 +167,7 @@ def _find_mixture(run: Run, model: VAE, name: str) -> tuple[Density, Interval]:
     return fitted.density(name), fitted.gain[name]
 
 
-def _find_flow(run: Run, model: VAE, name: str) -> tuple[Density, Interval]:
+def _find_flow(run: Run, model: VAE) -> tuple[Density, Interval]:
     from safelight.vae import fitted_flows, flows
 
     fitted = fitted_flows.read_flow(run)

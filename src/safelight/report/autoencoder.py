@@ -184,10 +184,23 @@ def _tell_units(reading: Reading) -> Sequence[Block]:
 
 
 def _tell_space(reading: Reading) -> Sequence[Block]:
+    settings = reading.settings
+    is_line = number(settings.get("latent_dim")) == 1  # and no plane
     # In two layers q(z|x) is no Gaussian: there is no density to draw.
-    names = ["latent_scatter", "aggregate", "latent_manifold"]
-    if number(reading.settings.get("second_latent_dim")):
-        names.remove("aggregate")
+    undrawn = {
+        "aggregate": is_line or bool(number(settings.get("second_latent_dim"))),
+        "latent_manifold": is_line,
+    }
+    names = ("latent_scatter", "aggregate", "latent_manifold")
+    return [_picture(reading, name) for name in names if not undrawn.get(name)]
+
+
+def _tell_walks(reading: Reading) -> Sequence[Block]:
+    # Of a conditional run both ends are of one class, and few pictures may have no two of it.
+    rare = reading.settings.get("conditional") is True
+    names = ["traversals", "interpolation"]
+    if rare and reading.picture("interpolation") is None:
+        names.remove("interpolation")
     return [_picture(reading, name) for name in names]
 
 
@@ -253,7 +266,7 @@ _SECTIONS: Mapping[str, Teller] = {
     "Reconstructions": _tell_pictures("reconstructions"),
     "Samples": _tell_pictures("samples"),
     "The latent space": _tell_space,
-    "What each unit does": _tell_pictures("traversals", "interpolation"),
+    "What each unit does": _tell_walks,
     "How much each unit holds": _tell_units,
     "What it knows of the labels": _tell_labels,
     "How it was trained": _tell_curves,

@@ -86,7 +86,12 @@ def build_vae(
 
 
 def build_prior(config: TrainConfig) -> Prior:
-    """A new prior as a configuration says; the model connects it."""
+    """A new prior as a configuration says; the model connects it.
+
+    Raises:
+        ValueError: As `TrainConfig.check_new`.
+    """
+    config.check_new()
     kinds: dict[str, Callable[[], Prior]] = {
         "normal": StandardNormal,
         "mixture": lambda: Mixture(config.prior_components, seed=config.seed),

@@ -206,16 +206,23 @@ class TrainConfig:
                 "count each unit's KL divergence in closed form; expected prior='normal' and one "
                 "layer, or free_bits=0."
             )
-        if self.prior == "vamp" and self.second_latent_dim and self.inference == "bottom_up":
-            raise ValueError(
-                f"prior='vamp' with {layers} and inference='bottom_up': q(z2|u) of a pseudo-input "
-                "u has no closed form there; expected inference='top_down', or prior='mixture' or "
-                "'flow'."
-            )
         if self.conditional and self.prior == "vamp":
             raise ValueError(
                 "prior='vamp' with conditional=True: pseudo-inputs have no labels; expected "
                 "prior='mixture' or 'flow', or conditional=False."
+            )
+
+    def check_new(self) -> None:
+        """Whether a new model may be made; runs of earlier versions may hold what it refuses.
+
+        Raises:
+            ValueError: A VampPrior over a second layer that is inferred bottom up.
+        """
+        if self.prior == "vamp" and self.second_latent_dim and self.inference == "bottom_up":
+            raise ValueError(
+                f"prior='vamp' with second_latent_dim={self.second_latent_dim} and "
+                "inference='bottom_up': q(z2|u) of a pseudo-input u has no closed form there; "
+                "expected inference='top_down', or prior='mixture' or 'flow'."
             )
 
 
@@ -304,7 +311,7 @@ def ways_to_wake_units(settings: Mapping[str, Any]) -> dict[str, float]:
         return found  # the bound of several samples has no KL term to weigh
     if (known["prior"], known["second_latent_dim"], known["gradient"]) == ("normal", 0, "plain"):
         found["free_bits"] = max(0.1, 2 * known["free_bits"])
-    return {**found, "beta": known["beta"] / 2}
+    return {**found, "beta": known["beta"] / 2} if known["beta"] else found
 
 
 def check_final_samples(

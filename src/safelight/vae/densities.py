@@ -85,8 +85,8 @@ class Density(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Mixture(Density):
-    """A mixture of Gaussians over latents.
+class LatentMixture(Density):
+    """A mixture of Gaussians over latents, fitted after a training; `priors.Mixture` is trained in.
 
     Attributes:
         weights: `(num_components,)`, positive, of sum 1.
@@ -143,13 +143,13 @@ class FittedDensity:
         gain: Of `"gaussian"` and `"mixture"` over the prior, with its interval for other pictures.
     """
 
-    mixture: Mixture
-    gaussian: Mixture
+    mixture: LatentMixture
+    gaussian: LatentMixture
     chosen_by: Mapping[int, float]
     log_density: Mapping[str, float]
     gain: Mapping[str, Interval]
 
-    def density(self, name: str) -> Mixture:
+    def density(self, name: str) -> LatentMixture:
         """`"mixture"` or `"gaussian"`."""
         return {"mixture": self.mixture, "gaussian": self.gaussian}[name]
 
@@ -159,7 +159,7 @@ class FittedDensity:
         arrays: dict[str, Any] = {
             f"{name}_{field.name}": getattr(self.density(name), field.name)
             for name in names
-            for field in dataclasses.fields(Mixture)
+            for field in dataclasses.fields(LatentMixture)
         }
         arrays["chosen_by"] = np.array(list(self.chosen_by.items()), np.float64)
         arrays["log_density"] = np.array([self.log_density[n] for n in ("prior", *names)])
@@ -200,7 +200,7 @@ class FittedDensity:
         )
 
 
-def _take_mixture(arrays: Mapping[str, NDArray[Any]], name: str) -> Mixture:
+def _take_mixture(arrays: Mapping[str, NDArray[Any]], name: str) -> LatentMixture:
     weights = take(arrays, f"{name}_weights", kinds="d", shape=(None,))
     means = take(arrays, f"{name}_means", kinds="d", shape=(len(weights), None))
     sides = (len(weights), means.shape[1], means.shape[1])
@@ -209,7 +209,7 @@ def _take_mixture(arrays: Mapping[str, NDArray[Any]], name: str) -> Mixture:
         raise ValueError("a mixture has no components, or some of no weight or width")
     if abs(weights.sum() - 1) > 1e-6:
         raise ValueError("the weights of a mixture do not sum to 1")
-    return Mixture(weights, means, factors)
+    return LatentMixture(weights, means, factors)
 
 
 def fit_density(
@@ -253,7 +253,7 @@ def fit_density(
 
 def choose_mixture(
     z: ArrayLike, held_out: ArrayLike, *, num_components: Sequence[int], seed: int = 0
-) -> tuple[Mixture, dict[int, float]]:
+) -> tuple[LatentMixture, dict[int, float]]:
     """Fits mixtures with more and more components, and keeps the best on other latents.
 
     Args:
@@ -277,7 +277,7 @@ def choose_mixture(
     return best, found
 
 
-def fit_mixture(z: ArrayLike, num_components: int, *, seed: int = 0) -> Mixture:
+def fit_mixture(z: ArrayLike, num_components: int, *, seed: int = 0) -> LatentMixture:
     """One mixture with full covariances, by expectation and maximisation (scikit-learn).
 
     Args:
@@ -293,7 +293,7 @@ def fit_mixture(z: ArrayLike, num_components: int, *, seed: int = 0) -> Mixture:
         # It ends after so many steps in any case, and what is held out judges what it has reached.
         warnings.simplefilter("ignore", ConvergenceWarning)
         fit.fit(np.asarray(z, np.float64))
-    return Mixture(fit.weights_, fit.means_, np.linalg.cholesky(fit.covariances_))
+    return LatentMixture(fit.weights_, fit.means_, np.linalg.cholesky(fit.covariances_))
 
 
 def keep_density(run: Run, fitted: FittedDensity) -> None:
@@ -324,7 +324,7 @@ def draw_latents(model: VAE, part: Part, num: int, *, seed: int) -> NDArray[np.f
     """Draws from q(z|x), `(num_draws, num_images, latent_dim)`: several where images are few."""
     mean, log_variance = encode_some(model, part, num, seed=seed)
     of_each = max(1, min(_DRAWS_OF_EACH, num // len(mean)))
-    return propose_latents(model, mean, log_variance, of_each, seed=seed)
+    return propose_latents(model.prior, mean, log_variance, of_each, seed=seed)
 
 
 def encode_some(
@@ -339,13 +339,14 @@ def encode_some(
 
 
 def propose_latents(
-    model: VAE, mean: ArrayLike, log_variance: ArrayLike, of_each: int, *, seed: int
+    prior: Any, mean: NDArray[Any], log_variance: NDArray[Any], of_each: int, *, seed: int
 ) -> NDArray[np.float64]:
     """Draws from q(z|x) of encoded pictures, `(of_each, num_images, latent_dim)`."""
-    shape = (of_each, len(np.asarray(mean)), model.latent_dim)
+    visible = mean.shape[-1] - prior.num_encoded(0)
+    shape = (of_each, len(mean), prior.num_latents(visible))
     noise = np.random.default_rng(seed).normal(size=shape).astype("float32")
     # The prior's own way from noise to latents, as with two layers q(z|x) is no Gaussian.
-    z = model.prior.propose(mean, log_variance, noise)[0]
+    z = prior.propose(mean, log_variance, noise)[0]
     return ops.convert_to_numpy(z).astype(np.float64)
 
 

@@ -49,8 +49,9 @@ def resolve(config: TrainConfig, parts: Parts) -> TrainConfig:
         parts: The data.
 
     Raises:
-        ValueError: A conditional model of pictures without labels.
+        ValueError: A conditional model of pictures without labels; and as `TrainConfig.check_new`.
     """
+    config.check_new()
     if config.conditional and not parts.num_classes:
         raise ValueError(
             f"conditional=True, but {parts.dataset.name} has no classes: expected a sub-folder "

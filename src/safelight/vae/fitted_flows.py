@@ -137,13 +137,13 @@ class FittedFlow:
         scale = take(arrays, "scale", kinds="d", shape=shift.shape)
         if not len(scale) or scale.min() <= 0:
             raise ValueError("its latents have no width")
+        # Before anything of these sizes is made: a small file may name large ones.
+        shapes = _network_shapes(len(shift), units) * couplings
+        weights = [
+            take(arrays, f"weight_{i}", kinds="f", shape=shape) for i, shape in enumerate(shapes)
+        ]
         flow = _new_flow(len(shift), couplings, units, seed=0)
-        flow.set_weights(
-            [
-                take(arrays, f"weight_{i}", kinds="f", shape=weight.shape)
-                for i, weight in enumerate(flow.weights)
-            ]
-        )
+        flow.set_weights(weights)
         values = take(arrays, "log_density", kinds="d", shape=(2,), finite=False).tolist()
         gain = Interval(*take(arrays, "gain", kinds="d", shape=(3,), finite=False).tolist())
         return cls(
@@ -171,20 +171,21 @@ def fit_flow(model: VAE, *, train: Part, validation: Part, test: Part, seed: int
     chosen, rows = (each.reshape(-1, model.latent_dim) for each in (chosen, judged))
 
     def rounds() -> Iterator[NDArray[np.float64]]:
-        of_each = max(1, math.ceil(_NUM_DRAWS / len(encoded[0])))
-        rng = np.random.default_rng(seed)
+        rng, prior = np.random.default_rng(seed), model.prior.settled()
         for number in range(_ROUNDS):
-            z = propose_latents(model, *encoded, of_each, seed=seed + 3 + number)
-            yield rng.permutation(z.reshape(-1, model.latent_dim))[:_NUM_DRAWS]
+            order = rng.permutation(len(encoded[0]))
+            rows = np.resize(order, _NUM_DRAWS)  # again and again, where pictures are few
+            parts = (each[rows] for each in encoded)
+            yield propose_latents(prior, *parts, 1, seed=seed + 3 + number)[0]
 
-    density = learn(flow, rounds(), held_out=chosen, seed=seed)
+    density = learn(flow, rounds(), held_out=chosen)
     values = {"prior": log_prior(model.prior, rows), "flow": density.log_density(rows)}
     means, gains = compare_densities(values, judged.shape[1], seed=seed)
     return FittedFlow(density, means, gains["flow"])
 
 
 def learn(
-    flow: Flow, rounds: Iterator[NDArray[np.float64]], *, held_out: NDArray[np.float64], seed: int
+    flow: Flow, rounds: Iterator[NDArray[np.float64]], *, held_out: NDArray[np.float64]
 ) -> FlowDensity:
     """Maximum likelihood by Adam, until held-out latents have liked nothing better for long.
 
@@ -193,9 +194,7 @@ def learn(
         rounds: Latents `(n, latent_dim)` to learn from, at most `_ROUNDS` times; the first
             standardise all.
         held_out: `(m, latent_dim)`; the weights that they like best are kept.
-        seed: Of the order.
     """
-    keras.utils.set_random_seed(seed)
     first = next(rounds)
     shift, scale = first.mean(0), np.maximum(first.std(0), 1e-6)
     density, learner = FlowDensity(flow, shift, scale), _Learner(flow)
@@ -205,7 +204,8 @@ def learn(
     best, kept, since = density.log_density(held_out).mean(), flow.get_weights(), 0  # a Gaussian
     for z in itertools.chain([first], rounds):
         x = ((z - shift) / scale).astype("float32")
-        learner.fit(x, np.zeros(len(x), "float32"), batch_size=_BATCH, verbose=0)
+        # The order is that of the draws, so that nobody's random state is touched.
+        learner.fit(x, np.zeros(len(x), "float32"), batch_size=_BATCH, shuffle=False, verbose=0)
         found = density.log_density(held_out).mean()
         if found > best:
             best, kept, since = found, flow.get_weights(), 0
@@ -221,7 +221,7 @@ class _Learner(keras.Model):
     """Latents to minus their log density, which is to fall."""
 
     def __init__(self, flow: Flow) -> None:
-        super().__init__(name="flow_learner")
+        super().__init__(name="flow_learner", dtype="float32")
         self.flow = flow
         self.built = True
 
@@ -237,6 +237,13 @@ def _new_flow(latent_dim: int, num_couplings: int, hidden_units: int, *, seed: i
     flow = Flow(num_couplings, hidden_units, seed=seed)
     flow.connect_units(latent_dim)
     return flow
+
+
+def _network_shapes(latent_dim: int, hidden_units: int) -> list[tuple[int, ...]]:
+    """Of the weights of one coupling's network: three layers, each a kernel and a bias."""
+    still = latent_dim // 2
+    widths = (still, hidden_units, hidden_units, 2 * (latent_dim - still))
+    return [shape for pair in itertools.pairwise(widths) for shape in (pair, pair[1:])]
 
 
 def keep_flow(run: Run, fitted: FittedFlow) -> None:

@@ -15,13 +15,7 @@ from keras import layers, ops
 
 from safelight.vae import objectives
 from safelight.vae.networks import apply_to_rows
-from safelight.vae.priors import (
-    Prior,
-    StandardNormal,
-    VampPrior,
-    as_generator,
-    posterior_log_density,
-)
+from safelight.vae.priors import Prior, StandardNormal, as_generator, posterior_log_density
 
 INFERENCE = ("top_down", "bottom_up")
 
@@ -67,17 +61,7 @@ class TwoLayers(Prior):
         self.top = StandardNormal() if top is None else top
 
     def connect(self, encoder: keras.Model, latent_dim: int) -> None:
-        """As `Prior.connect`.
-
-        Raises:
-            ValueError: A VampPrior above, where inference goes bottom up.
-        """
-        if self.inference == "bottom_up" and isinstance(self.top, VampPrior):
-            raise ValueError(
-                "A VampPrior over a second layer that is inferred bottom up: the encoder says "
-                "nothing of z2, and q(z2|u) of a pseudo-input u has no closed form; expected "
-                'inference="top_down", or another prior.'
-            )
+        """As `Prior.connect`."""
         self.first_units = latent_dim
         self.top.connect(encoder, self.second_units)
         sizes = (self.second_units, latent_dim)

@@ -8,7 +8,10 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from safelight.vae.config import TrainConfig, ways_to_wake_units
+from safelight.vae.loops import ACTIVE_VARIANCE
 from safelight.vae.models import VAE
+from safelight.vae.priors import StandardNormal
 
 Report = Callable[[str, int, int, str], None]
 """Called with (stage, done, total, a few words); a progress bar for instance."""
@@ -75,3 +78,26 @@ def describe(
         number = f"{speed / 1000:.0f}k" if speed >= 10_000 else f"{speed:.0f}"
         words += f", {number} images/s"
     return words
+
+
+def advise_on_collapse(model: VAE, config: TrainConfig, active: int) -> str:
+    """What to do if hardly any latent unit tells pictures apart.
+
+    Args:
+        model: Its own beta, samples and prior are what is trained with.
+        config: What is not the model's: warm-up, and samples at the end.
+        active: Units.
+    """
+    settings = {
+        "prior": "normal" if isinstance(model.prior, StandardNormal) else "learned",
+        "final_samples": config.final_samples,
+        "warmup_epochs": config.warmup_epochs,
+        **{name: getattr(model, name) for name in ("num_samples", "free_bits", "gradient", "beta")},
+    }
+    ways = (f"{name}={value:g}" for name, value in ways_to_wake_units(settings).items())
+    return (
+        f"{active} of {model.latent_dim} latent units are active (their means vary over the "
+        f"pictures by more than {ACTIVE_VARIANCE:g}): the KL divergence has driven the others to "
+        f"the prior, and the decoder ignores them. Try {' or '.join(ways)}, and look whether the "
+        "pictures use the whole range from 0 to 255."
+    )

@@ -25,11 +25,19 @@ from safelight.generative import pictures
 from safelight.generative.checkpoints import Checkpoint, identify, load_checkpoint, save_checkpoint
 from safelight.generative.schedules import Pace, Plan, Stopwatch, average_decays, step_sizes
 from safelight.vae import objectives
-from safelight.vae.config import TrainConfig, check_final_samples, ways_to_wake_units
+from safelight.vae.config import TrainConfig, check_final_samples
 from safelight.vae.devices import Devices, current_devices
-from safelight.vae.loops import ACTIVE_VARIANCE, EpochLoop, Scores, Validator
+from safelight.vae.loops import EpochLoop, Scores, Validator
 from safelight.vae.models import VAE
-from safelight.vae.moments import EpochCallback, Moment, Report, Watcher, describe, silent
+from safelight.vae.moments import (
+    EpochCallback,
+    Moment,
+    Report,
+    Watcher,
+    advise_on_collapse,
+    describe,
+    silent,
+)
 from safelight.vae.training_data import TrainingData
 
 logger = logging.getLogger(__name__)
@@ -481,19 +489,9 @@ def _warn_of_collapse(session: _Session) -> None:
     too_early = session.epochs <= config.warmup_epochs or (
         not session.finished and session.progress < _SETTLED
     )
-    latent_dim = session.model.latent_dim
     if session.warned or too_early or scores is None:
         return
-    if scores.active_units > _COLLAPSED * latent_dim:
+    if scores.active_units > _COLLAPSED * session.model.latent_dim:
         return
     session.warned = True
-    ways = ways_to_wake_units(dataclasses.asdict(config)).items()
-    logger.warning(
-        "%d of %d latent units are active (their means vary over the pictures by more than %g): "
-        "the KL divergence has driven the others to the prior, and the decoder ignores them. "
-        "Try %s, and look whether the pictures use the whole range from 0 to 255.",
-        scores.active_units,
-        latent_dim,
-        ACTIVE_VARIANCE,
-        " or ".join(f"{name}={value:g}" for name, value in ways),
-    )
+    logger.warning(advise_on_collapse(session.model, config, scores.active_units))
