@@ -281,6 +281,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "final_samples": 50,
         "backward_samples": 5,
         "gradient": "dreg",
+        "epochs": 500,
     },
     # Sticking the landing would leave units of the first layer that say next to nothing: where
     # q(z|x) is right its gradient has no noise, and nothing takes them away.

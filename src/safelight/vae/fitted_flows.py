@@ -175,8 +175,8 @@ def fit_flow(model: VAE, *, train: Part, validation: Part, test: Part, seed: int
         for number in range(_ROUNDS):
             order = rng.permutation(len(encoded[0]))
             rows = np.resize(order, _NUM_DRAWS)  # again and again, where pictures are few
-            parts = (each[rows] for each in encoded)
-            yield propose_latents(prior, *parts, 1, seed=seed + 3 + number)[0]
+            mean, log_variance = (each[rows] for each in encoded)
+            yield propose_latents(prior, mean, log_variance, 1, seed=seed + 3 + number)[0]
 
     density = learn(flow, rounds(), held_out=chosen)
     values = {"prior": log_prior(model.prior, rows), "flow": density.log_density(rows)}
