@@ -283,14 +283,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "gradient": "dreg",
         "epochs": 500,
     },
-    # Sticking the landing would leave units of the first layer that say next to nothing: where
-    # q(z|x) is right its gradient has no noise, and nothing takes them away.
     "burda-two": {
         **_BURDA,
         "latent_dim": 100,
         "second_latent_dim": 50,
         "inference": "bottom_up",
-        "gradient": "plain",
         "epochs": 800,
     },
 }
