@@ -16,6 +16,16 @@ from safelight.vae.config import PRESETS, TrainConfig, ways_to_wake_units
         ({"final_samples": 5, "beta": 2.0}, r"final_samples=5 with beta=2.*or final_samples=1"),
         ({"final_samples": 5, "free_bits": 0.1}, "final_samples=5 with .*free_bits=0.1"),
         ({"final_samples": 3, "num_samples": 5}, "final_samples=3 with num_samples=5: .*looser"),
+        (
+            {"final_gradient": "stl", "final_samples": 5},
+            "final_gradient='stl' with num_samples=5 would be biased",
+        ),
+        ({"final_gradient": "stl", "free_bits": 0.1}, "final_gradient='stl' with free_bits=0.1"),
+        (
+            {"final_gradient": "dreg", "second_latent_dim": 2},
+            "final_gradient='dreg' with second_latent_dim=2: .*expected final_gradient='plain'",
+        ),
+        ({"final_gradient": "best"}, "final_gradient='best': expected one of auto, plain"),
         ({"final_samples": 0}, "final_samples=0: expected at least 1"),
         ({"backward_samples": -1}, "backward_samples=-1: expected 0 or more"),
         ({"backward_samples": 5}, "backward_samples=5 with .*none would be left.*num_samples=10"),

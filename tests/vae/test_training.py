@@ -117,7 +117,12 @@ def test_the_model_gets_the_average_of_the_weights(every_epoch):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"warmup_epochs": 2}, {"final_samples": 3, "backward_samples": 2}]
+    "changes",
+    [
+        {"warmup_epochs": 2},
+        {"final_samples": 3, "backward_samples": 2},
+        {"gradient": "stl", "final_gradient": "plain"},
+    ],
 )
 def test_a_training_taken_up_again_ends_with_the_same_bits(every_epoch, tmp_path, changes):
     """Stopped after every epoch in turn; the model that goes on starts with other weights."""
@@ -176,6 +181,33 @@ def test_the_last_quarter_raises_the_bound_of_several_samples(
     tight = {"num_samples": 5, "backward_samples": 0, "gradient": gradient}
     assert seen == [(epoch, tight if epoch >= first else {}) for epoch in range(epochs)]
     assert (model.num_samples, model.gradient) == (1, "stl")
+
+
+def test_the_last_quarter_may_have_a_gradient_of_its_own(every_epoch, monkeypatch):
+    """Three epochs as without it, and then others."""
+    seen = []
+
+    class Watched(EpochLoop):
+        def begin(self, epoch, **options):
+            seen.append((epoch, self._objective))
+            super().begin(epoch, **options)
+
+    monkeypatch.setattr(training, "EpochLoop", Watched)
+    found = {}
+    for final in ("auto", "stl", "plain"):
+        config = change(gradient="stl", final_gradient=final, epochs=4)
+        found[final] = train(build(config), make_images(), config=config)
+    of_each = ({}, {"gradient": "stl"}, {"gradient": "plain"})
+    assert seen == [(e, last if e == 3 else {}) for last in of_each for e in range(4)]
+    elbo = {name: trained.history["elbo"] for name, trained in found.items()}
+    assert elbo["stl"] == pytest.approx(elbo["auto"], rel=1e-5)
+    assert elbo["plain"][:3] == elbo["auto"][:3]
+    moved = [
+        max(np.abs(a - b).max() for a, b in zip(weights(found[name].model), before, strict=True))
+        for before in (weights(found["auto"].model),)
+        for name in ("stl", "plain")
+    ]
+    assert moved[0] < 1e-5 < moved[1]
 
 
 def test_a_model_that_weighs_its_kl_divergence_gets_no_bound_of_several_samples():

@@ -224,6 +224,8 @@ VAE = Flags(
         "inference": "Of two layers: which latents are inferred first, `top_down` or `bottom_up`.",
         "gradient": "`plain`; `stl` (sticking the landing) has less noise with one sample, `dreg` "
         "(doubly reparameterized) with several.",
+        "final_gradient": "That of the last quarter; `plain` after `stl` lets units go that say "
+        "next to nothing.",
         "conditional": "Tell encoder and decoder the class, so that samples can be asked for by "
         "class.",
         "batch_size": "Pictures in a step.",

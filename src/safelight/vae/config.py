@@ -69,6 +69,10 @@ class TrainConfig:
             al. 2016).
         gradient: How the loss is differentiated: `"plain"`; `"stl"`, sticking the landing, for one
             sample; `"dreg"`, doubly reparameterized, for several.
+        final_gradient: That of the last quarter of the training; `"auto"` goes on with `gradient`,
+            or where there are `final_samples` takes the one that suits these. `"plain"` after
+            `"stl"` lets units go that say next to nothing: where q(z|x) is right, the gradient of
+            `"stl"` has no noise, and nothing takes them away.
         conditional: Whether encoder and decoder are told the label.
         image_size: `(height, width)` pictures are resized to; `None` keeps small ones as they are.
         epochs: Passes over the data; `None` leaves it to `minutes`, or to a default.
@@ -101,6 +105,7 @@ class TrainConfig:
     second_latent_dim: int = 0
     inference: str = "top_down"
     gradient: str = "plain"
+    final_gradient: str = "auto"
     conditional: bool = False
     image_size: tuple[int, int] | None = None
     epochs: int | None = None
@@ -166,7 +171,7 @@ class TrainConfig:
                 "expected one of them."
             )
         check_objective(self.beta, self.num_samples, self.free_bits, self.gradient)
-        check_final_samples(self.final_samples, self.num_samples, self.beta, self.free_bits)
+        check_last_quarter(self, self.num_samples, self.beta, self.free_bits)
         samples = max(self.num_samples, self.final_samples)
         if self.backward_samples >= samples:
             raise ValueError(
@@ -195,11 +200,12 @@ class TrainConfig:
                 "changed once."
             )
         layers = f"second_latent_dim={self.second_latent_dim}"
-        if self.gradient == "dreg" and self.second_latent_dim:
-            raise ValueError(
-                f"gradient='dreg' with {layers}: its identity is for a posterior of one layer; "
-                "expected gradient='plain', or 'stl' with num_samples=1."
-            )
+        for name in ("gradient", "final_gradient"):
+            if getattr(self, name) == "dreg" and self.second_latent_dim:
+                raise ValueError(
+                    f"{name}='dreg' with {layers}: its identity is for a posterior of one layer; "
+                    f"expected {name}='plain', or 'stl' with num_samples=1."
+                )
         if self.free_bits and (self.prior != "normal" or self.second_latent_dim):
             raise ValueError(
                 f"free_bits={self.free_bits} with prior={self.prior!r} and {layers}: free bits "
@@ -211,6 +217,23 @@ class TrainConfig:
                 "prior='vamp' with conditional=True: pseudo-inputs have no labels; expected "
                 "prior='mixture' or 'flow', or conditional=False."
             )
+
+    def last_objective(self, *, one_layer: bool) -> dict[str, Any]:
+        """What takes the place of a model's own settings in the last quarter of its training.
+
+        Args:
+            one_layer: Whether the model has one stochastic layer.
+        """
+        found: dict[str, Any] = {}
+        if self.final_samples > 1:
+            found = {
+                "num_samples": self.final_samples,
+                "backward_samples": self.backward_samples,
+                "gradient": "dreg" if one_layer else "plain",
+            }
+        if self.final_gradient != "auto":
+            found["gradient"] = self.final_gradient
+        return found
 
     def check_new(self) -> None:
         """Whether a new model may be made; runs of earlier versions may hold what it refuses.
@@ -241,6 +264,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "prior": ("normal", "mixture", "vamp", "flow"),
     "inference": ("top_down", "bottom_up"),
     "gradient": ("plain", "stl", "dreg"),
+    "final_gradient": ("auto", "plain", "stl", "dreg"),
     "precision": ("auto", "float32", "bfloat16"),
 }
 
@@ -288,6 +312,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "latent_dim": 100,
         "second_latent_dim": 50,
         "inference": "bottom_up",
+        "final_gradient": "plain",
         "epochs": 800,
     },
 }
@@ -312,14 +337,24 @@ def ways_to_wake_units(settings: Mapping[str, Any]) -> dict[str, float]:
     return {**found, "beta": known["beta"] / 2} if known["beta"] else found
 
 
-def check_final_samples(
-    final_samples: int, num_samples: int, beta: float, free_bits: float
+def check_last_quarter(
+    config: TrainConfig, num_samples: int, beta: float, free_bits: float
 ) -> None:
-    """Whether the last quarter of a training can raise a bound of so many samples.
+    """Whether the last quarter of a training can have the bound and the gradient asked for.
+
+    Args:
+        config: Its `final_samples` and `final_gradient` count.
+        num_samples: What is trained with before.
+        beta: The like.
+        free_bits: The like.
 
     Raises:
         ValueError: It cannot.
     """
+    final_samples, final_gradient = config.final_samples, config.final_gradient
+    if final_gradient != "auto":
+        most = max(num_samples, final_samples)
+        check_objective(beta, most, free_bits, final_gradient, name="final_gradient")
     if final_samples == 1:
         return
     if beta != 1 or free_bits:
@@ -335,8 +370,17 @@ def check_final_samples(
         )
 
 
-def check_objective(beta: float, num_samples: int, free_bits: float, gradient: str) -> None:
+def check_objective(
+    beta: float, num_samples: int, free_bits: float, gradient: str, *, name: str = "gradient"
+) -> None:
     """Whether settings of the loss go together.
+
+    Args:
+        beta: As in `TrainConfig`.
+        num_samples: The like.
+        free_bits: The like.
+        gradient: The like.
+        name: Of that setting, for sentences.
 
     Raises:
         ValueError: They do not.
@@ -354,14 +398,14 @@ def check_objective(beta: float, num_samples: int, free_bits: float, gradient: s
         )
     if gradient not in CHOICES["gradient"]:
         known = ", ".join(CHOICES["gradient"])
-        raise ValueError(f"gradient={gradient!r}: expected one of {known}.")
+        raise ValueError(f"{name}={gradient!r}: expected one of {known}.")
     if gradient == "stl" and num_samples > 1:
         raise ValueError(
-            f"gradient='stl' with num_samples={num_samples} would be biased (Tucker et al. 2019): "
+            f"{name}='stl' with num_samples={num_samples} would be biased (Tucker et al. 2019): "
             "expected 'dreg', or num_samples=1."
         )
     if gradient != "plain" and free_bits:
         raise ValueError(
-            f"gradient={gradient!r} with free_bits={free_bits}: it takes log q(z|x) at the draw, "
+            f"{name}={gradient!r} with free_bits={free_bits}: it takes log q(z|x) at the draw, "
             "and free bits count the KL divergence in closed form; expected one of them."
         )

@@ -25,7 +25,7 @@ from safelight.generative import pictures
 from safelight.generative.checkpoints import Checkpoint, identify, load_checkpoint, save_checkpoint
 from safelight.generative.schedules import Pace, Plan, Stopwatch, average_decays, step_sizes
 from safelight.vae import objectives
-from safelight.vae.config import TrainConfig, check_final_samples
+from safelight.vae.config import TrainConfig, check_last_quarter
 from safelight.vae.devices import Devices, current_devices
 from safelight.vae.loops import EpochLoop, Scores, Validator
 from safelight.vae.models import VAE
@@ -123,7 +123,7 @@ def train(
             pixels, on one fixed draw. It decides nothing.
         config: Of it the settings of the training count: epochs or minutes, batch_size,
             learning_rate, warmup_epochs, weight_average, weight_decay, final_samples and, with
-            them, backward_samples, seed, and binarization="static".
+            them, backward_samples, final_gradient, seed, and binarization="static".
         checkpoint: A file (`.npz`) that keeps the training at the end of an epoch, if 20 seconds
             have gone by since it last did. If it exists, the training goes on from there, and on
             TensorFlow ends with the same bits as one that was not disturbed.
@@ -228,8 +228,8 @@ class _Session:
         if devices is not None:
             devices.check_batch(self.batch_size)
             self._refuse_clocks()
-        check_final_samples(config.final_samples, model.num_samples, model.beta, model.free_bits)
-        self.loop, self.tightened = self.make_loop(), config.final_samples == 1
+        check_last_quarter(config, model.num_samples, model.beta, model.free_bits)
+        self.loop, self.is_last_quarter = self.make_loop(), False
         self.judge = _Judge(model, data, config.seed)
         self.history: dict[str, list[float]] = {name: [] for name in COLUMNS}
         self.history_kl: list[np.ndarray] = []
@@ -290,7 +290,7 @@ class _Session:
 
     def run_epoch(self, report: Report, watcher: Watcher | None = None) -> None:
         """One epoch, or what the plan leaves of it."""
-        self._tighten()
+        self._begin_last_quarter()
         last = self.step + self.loop.num_steps
         weight = objectives.warmup_weight(self.epochs, self.config.warmup_epochs)
         self.loop.begin(self.epochs, kl_weight=weight)
@@ -300,20 +300,19 @@ class _Session:
             self.show_to(watcher)
         self._end_epoch()
 
-    def _tighten(self) -> None:
-        """Goes over to the bound of several samples when it is time, from one epoch to the next."""
+    def _begin_last_quarter(self) -> None:
+        """Goes over to another bound or gradient when it is time, from one epoch to the next."""
         # The start of an epoch that is nearest to the last quarter's: half an epoch early at most.
         half = 0.5 * self.loop.num_steps / self.plan.num_steps
-        if self.tightened or self.progress + half < 1 - FINAL_PART - 1e-9:
+        if self.is_last_quarter or self.progress + half < 1 - FINAL_PART - 1e-9:
             return
-        gradient = "dreg" if self.model.prior.one_layer else "plain"
-        loop = self.make_loop(
-            num_samples=self.config.final_samples,
-            backward_samples=self.config.backward_samples,
-            gradient=gradient,
-        )
+        self.is_last_quarter = True
+        objective = self.config.last_objective(one_layer=self.model.prior.one_layer)
+        if not objective:
+            return
+        loop = self.make_loop(**objective)
         loop.write(self.loop.read())
-        self.loop, self.tightened, self.block = loop, True, 0  # the next step compiles
+        self.loop, self.block = loop, 0  # the next step compiles
         self.watch.forget_speed()
         if self.pace is not None:
             self.pace.forget()
