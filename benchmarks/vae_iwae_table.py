@@ -8,9 +8,10 @@ networks are the published ones: two hidden layers of 200 tanh units and 50 late
 under 50 more with two hidden layers of 100 between them, inferred bottom up. The schedule is not
 the published one (3,280 epochs in batches of 20): Adam with a cosine decay over the epochs of the
 preset, or over `--epochs`, in larger batches, and averaged weights; the row of fifty samples trains
-with five, and with fifty in the last quarter. log p(x) of all 10,000 test images from 5,000
-importance samples. A row that is done is kept in the working folder, and a training that was
-broken off goes on: it takes hours. `--stage judge` judges what an earlier call has trained.
+with five, and with fifty in the last quarter, in which that of two layers has the plain gradient.
+log p(x) of all 10,000 test images from 5,000 importance samples. A row that is done is kept in the
+working folder, and a training that was broken off goes on: it takes hours. `--stage judge` judges
+what an earlier call has trained.
 """
 
 from __future__ import annotations

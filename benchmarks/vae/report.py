@@ -69,7 +69,8 @@ def render_iwae(result: dict) -> list[str]:
         f"over images, the median of {result['seeds']} seed(s). The networks are Burda's, the "
         "schedule is not (3,280 epochs in batches of 20): larger batches and fewer epochs, "
         "sticking the landing or DReG, averaged weights; k = 50 trains with five samples, and with "
-        f"fifty, through five of them, in the last quarter. {machine_name(result['machine'])}.",
+        "fifty, through five of them, in the last quarter, in which two layers have the plain "
+        f"gradient. {machine_name(result['machine'])}.",
         "",
         *table(IWAE_COLUMNS, rows),
         "",
