@@ -21,6 +21,7 @@ import os
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import dataclasses
 import functools
 import hashlib
 import logging
@@ -103,7 +104,8 @@ def run_all(options: Any) -> None:
     rows: dict[str, Any] = {}
     for row in options.only.split(","):
         found = [measure(options, row, seed) for seed in range(options.seeds)]
-        rows[row] = {**ROWS[row], "runs": found}
+        last = configure(row, options.epochs, 0).final_gradient
+        rows[row] = {**ROWS[row], "final_gradient": last, "runs": found}
     if options.stage != "train":
         content = {"seeds": options.seeds, "rows": rows}
         epochs = f"{options.epochs}epochs-" if options.epochs else ""
@@ -115,8 +117,13 @@ def measure(options: Any, row: str, seed: int) -> dict[str, Any]:
     if options.stage not in ("all", "train", "judge"):
         raise SystemExit(f"--stage {options.stage}: expected all, train or judge.")
     config = configure(row, options.epochs, seed)
-    # A piece that is kept belongs to these settings.
-    settings = hashlib.sha256(repr(config).encode()).hexdigest()[:8]
+    # A piece that is kept belongs to these settings; a default that is new makes no others of them.
+    given = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if getattr(config, field.name) != field.default
+    }
+    settings = hashlib.sha256(repr(sorted(given.items())).encode()).hexdigest()[:8]
     name = f"{CLAIM}-{row}-{config.epochs}-{settings}"
     weights = options.work / f"{name}-weights.npz"
     if options.stage == "judge" and not (options.work / f"{name}-trained.json").exists():

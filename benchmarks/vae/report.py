@@ -64,13 +64,15 @@ def render_iwae(result: dict) -> list[str]:
                 f"{middle['cores']}",
             ]
         )
+    two = result["rows"].get("two-1", {}).get("final_gradient")
+    last = ", in which two layers have the plain gradient" if two == "plain" else ""
     return [
         f"MNIST, dynamic binarisation, 5,000 importance samples, all test images, standard error "
         f"over images, the median of {result['seeds']} seed(s). The networks are Burda's, the "
         "schedule is not (3,280 epochs in batches of 20): larger batches and fewer epochs, "
         "sticking the landing or DReG, averaged weights; k = 50 trains with five samples, and with "
-        "fifty, through five of them, in the last quarter, in which two layers have the plain "
-        f"gradient. {machine_name(result['machine'])}.",
+        f"fifty, through five of them, in the last quarter{last}. "
+        f"{machine_name(result['machine'])}.",
         "",
         *table(IWAE_COLUMNS, rows),
         "",

@@ -18,12 +18,12 @@ from safelight.vae.config import PRESETS, TrainConfig, ways_to_wake_units
         ({"final_samples": 3, "num_samples": 5}, "final_samples=3 with num_samples=5: .*looser"),
         (
             {"final_gradient": "stl", "final_samples": 5},
-            "final_gradient='stl' with num_samples=5 would be biased",
+            "final_gradient='stl' with num_samples=1 and final_samples=5 would be biased",
         ),
         ({"final_gradient": "stl", "free_bits": 0.1}, "final_gradient='stl' with free_bits=0.1"),
         (
             {"final_gradient": "dreg", "second_latent_dim": 2},
-            "final_gradient='dreg' with second_latent_dim=2: .*expected final_gradient='plain'",
+            "final_gradient='dreg' with two stochastic layers: .*expected final_gradient='plain'",
         ),
         ({"final_gradient": "best"}, "final_gradient='best': expected one of auto, plain"),
         ({"final_samples": 0}, "final_samples=0: expected at least 1"),
@@ -116,6 +116,7 @@ def test_what_is_advised_against_sleeping_units_is_allowed_and_all_that_is():
         "gradient": ("plain", "stl", "dreg"),
         "num_samples": (1, 5),
         "final_samples": (1, 5),
+        "final_gradient": ("auto", "plain", "stl"),
         "warmup_epochs": (0, 30),
     }
     seen = set()

@@ -11,6 +11,7 @@ from safelight import vae
 from safelight.vae.building import build_prior, build_vae
 from safelight.vae.config import TrainConfig
 from safelight.vae.evaluation import estimate_log_likelihood
+from safelight.vae.fitted_flows import _Learner, _mean_of_outputs
 from safelight.vae.flows import Flow
 from safelight.vae.ladders import TwoLayers
 from safelight.vae.models import VAE
@@ -327,6 +328,10 @@ def test_the_second_layer_s_posterior_is_a_product_of_gaussians():
             ),
             r"q\(z2\|u\) .* no closed form there; expected inference='top_down'",
         ),
+        (
+            lambda: TwoLayers(2, inference="bottom_up", top=VampPrior(3)),
+            "has no closed form; expected inference='top_down'",
+        ),
         (lambda: TrainConfig(prior="flow", free_bits=0.1), "closed form"),
         (lambda: TrainConfig(second_latent_dim=2, num_samples=3, gradient="dreg"), "one layer"),
         (lambda: TrainConfig(num_samples=3, gradient="stl"), "biased"),
@@ -356,3 +361,18 @@ def test_the_documentation_s_own_prior_is_one(tmp_path):
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(again.sample(2, seed=3), model.sample(2, seed=3))
+
+
+def test_fit_takes_a_flow_s_gradients_afresh_in_every_step():
+    """Two steps in one `fit` are the two steps taken apart; on PyTorch they once added up."""
+    flows = [prior_of("flow", 4) for _ in range(2)]
+    z = np.random.default_rng(2).normal(size=(20, 4)).astype("float32")
+    for flow, calls in zip(flows, ([z], [z[:10], z[10:]]), strict=True):
+        for rows in calls:  # another learner has no gradients left of the one before
+            learner = _Learner(flow)
+            learner.compile(keras.optimizers.SGD(0.1), loss=_mean_of_outputs)
+            learner.fit(rows, np.zeros(len(rows)), batch_size=10, shuffle=False, verbose=0)
+            for weight in flow.weights if keras.backend.backend() == "torch" else ():
+                weight.value.grad = None
+    for one, other in zip(*(flow.get_weights() for flow in flows), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)

@@ -121,7 +121,7 @@ def test_the_model_gets_the_average_of_the_weights(every_epoch):
     [
         {"warmup_epochs": 2},
         {"final_samples": 3, "backward_samples": 2},
-        {"gradient": "stl", "final_gradient": "plain"},
+        {"gradient": "stl", "final_gradient": "plain", "epochs": 8},
     ],
 )
 def test_a_training_taken_up_again_ends_with_the_same_bits(every_epoch, tmp_path, changes):
@@ -154,7 +154,7 @@ def test_a_training_taken_up_again_ends_with_the_same_bits(every_epoch, tmp_path
         np.testing.assert_array_equal(mine, wanted)
     assert again.history == whole.history
     np.testing.assert_array_equal(again.history_kl, whole.history_kl)
-    assert again.epochs == 4
+    assert again.epochs == config.epochs
     assert again.images_per_second > 0
 
 
@@ -181,6 +181,12 @@ def test_the_last_quarter_raises_the_bound_of_several_samples(
     tight = {"num_samples": 5, "backward_samples": 0, "gradient": gradient}
     assert seen == [(epoch, tight if epoch >= first else {}) for epoch in range(epochs)]
     assert (model.num_samples, model.gradient) == (1, "stl")
+
+
+def test_a_last_quarter_that_a_model_cannot_have_is_refused_at_once():
+    model = build(change(second_latent_dim=2))
+    with pytest.raises(ValueError, match="final_gradient='dreg' with two stochastic layers"):
+        train(model, make_images(), config=change(final_gradient="dreg"))
 
 
 def test_the_last_quarter_may_have_a_gradient_of_its_own(every_epoch, monkeypatch):

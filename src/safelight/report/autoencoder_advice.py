@@ -163,7 +163,7 @@ def _size(reading: Reading) -> Sequence[Step]:
 
 def _objective(reading: Reading) -> dict[str, float | str]:
     """The settings that decide on a run's loss, where its file holds them as they should be."""
-    texts = {name: reading.settings.get(name) for name in ("prior", "gradient")}
+    texts = {name: reading.settings.get(name) for name in ("prior", "gradient", "final_gradient")}
     names = ("num_samples", "final_samples", "second_latent_dim", "warmup_epochs")
     counts = {n: number(reading.settings.get(n)) for n in (*names, "free_bits", "beta")}
     known = {name: value for name, value in counts.items() if value is not None}

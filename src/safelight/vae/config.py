@@ -171,7 +171,13 @@ class TrainConfig:
                 "expected one of them."
             )
         check_objective(self.beta, self.num_samples, self.free_bits, self.gradient)
-        check_last_quarter(self, self.num_samples, self.beta, self.free_bits)
+        check_last_quarter(
+            self,
+            self.num_samples,
+            self.beta,
+            self.free_bits,
+            one_layer=not self.second_latent_dim,
+        )
         samples = max(self.num_samples, self.final_samples)
         if self.backward_samples >= samples:
             raise ValueError(
@@ -200,12 +206,11 @@ class TrainConfig:
                 "changed once."
             )
         layers = f"second_latent_dim={self.second_latent_dim}"
-        for name in ("gradient", "final_gradient"):
-            if getattr(self, name) == "dreg" and self.second_latent_dim:
-                raise ValueError(
-                    f"{name}='dreg' with {layers}: its identity is for a posterior of one layer; "
-                    f"expected {name}='plain', or 'stl' with num_samples=1."
-                )
+        if self.gradient == "dreg" and self.second_latent_dim:
+            raise ValueError(
+                f"gradient='dreg' with {layers}: its identity is for a posterior of one layer; "
+                "expected gradient='plain', or 'stl' with num_samples=1."
+            )
         if self.free_bits and (self.prior != "normal" or self.second_latent_dim):
             raise ValueError(
                 f"free_bits={self.free_bits} with prior={self.prior!r} and {layers}: free bits "
@@ -332,13 +337,15 @@ def ways_to_wake_units(settings: Mapping[str, Any]) -> dict[str, float]:
     found = {"warmup_epochs": max(10, 2 * known["warmup_epochs"])}
     if max(known["num_samples"], known["final_samples"]) > 1:
         return found  # the bound of several samples has no KL term to weigh
-    if (known["prior"], known["second_latent_dim"], known["gradient"]) == ("normal", 0, "plain"):
+    closed = (known["prior"], known["second_latent_dim"]) == ("normal", 0)
+    plain = known["gradient"] == "plain" and known["final_gradient"] in ("auto", "plain")
+    if closed and plain:
         found["free_bits"] = max(0.1, 2 * known["free_bits"])
     return {**found, "beta": known["beta"] / 2} if known["beta"] else found
 
 
 def check_last_quarter(
-    config: TrainConfig, num_samples: int, beta: float, free_bits: float
+    config: TrainConfig, num_samples: int, beta: float, free_bits: float, *, one_layer: bool
 ) -> None:
     """Whether the last quarter of a training can have the bound and the gradient asked for.
 
@@ -347,40 +354,42 @@ def check_last_quarter(
         num_samples: What is trained with before.
         beta: The like.
         free_bits: The like.
+        one_layer: Whether the model has one stochastic layer.
 
     Raises:
         ValueError: It cannot.
     """
-    final_samples, final_gradient = config.final_samples, config.final_gradient
-    if final_gradient != "auto":
-        most = max(num_samples, final_samples)
-        check_objective(beta, most, free_bits, final_gradient, name="final_gradient")
-    if final_samples == 1:
-        return
-    if beta != 1 or free_bits:
+    final_samples, gradient = config.final_samples, config.final_gradient
+    if final_samples > 1 and (beta != 1 or free_bits):
         raise ValueError(
             f"final_samples={final_samples} with beta={beta} and free_bits={free_bits}: the "
             "importance-weighted bound of the last quarter has no KL term to weigh; expected "
             "beta=1 and free_bits=0, or final_samples=1."
         )
-    if final_samples < num_samples:
+    if 1 < final_samples < num_samples:
         raise ValueError(
             f"final_samples={final_samples} with num_samples={num_samples}: the last quarter would "
             "raise a looser bound than the others; expected final_samples=1, or as many at least."
         )
+    if gradient == "stl" and max(num_samples, final_samples) > 1:
+        raise ValueError(
+            f"final_gradient='stl' with num_samples={num_samples} and final_samples="
+            f"{final_samples} would be biased (Tucker et al. 2019): expected 'auto', or one sample."
+        )
+    if gradient == "dreg" and not one_layer:
+        raise ValueError(
+            "final_gradient='dreg' with two stochastic layers: its identity is for a posterior of "
+            "one; expected final_gradient='plain'."
+        )
+    if gradient in ("stl", "dreg") and free_bits:
+        raise ValueError(
+            f"final_gradient={gradient!r} with free_bits={free_bits}: it takes log q(z|x) at the "
+            "draw, and free bits count the KL divergence in closed form; expected one of them."
+        )
 
 
-def check_objective(
-    beta: float, num_samples: int, free_bits: float, gradient: str, *, name: str = "gradient"
-) -> None:
+def check_objective(beta: float, num_samples: int, free_bits: float, gradient: str) -> None:
     """Whether settings of the loss go together.
-
-    Args:
-        beta: As in `TrainConfig`.
-        num_samples: The like.
-        free_bits: The like.
-        gradient: The like.
-        name: Of that setting, for sentences.
 
     Raises:
         ValueError: They do not.
@@ -398,14 +407,14 @@ def check_objective(
         )
     if gradient not in CHOICES["gradient"]:
         known = ", ".join(CHOICES["gradient"])
-        raise ValueError(f"{name}={gradient!r}: expected one of {known}.")
+        raise ValueError(f"gradient={gradient!r}: expected one of {known}.")
     if gradient == "stl" and num_samples > 1:
         raise ValueError(
-            f"{name}='stl' with num_samples={num_samples} would be biased (Tucker et al. 2019): "
+            f"gradient='stl' with num_samples={num_samples} would be biased (Tucker et al. 2019): "
             "expected 'dreg', or num_samples=1."
         )
     if gradient != "plain" and free_bits:
         raise ValueError(
-            f"{name}={gradient!r} with free_bits={free_bits}: it takes log q(z|x) at the draw, "
+            f"gradient={gradient!r} with free_bits={free_bits}: it takes log q(z|x) at the draw, "
             "and free bits count the KL divergence in closed form; expected one of them."
         )

@@ -204,7 +204,7 @@ def learn(
     best, kept, since = density.log_density(held_out).mean(), flow.get_weights(), 0  # a Gaussian
     for z in itertools.chain([first], rounds):
         x = ((z - shift) / scale).astype("float32")
-        # The order is that of the draws, so that nobody's random state is touched.
+        # The order is that of the draws, which is random enough.
         learner.fit(x, np.zeros(len(x), "float32"), batch_size=_BATCH, shuffle=False, verbose=0)
         found = density.log_density(held_out).mean()
         if found > best:
@@ -223,7 +223,9 @@ class _Learner(keras.Model):
     def __init__(self, flow: Flow) -> None:
         super().__init__(name="flow_learner", dtype="float32")
         self.flow = flow
-        self.built = True
+
+    def build(self, _: Any) -> None:
+        """Has no weights but the flow's; Keras tells PyTorch of them once this was called."""
 
     def call(self, z: Any) -> Any:
         return -self.flow.log_density(z)

@@ -89,17 +89,22 @@ def check_units(latent_dim: int) -> None:
 
 
 def _network(latent_dim: int, hidden_units: int, seed: int, name: str) -> keras.Model:
-    """From the first half of the units to shift and scale of the second; zeros at first."""
+    """From the first half of the units to shift and scale of the second; zeros at first.
+
+    On PyTorch, Keras knows weights of networks in a list by their paths alone, and `fit` would add
+    up gradients, step by step, of those that share one: so each layer has a name of its own.
+    """
     still = latent_dim // 2
     x = inputs = keras.Input((still,))
     for number in range(2):
         start = keras.initializers.GlorotUniform(seed=2 * seed + number)
+        hidden = f"{name}_hidden_{number}"
         dense = layers.Dense(
-            hidden_units, "tanh", kernel_initializer=start, name=f"hidden_{number}", dtype="float32"
+            hidden_units, "tanh", kernel_initializer=start, name=hidden, dtype="float32"
         )
         x = dense(x)
     outputs = layers.Dense(
-        2 * (latent_dim - still), kernel_initializer="zeros", name="affine", dtype="float32"
+        2 * (latent_dim - still), kernel_initializer="zeros", name=f"{name}_affine", dtype="float32"
     )
     return keras.Model(inputs, outputs(x), name=name)
 

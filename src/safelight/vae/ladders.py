@@ -15,7 +15,13 @@ from keras import layers, ops
 
 from safelight.vae import objectives
 from safelight.vae.networks import apply_to_rows
-from safelight.vae.priors import Prior, StandardNormal, as_generator, posterior_log_density
+from safelight.vae.priors import (
+    Prior,
+    StandardNormal,
+    VampPrior,
+    as_generator,
+    posterior_log_density,
+)
 
 INFERENCE = ("top_down", "bottom_up")
 
@@ -56,6 +62,12 @@ class TwoLayers(Prior):
             raise ValueError(f"inference={inference!r}: expected one of {', '.join(INFERENCE)}.")
         if second_units < 1:
             raise ValueError(f"second_units={second_units}: expected at least 1.")
+        if inference == "bottom_up" and isinstance(top, VampPrior):
+            raise ValueError(
+                "A VampPrior above and inference='bottom_up': the encoder says nothing of z2, and "
+                "q(z2|u) of a pseudo-input u has no closed form; expected inference='top_down', or "
+                "another prior."
+            )
         self.second_units, self.hidden_units = second_units, tuple(hidden_units)
         self.inference, self.seed = inference, seed
         self.top = StandardNormal() if top is None else top
@@ -177,7 +189,10 @@ class TwoLayers(Prior):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> TwoLayers:
         """The layers of a `get_config`, with new weights."""
-        return cls(**{**config, "top": keras.saving.deserialize_keras_object(config["top"])})
+        top = keras.saving.deserialize_keras_object(config["top"])
+        found = cls(**{**config, "top": top, "inference": "top_down"})
+        found.inference = config["inference"]  # models of earlier versions may have both
+        return found
 
 
 def _gaussian(

@@ -91,6 +91,7 @@ def advise_on_collapse(model: VAE, config: TrainConfig, active: int) -> str:
     settings = {
         "prior": "normal" if isinstance(model.prior, StandardNormal) else "learned",
         "final_samples": config.final_samples,
+        "final_gradient": config.final_gradient,
         "warmup_epochs": config.warmup_epochs,
         **{name: getattr(model, name) for name in ("num_samples", "free_bits", "gradient", "beta")},
     }

@@ -228,7 +228,8 @@ class _Session:
         if devices is not None:
             devices.check_batch(self.batch_size)
             self._refuse_clocks()
-        check_last_quarter(config, model.num_samples, model.beta, model.free_bits)
+        held = model.num_samples, model.beta, model.free_bits
+        check_last_quarter(config, *held, one_layer=model.prior.one_layer)
         self.loop, self.is_last_quarter = self.make_loop(), False
         self.judge = _Judge(model, data, config.seed)
         self.history: dict[str, list[float]] = {name: [] for name in COLUMNS}
