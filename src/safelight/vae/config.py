@@ -84,7 +84,8 @@ class TrainConfig:
         weight_average: Decay per step of the running average of the weights; 0 switches it off.
         weight_decay: Part of the kernels that a step with learning rate 1 would take away, apart
             from Adam (Loshchilov & Hutter 2019); 0 for none. It pays in long trainings.
-        precision: `"auto"`, `"float32"` or `"bfloat16"`, of the matrix products.
+        precision: `"float32"` or `"bfloat16"`, of the matrix products; `"auto"` is Keras' policy,
+            float32 by default and the faster of the two.
         seed: Of weights, order, noise and binarisation.
     """
 
