@@ -235,8 +235,8 @@ VAE = Flags(
         "weight_average": "Decay per step of the running average of the weights; 0 is none.",
         "weight_decay": "Part of the kernels that a step with learning rate 1 would take away "
         "(AdamW); 0 is none. It pays in long trainings.",
-        "precision": "Number format of the matrix products; `auto` is that of Keras, float32 unless "
-        "you changed it, which trains faster than bfloat16 on AMX, too.",
+        "precision": "Number format of the matrix products; `auto` is that of Keras, float32 "
+        "unless you changed it, which trains faster than bfloat16 on AMX, too.",
     },
     num_first=8,
     choices=vae_config.CHOICES,
