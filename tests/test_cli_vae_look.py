@@ -161,7 +161,7 @@ def test_a_density_of_another_model_is_a_sentence(name, trained, call, tmp_path)
         flow.connect_units(units)
         density = fitted_flows.FlowDensity(flow, np.zeros(units), np.ones(units))
         values = {"prior": 0.0, "flow": 0.0}
-        fitted_flows.keep_flow(run, fitted_flows.FittedFlow(density, values, gain))
+        densities.keep_density(run, fitted_flows.FittedFlow(density, values, gain))
     code, _, err = call("vae", "sample", run.path, "--density", name)
     check_sentence(code, err)
     assert "of 70 latent units" in err

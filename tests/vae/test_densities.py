@@ -18,7 +18,7 @@ from safelight.vae.densities import (
     keep_density,
     read_density,
 )
-from safelight.vae.fitted_flows import FittedFlow, fit_flow, keep_flow, learn, read_flow
+from safelight.vae.fitted_flows import FittedFlow, fit_flow, learn
 from safelight.vae.flows import Flow
 from safelight.vae.priors import StandardNormal
 
@@ -208,11 +208,11 @@ def test_no_number_of_components_is_refused():
 
 def test_what_is_kept_is_read_again_to_the_bit(tmp_path):
     run, model = Run.create(tmp_path / "run"), small_model()
-    assert read_density(run) is None
+    assert read_density(run, FittedDensity) is None
     parts = {n: some_images(40, seed=i) for i, n in enumerate(("train", "validation", "test"))}
     fitted = fit_density(model, **parts, num_components=(1, 2))
     keep_density(run, fitted)
-    found = read_density(run)
+    found = read_density(run, FittedDensity)
     assert isinstance(found, FittedDensity)
     assert (found.chosen_by, found.log_density, found.gain) == (
         fitted.chosen_by, fitted.log_density, fitted.gain,
@@ -227,14 +227,14 @@ def test_a_damaged_file_is_a_sentence(tmp_path, content):
     run = Run.create(tmp_path / "run")
     (run.path / "density.npz").write_bytes(content)
     with pytest.raises(ValueError, match=r"density\.npz is damaged .*sample again"):
-        read_density(run)
+        read_density(run, FittedDensity)
 
 
 def test_a_new_run_in_its_place_does_not_keep_it(tmp_path):
     run = Run.create(tmp_path / "run")
     (run.path / "density.npz").write_bytes(b"old")
     Run.create(tmp_path / "run", overwrite=True)
-    assert read_density(run) is None
+    assert read_density(run, FittedDensity) is None
 
 
 # --- flows
@@ -288,7 +288,7 @@ def test_the_weights_that_held_out_latents_like_best_are_kept():
 def test_a_flow_of_a_model_is_kept_and_decoded(settings, tmp_path, monkeypatch):
     monkeypatch.setattr("safelight.vae.fitted_flows._ROUNDS", 2)
     model, run = small_model(**settings), Run.create(tmp_path / "run")
-    assert read_flow(run) is None
+    assert read_density(run, FittedFlow) is None
     parts = {n: some_images(40, seed=i) for i, n in enumerate(("train", "validation", "test"))}
     if "conditional" in settings:
         parts = {name: (images, np.arange(40) % 2) for name, images in parts.items()}
@@ -296,8 +296,8 @@ def test_a_flow_of_a_model_is_kept_and_decoded(settings, tmp_path, monkeypatch):
     assert fitted.gain.value == pytest.approx(
         fitted.log_density["flow"] - fitted.log_density["prior"], abs=1e-6
     )
-    keep_flow(run, fitted)
-    found = read_flow(run)
+    keep_density(run, fitted)
+    found = read_density(run, FittedFlow)
     assert isinstance(found, FittedFlow)
     assert (found.gain, found.log_density) == (fitted.gain, fitted.log_density)
     z = fitted.density.sample(6, seed=4)
@@ -353,11 +353,11 @@ def test_one_unit_is_too_few_for_a_flow():
 def test_a_damaged_flow_is_a_sentence_before_anything_is_built(change, tmp_path, monkeypatch):
     monkeypatch.setattr("safelight.vae.fitted_flows._ROUNDS", 1)
     run, images = Run.create(tmp_path / "run"), some_images(20)
-    keep_flow(run, fit_flow(small_model(), train=images, validation=images, test=images))
+    keep_density(run, fit_flow(small_model(), train=images, validation=images, test=images))
     path = run.path / "density_flow.npz"
     with np.load(path) as archive:
         arrays = dict(archive)
     np.savez(path, **{**arrays, **change})
     monkeypatch.delattr("safelight.vae.fitted_flows._new_flow")
     with pytest.raises(ValueError, match=r"density_flow\.npz is damaged .*sample again"):
-        read_flow(run)
+        read_density(run, FittedFlow)

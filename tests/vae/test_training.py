@@ -158,22 +158,28 @@ def test_a_training_taken_up_again_ends_with_the_same_bits(every_epoch, tmp_path
     assert again.images_per_second > 0
 
 
+@pytest.fixture
+def seen(monkeypatch):
+    """Every epoch that begins, and what takes the place of the model's own settings in it."""
+    found = []
+
+    class Watched(EpochLoop):
+        def begin(self, epoch, **options):
+            found.append((epoch, self._objective))
+            super().begin(epoch, **options)
+
+    monkeypatch.setattr(training, "EpochLoop", Watched)
+    return found
+
+
 @pytest.mark.parametrize(
     ("epochs", "first", "layers"),
     [(4, 3, {}), (4, 3, {"second_latent_dim": 2}), (1, 1, {}), (2, 1, {}), (3, 2, {}), (8, 6, {})],
 )
 def test_the_last_quarter_raises_the_bound_of_several_samples(
-    every_epoch, monkeypatch, epochs, first, layers
+    every_epoch, seen, epochs, first, layers
 ):
     """From the epoch that begins nearest to it; and it leaves the model as it was told to be."""
-    seen = []
-
-    class Watched(EpochLoop):
-        def begin(self, epoch, **options):
-            seen.append((epoch, self._objective))
-            super().begin(epoch, **options)
-
-    monkeypatch.setattr(training, "EpochLoop", Watched)
     config = change(final_samples=5, gradient="stl", epochs=epochs, **layers)
     model = build(config)
     train(model, make_images(), config=config)
@@ -189,16 +195,8 @@ def test_a_last_quarter_that_a_model_cannot_have_is_refused_at_once():
         train(model, make_images(), config=change(final_gradient="dreg"))
 
 
-def test_the_last_quarter_may_have_a_gradient_of_its_own(every_epoch, monkeypatch):
+def test_the_last_quarter_may_have_a_gradient_of_its_own(every_epoch, seen):
     """Three epochs as without it, and then others."""
-    seen = []
-
-    class Watched(EpochLoop):
-        def begin(self, epoch, **options):
-            seen.append((epoch, self._objective))
-            super().begin(epoch, **options)
-
-    monkeypatch.setattr(training, "EpochLoop", Watched)
     found = {}
     for final in ("auto", "stl", "plain"):
         config = change(gradient="stl", final_gradient=final, epochs=4)

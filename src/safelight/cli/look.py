@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,7 +28,6 @@ from safelight.runs import Run
 from safelight.vae.config import TrainConfig
 
 if TYPE_CHECKING:
-    from safelight.metrics import Interval
     from safelight.vae.densities import Density
     from safelight.vae.models import VAE
 
@@ -143,39 +143,29 @@ def find_density(run: Run, model: VAE, name: str) -> Density:
         model: Its model.
         name: `"gaussian"`, `"mixture"` or `"flow"`.
     """
-    path = run.path / ("density_flow.npz" if name == "flow" else "density.npz")
-    density, gain = _find_flow(run, model) if name == "flow" else _find_mixture(run, model, name)
+    from safelight.vae import densities, fitted_flows, flows
+
+    kind: type[densities.Fitted] = densities.FittedDensity
+    fit: Callable[..., densities.Fitted] = densities.fit_density
+    if name == "flow":
+        flows.check_units(model.latent_dim)
+        kind, fit = fitted_flows.FittedFlow, fitted_flows.fit_flow
+    fitted = densities.read_density(run, kind)
+    if fitted is None:
+        fitted = fit(model, **_load_parts(run, model))
+        densities.keep_density(run, fitted)
+    density, gain = fitted.named(name)
     if density.latent_dim != model.latent_dim:
         raise ValueError(
-            f"{path}: a density of {density.latent_dim} latent units, and the run's model has "
-            f"{model.latent_dim}: it is of another model; delete it and sample again."
+            f"{run.path / kind.FILE}: a density of {density.latent_dim} latent units, and the "
+            f"run's model has {model.latent_dim}: it is of another model; delete it and sample "
+            "again."
         )
     console.say(
         f"{'density':<18}{density.describe()}: latents of held-out pictures are {gain.value:.1f} "
         f"[{gain.low:.1f}, {gain.high:.1f}] nats more probable than under the prior"
     )
     return density
-
-
-def _find_mixture(run: Run, model: VAE, name: str) -> tuple[Density, Interval]:
-    from safelight.vae import densities
-
-    fitted = densities.read_density(run)
-    if fitted is None:
-        fitted = densities.fit_density(model, **_load_parts(run, model))
-        densities.keep_density(run, fitted)
-    return fitted.density(name), fitted.gain[name]
-
-
-def _find_flow(run: Run, model: VAE) -> tuple[Density, Interval]:
-    from safelight.vae import fitted_flows, flows
-
-    fitted = fitted_flows.read_flow(run)
-    if fitted is None:
-        flows.check_units(model.latent_dim)
-        fitted = fitted_flows.fit_flow(model, **_load_parts(run, model))
-        fitted_flows.keep_flow(run, fitted)
-    return fitted.density, fitted.gain
 
 
 def _load_parts(run: Run, model: VAE) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import io
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from keras import ops
@@ -44,7 +44,7 @@ _MAX_DRAWS, _MAX_HELD_OUT = 10_000, 5_000
 _DRAWS_OF_EACH = 10  # at most, where there are few pictures
 _NUM_RESAMPLES = 1000
 _TOLERANCE = 0.01  # nats a latent, in a step of the fit: below what another start changes
-_FILE = "density.npz"
+_Kind = TypeVar("_Kind", bound="Fitted")
 Part = np.ndarray | tuple[np.ndarray, np.ndarray]
 """Pictures, or pictures and labels."""
 
@@ -128,8 +128,62 @@ class LatentMixture(Density):
         return self.means[which] + np.einsum("nij,nj->ni", self.factors[which], noise)
 
 
+class Fitted(abc.ABC):
+    """Densities and what they are worth, as a run keeps them: an .npz archive of plain arrays."""
+
+    FILE: ClassVar[str]
+    """Its name in the folder of a run."""
+
+    @abc.abstractmethod
+    def named(self, name: str) -> tuple[Density, Interval]:
+        """A density, and its gain over the prior with its interval."""
+
+    @abc.abstractmethod
+    def to_arrays(self) -> dict[str, Any]:
+        """What the archive holds."""
+
+    @classmethod
+    @abc.abstractmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """What `to_arrays` gave; raises ValueError for anything else."""
+
+    def to_bytes(self) -> bytes:
+        """As it stands in the file."""
+        buffer = io.BytesIO()
+        np.savez(buffer, **self.to_arrays())
+        return buffer.getvalue()
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """What `to_bytes` wrote.
+
+        Raises:
+            ValueError: Something else is in the file.
+        """
+        try:
+            return cls.from_arrays(read_arrays(path))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path} is damaged ({error}): delete it and sample again.") from error
+
+
+def keep_density(run: Run, fitted: Fitted) -> None:
+    """Writes it into the run, where `read_density` finds it."""
+    with atomic_path(run.path / fitted.FILE) as path:
+        path.write_bytes(fitted.to_bytes())
+
+
+def read_density(run: Run, kind: type[_Kind]) -> _Kind | None:
+    """What `keep_density` wrote of a kind; `None` if nothing was.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    path = run.path / kind.FILE
+    return kind.read(path) if path.is_file() else None
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class FittedDensity:
+class FittedDensity(Fitted):
     """A mixture, and what it is worth.
 
     Attributes:
@@ -143,6 +197,7 @@ class FittedDensity:
         gain: Of `"gaussian"` and `"mixture"` over the prior, with its interval for other pictures.
     """
 
+    FILE = "density.npz"
     mixture: LatentMixture
     gaussian: LatentMixture
     chosen_by: Mapping[int, float]
@@ -153,8 +208,12 @@ class FittedDensity:
         """`"mixture"` or `"gaussian"`."""
         return {"mixture": self.mixture, "gaussian": self.gaussian}[name]
 
-    def to_bytes(self) -> bytes:
-        """As it stands in a file: an .npz archive of plain arrays."""
+    def named(self, name: str) -> tuple[LatentMixture, Interval]:
+        """As `Fitted.named`: `"mixture"` or `"gaussian"`."""
+        return self.density(name), self.gain[name]
+
+    def to_arrays(self) -> dict[str, Any]:
+        """As `Fitted.to_arrays`."""
         names = ("gaussian", "mixture")
         arrays: dict[str, Any] = {
             f"{name}_{field.name}": getattr(self.density(name), field.name)
@@ -164,24 +223,11 @@ class FittedDensity:
         arrays["chosen_by"] = np.array(list(self.chosen_by.items()), np.float64)
         arrays["log_density"] = np.array([self.log_density[n] for n in ("prior", *names)])
         arrays["gain"] = np.array([dataclasses.astuple(self.gain[n])[:3] for n in names])
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
-        return buffer.getvalue()
+        return arrays
 
     @classmethod
-    def read(cls, path: Path) -> FittedDensity:
-        """What `to_bytes` wrote.
-
-        Raises:
-            ValueError: Something else is in the file.
-        """
-        try:
-            return cls._of(read_arrays(path))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{path} is damaged ({error}): delete it and sample again.") from error
-
-    @classmethod
-    def _of(cls, arrays: Mapping[str, NDArray[Any]]) -> FittedDensity:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """As `Fitted.from_arrays`."""
         names = ("gaussian", "mixture")
         mixtures = {name: _take_mixture(arrays, name) for name in names}
         if mixtures["gaussian"].latent_dim != mixtures["mixture"].latent_dim:
@@ -294,22 +340,6 @@ def fit_mixture(z: ArrayLike, num_components: int, *, seed: int = 0) -> LatentMi
         warnings.simplefilter("ignore", ConvergenceWarning)
         fit.fit(np.asarray(z, np.float64))
     return LatentMixture(fit.weights_, fit.means_, np.linalg.cholesky(fit.covariances_))
-
-
-def keep_density(run: Run, fitted: FittedDensity) -> None:
-    """Writes it into the run, where `read_density` finds it."""
-    with atomic_path(run.path / _FILE) as path:
-        path.write_bytes(fitted.to_bytes())
-
-
-def read_density(run: Run) -> FittedDensity | None:
-    """What `keep_density` wrote; `None` if nothing was.
-
-    Raises:
-        ValueError: The file is damaged.
-    """
-    path = run.path / _FILE
-    return FittedDensity.read(path) if path.is_file() else None
 
 
 def draw_held_out(

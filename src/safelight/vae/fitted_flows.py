@@ -11,12 +11,10 @@ that held-out pictures like best.
 from __future__ import annotations
 
 import dataclasses
-import io
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -24,10 +22,10 @@ from keras import ops
 from numpy.typing import ArrayLike, NDArray
 
 from safelight.metrics import Interval
-from safelight.runs import Run, atomic_path
-from safelight.untrusted import read_arrays, take
+from safelight.untrusted import take
 from safelight.vae.densities import (
     Density,
+    Fitted,
     Part,
     compare_densities,
     draw_held_out,
@@ -38,13 +36,11 @@ from safelight.vae.flows import Flow
 from safelight.vae.models import VAE
 from safelight.vae.surgery import log_prior
 
-_FILE = "density_flow.npz"
 _NUM_COUPLINGS, _HIDDEN_UNITS = 6, 100
 _MAX_COUPLINGS, _MAX_HIDDEN_UNITS = 64, 4096  # of a file that somebody else may have made
 _MAX_IMAGES = 60_000
 _NUM_DRAWS, _BATCH = 20_000, 250  # of a round
 _ROUNDS, _PATIENCE, _RATE = 60, 10, 2e-3
-_NUM_AT_A_TIME = 10_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,13 +68,8 @@ class FlowDensity(Density):
 
     def log_density(self, z: ArrayLike) -> NDArray[np.float64]:
         """As `Density.log_density`."""
-        rows = ((np.asarray(z, np.float64) - self.shift) / self.scale).astype("float32")
-        pieces = [
-            ops.convert_to_numpy(self.flow.log_density(ops.convert_to_tensor(rows[i:][:step])))
-            for step in (_NUM_AT_A_TIME,)
-            for i in range(0, len(rows), step)
-        ]
-        return np.concatenate([*pieces, []]) - np.log(self.scale).sum()
+        rows = (np.asarray(z, np.float64) - self.shift) / self.scale
+        return log_prior(self.flow, rows) - np.log(self.scale).sum()
 
     def sample(self, num: int, *, seed: int) -> NDArray[np.float64]:
         """As `Density.sample`."""
@@ -87,7 +78,7 @@ class FlowDensity(Density):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class FittedFlow:
+class FittedFlow(Fitted):
     """A flow, and what it is worth.
 
     Attributes:
@@ -97,12 +88,17 @@ class FittedFlow:
         gain: Over the prior, with its interval for other pictures.
     """
 
+    FILE = "density_flow.npz"
     density: FlowDensity
     log_density: Mapping[str, float]
     gain: Interval
 
-    def to_bytes(self) -> bytes:
-        """As it stands in a file: an .npz archive of plain arrays."""
+    def named(self, _: str) -> tuple[FlowDensity, Interval]:
+        """As `Fitted.named`: there is but one."""
+        return self.density, self.gain
+
+    def to_arrays(self) -> dict[str, Any]:
+        """As `Fitted.to_arrays`."""
         flow = self.density.flow
         arrays: dict[str, Any] = {
             "sizes": np.array([flow.num_couplings, flow.hidden_units]),
@@ -111,25 +107,11 @@ class FittedFlow:
             "log_density": np.array([self.log_density[name] for name in ("prior", "flow")]),
             "gain": np.array(dataclasses.astuple(self.gain)[:3]),
         }
-        arrays |= {f"weight_{i}": weight for i, weight in enumerate(flow.get_weights())}
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
-        return buffer.getvalue()
+        return arrays | {f"weight_{i}": weight for i, weight in enumerate(flow.get_weights())}
 
     @classmethod
-    def read(cls, path: Path) -> FittedFlow:
-        """What `to_bytes` wrote.
-
-        Raises:
-            ValueError: Something else is in the file.
-        """
-        try:
-            return cls._of(read_arrays(path))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{path} is damaged ({error}): delete it and sample again.") from error
-
-    @classmethod
-    def _of(cls, arrays: Mapping[str, NDArray[Any]]) -> FittedFlow:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """As `Fitted.from_arrays`."""
         couplings, units = take(arrays, "sizes", kinds="iu", shape=(2,)).tolist()
         if not (2 <= couplings <= _MAX_COUPLINGS and 1 <= units <= _MAX_HIDDEN_UNITS):
             raise ValueError("its flow has a size that no fit gives")
@@ -246,19 +228,3 @@ def _network_shapes(latent_dim: int, hidden_units: int) -> list[tuple[int, ...]]
     still = latent_dim // 2
     widths = (still, hidden_units, hidden_units, 2 * (latent_dim - still))
     return [shape for pair in itertools.pairwise(widths) for shape in (pair, pair[1:])]
-
-
-def keep_flow(run: Run, fitted: FittedFlow) -> None:
-    """Writes it into the run, where `read_flow` finds it."""
-    with atomic_path(run.path / _FILE) as path:
-        path.write_bytes(fitted.to_bytes())
-
-
-def read_flow(run: Run) -> FittedFlow | None:
-    """What `keep_flow` wrote; `None` if nothing was.
-
-    Raises:
-        ValueError: The file is damaged.
-    """
-    path = run.path / _FILE
-    return FittedFlow.read(path) if path.is_file() else None
