@@ -122,16 +122,20 @@ def fit_learning_curve(
     own = _own_variance(errors)
     spread = 4 * math.sqrt(common + own[-1]) + 1e-6
     levels = np.linspace(max(1e-6, last - spread), last + spread, _NUM_LEVELS)
-    grid = np.stack(np.meshgrid(levels, _FLOORS, _EXPONENTS, indexing="ij"), -1).reshape(-1, 3)
-    ratio = (sizes / sizes[-1]) ** -grid[:, 2:]
-    curves = grid[:, :1] * (grid[:, 1:2] + (1 - grid[:, 1:2]) * ratio)
-    residuals = means - curves
+    # (floors, exponents, sizes): the curves of level 1. The squared distance to the points is a
+    # parabola in the level, so that no curve is made a second time for another level.
+    fall = (sizes / sizes[-1]) ** -_EXPONENTS[:, None]
+    shapes = _FLOORS[:, None, None] + (1 - _FLOORS[:, None, None]) * fall
     precision = np.linalg.inv(np.diag(own) + common)
-    weights = -0.5 * np.einsum("gi,ij,gj->g", residuals, precision, residuals)
-    beliefs = np.tile(np.repeat(_BELIEFS, len(_EXPONENTS)), _NUM_LEVELS)
-    weights = np.exp(weights - weights.max()) * beliefs
-    chosen = np.random.default_rng(seed).choice(len(grid), _NUM_DRAWS, p=weights / weights.sum())
-    return LearningCurve(sizes, means, np.sqrt(own), *grid[chosen].T)
+    linear, square = shapes @ precision @ means, ((shapes @ precision) * shapes).sum(-1)
+    level = levels[:, None, None]
+    weights = level * linear - level**2 * square / 2
+    weights = np.exp(weights - weights.max()) * _BELIEFS[:, None]
+    chance = weights.ravel() / weights.sum()
+    chosen = np.random.default_rng(seed).choice(weights.size, _NUM_DRAWS, p=chance)
+    places = np.unravel_index(chosen, weights.shape)
+    drawn = (axis[place] for axis, place in zip((levels, _FLOORS, _EXPONENTS), places, strict=True))
+    return LearningCurve(sizes, means, np.sqrt(own), *drawn)
 
 
 def _own_variance(errors: NDArray[np.float64]) -> NDArray[np.float64]:
