@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,20 @@ FLAGS = (
     "--disable-component-update --disable-sync"
 ).split()
 STANDARDS = "wcag2a wcag2aa wcag21a wcag21aa wcag22aa best-practice".split()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """On JAX a program that an earlier test has compiled is not compiled again.
+
+    A training that is stopped and gone on with is compiled three times, always the same. Each
+    process has a folder of its own, since JAX writes its files in place.
+    """
+    if os.environ.get("KERAS_BACKEND") == "jax" and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="safelight-compiled-")
+        config.add_cleanup(folder.cleanup)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
 def _only_loopback(function: Callable[..., Any], place: int) -> Callable[..., Any]:

@@ -74,12 +74,17 @@ def test_a_run_holds_model_numbers_and_pictures(config, parts, options, tmp_path
     assert model.generate(2).shape == (2, 9, 8, 1)
 
 
+@pytest.mark.one_backend
 def test_a_finished_run_is_not_overwritten_and_another_is_not_continued(config, parts, tmp_path):
     config = dataclasses.replace(config, epochs=1)
-    run_into(tmp_path / "run", parts, config)
+    run, _ = run_into(tmp_path / "run", parts, config)
+    other = dataclasses.replace(config, seed=5)
     with pytest.raises(ValueError, match="overwrite"):
-        experiment.open_run(tmp_path / "run", parts, dataclasses.replace(config, seed=5))
-    run_into(tmp_path / "run", parts, dataclasses.replace(config, seed=5), overwrite=True)
+        experiment.open_run(run.path, parts, other)
+    assert run.finished
+    again = experiment.open_run(run.path, parts, other, overwrite=True)
+    assert not again.finished
+    assert experiment.settings_of(again) == other
 
 
 def test_labels_are_needed_where_they_are_told(config, dataset, parts):
@@ -101,6 +106,7 @@ def test_too_few_pictures_to_judge_by_are_refused_with_what_would_do(config, dat
     check_data(config, few, pictures.split(few, test_fraction=float(said[1]), seed=0))
 
 
+@pytest.mark.one_backend
 def test_all_classes_judge_and_are_judged_as_often_as_they_occur(config, tmp_path, monkeypatch):
     """The parts lie class after class, and one class is rare."""
     rng = np.random.default_rng(0)
@@ -204,6 +210,7 @@ def test_copies_are_sought_in_all_that_was_learned(runs, dataset, parts, by_pixe
     assert rows[0].score.copies.low < 0.1
 
 
+@pytest.mark.one_backend
 def test_runs_of_other_seeds_are_compared_where_the_test_part_is_the_same(
     runs, dataset, parts, config, by_pixels, tmp_path
 ):
@@ -222,6 +229,7 @@ def test_runs_of_other_seeds_are_compared_where_the_test_part_is_the_same(
     assert [row.name for row in rows] == ["real pictures", "game", "other"]
 
 
+@pytest.mark.one_backend
 def test_a_conditional_model_is_told_labels_of_its_own_classes(
     config, dataset, parts, by_pixels, tmp_path
 ):
@@ -232,6 +240,7 @@ def test_a_conditional_model_is_told_labels_of_its_own_classes(
         scoring.compare([run], flat, report=silent)
 
 
+@pytest.mark.one_backend
 def test_only_runs_of_the_same_pictures_are_compared(runs, parts, config, tmp_path, by_pixels):
     other = datasets.ImageDataset.from_arrays(
         parts.images["train"][..., ::-1, :],
