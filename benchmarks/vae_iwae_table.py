@@ -80,15 +80,14 @@ def train(config: Any, weights: Path) -> dict[str, Any]:
 def judge(config: Any, weights: Path) -> dict[str, Any]:
     """What a training is worth."""
     from safelight import vae
-    from safelight.vae.evaluation import active_units
+    from safelight.vae.evaluation import active_units, posterior_means
 
     test = load_digits("test")[0]
     model = vae.build_vae(test.shape[1:], config)
     with np.load(weights) as arrays:
         model.set_weights([arrays[key] for key in arrays.files])
     report = vae.evaluate(model, test, num_importance_samples=5000, seed=config.seed)
-    mean, _ = model.encode(test)
-    active, first = active_units(mean), config.latent_dim
+    active, first = active_units(*posterior_means(model, test, seed=config.seed)), config.latent_dim
     assert report.estimate is not None
     return {
         "nll": -report.estimate.mean,

@@ -14,7 +14,7 @@ from safelight.vae import networks, objectives, weighing
 from safelight.vae.building import build_vae
 from safelight.vae.config import TrainConfig
 from safelight.vae.estimates import draw_pixels, estimate_log_likelihood
-from safelight.vae.evaluation import active_units, evaluate
+from safelight.vae.evaluation import active_units, evaluate, posterior_means
 from safelight.vae.importance_weights import (
     DenseDecoder,
     PlainWeights,
@@ -403,6 +403,41 @@ def test_active_units_are_those_whose_mean_varies():
     rng = np.random.default_rng(0)
     means = rng.normal(size=(5000, 4)) * np.sqrt([1.0, 0.012, 0.008, 0.0])
     np.testing.assert_array_equal(active_units(means + 5), [True, True, False, False])
+
+
+def test_the_noise_of_averages_activates_no_unit():
+    """Means that do not vary, each known to .2: their variance would be .04."""
+    first, second = 0.2 * np.random.default_rng(0).normal(size=(2, 5000, 3)) + [0.0, 1.0, 2.0]
+    assert active_units(first).all()
+    assert not active_units(first, second).any()
+    varied = np.random.default_rng(1).normal(size=(5000, 1)) * 0.15
+    assert active_units(first + varied, second + varied).all()
+
+
+@pytest.mark.parametrize("inference", ["bottom_up", "top_down"])
+def test_means_of_two_layers_are_those_of_their_draws(inference):
+    """The mean of one layer at the mean of the other would be another one."""
+    model, images = small_vae(second_latent_dim=2, inference=inference), random_images(4)
+    found = posterior_means(model, images, seed=3)
+    rng, num = np.random.default_rng(0), 4000
+    rows = [np.repeat(each, num, axis=0) for each in model.encoded(images)]
+    noise = rng.standard_normal((len(rows[0]), model.latent_dim), "float32")
+    z = ops.convert_to_numpy(model.prior.propose(*rows, noise)[0]).reshape(4, num, -1)
+    errors = z.std(1) * np.sqrt(1 / num + 1 / 16)
+    for each in found:
+        assert (np.abs(each - z.mean(1)) < 4 * errors).all()
+    together, errors = np.mean(found, axis=0), z.std(1) * np.sqrt(1 / num + 1 / 32)
+    assert np.square((together - z.mean(1)) / errors).mean() < 2
+    at_the_mean = model.encode(images)[0]
+    assert (np.abs(at_the_mean - z.mean(1)) > 6 * z.std(1) / np.sqrt(num)).any()
+    assert not np.array_equal(*found)
+    np.testing.assert_array_equal(posterior_means(model, images, seed=3), found)
+
+
+def test_the_mean_of_one_layer_is_the_encoder_s():
+    model, images = small_vae(), random_images(4)
+    (found,) = posterior_means(model, images)
+    np.testing.assert_array_equal(found, model.encode(images)[0])
 
 
 # Probes.

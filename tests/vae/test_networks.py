@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from safelight import vae
 from safelight.vae import networks
 
 SIZES = {"dense": (6,), "residual": (6, 6), "conv": (3, 4), "resnet": (3, 4)}
@@ -42,6 +43,46 @@ def test_any_size_goes_in_and_comes_out_in_float32(image_shape, architecture, dt
     wide = [layer for layer in encoder.layers if layer.name.startswith(("hidden", "down"))]
     policy = {layer.compute_dtype for layer in wide}
     assert policy == {"float32" if dtype == "float32" else "bfloat16"}
+
+
+@pytest.mark.parametrize("architecture", ["dense", "residual", "conv"])
+@pytest.mark.parametrize("side", [66, 128])
+def test_a_step_moves_a_sum_over_many_inputs_as_one_over_256(architecture, side):
+    """And it computes at the start what a layer with Glorot's weights would."""
+    encoder, _ = build((side, side, 1), architecture)
+    layer = encoder.get_layer("hidden_0_of_many")
+    kernel, bias = layer.get_weights()
+    share = 256 / len(kernel)
+    limit = np.sqrt(6 / sum(kernel.shape))
+    assert np.abs(kernel * share).max() == pytest.approx(limit, rel=1e-2)
+    assert (kernel * share).std() == pytest.approx(limit / np.sqrt(3), rel=5e-2)
+
+    ones = numpy(encoder.get_layer("share")(tensor(np.ones((1, len(kernel))))))
+    before, after = ones @ kernel + bias, ones @ (kernel + 1e-3) + bias  # Adam's first step
+    np.testing.assert_allclose(after - before, 0.256, rtol=1e-3)
+
+
+@pytest.mark.parametrize("architecture", SIZES)
+def test_few_pixels_are_learned_from_as_they_are(architecture):
+    encoder, _ = build((32, 32, 1), architecture)
+    assert not any(isinstance(layer, keras.layers.Rescaling) for layer in encoder.layers)
+
+
+@pytest.mark.one_backend
+def test_pictures_of_many_pixels_are_told_apart_by_their_latents():
+    """Bright pictures with a disc somewhere, for which the decoder cannot do without."""
+    rng, (y, x) = np.random.default_rng(0), np.mgrid[:64, :64]
+    places = rng.uniform(12, 52, (300, 2, 1, 1))
+    discs = (x - places[:, 0]) ** 2 + (y - places[:, 1]) ** 2 < 10**2
+    images = np.where(discs, 120, 200).astype("uint8")[..., None]
+    config = vae.TrainConfig(likelihood="gaussian", binarization="none", epochs=25, batch_size=32)
+    model = vae.build_vae(images.shape[1:], config, mean_picture=images.mean(0) / 255)
+    trained = vae.train(model, images, config=config)
+    assert trained.history["kl"][-1] > 20  # 1 where the first layer learns as one of few inputs
+    means, _ = trained.model.encode(images)
+    there = np.c_[means, np.ones(300)]
+    left = places[:, :, 0, 0] - there @ np.linalg.lstsq(there, places[:, :, 0, 0], rcond=None)[0]
+    assert (left.var(0) < 0.1 * places[:, :, 0, 0].var(0)).all()
 
 
 @pytest.mark.parametrize("architecture", SIZES)

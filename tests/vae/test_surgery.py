@@ -92,6 +92,21 @@ def test_the_grids_hold_all_of_the_mass():
     np.testing.assert_allclose(np.trapezoid(density, places, axis=1), 1, atol=1e-6)
 
 
+@pytest.mark.parametrize("deviation", [2e-2, 2e-3, 1e-4, 1e-7])
+def test_spikes_between_the_points_of_a_grid_are_seen(deviation):
+    """One unit has no other to hang together with, however narrow its posteriors are."""
+    mean = np.random.default_rng(0).normal(size=(100, 1))
+    aggregate = AggregatePosterior(mean, np.full((100, 1), 2 * np.log(deviation)))
+    places, density = aggregate.marginals()
+    np.testing.assert_allclose(np.trapezoid(density, places, axis=1), 1, atol=1e-6)
+    # Of the mean and the variance no more is lost than the width of a step.
+    first = np.trapezoid(density * places, places, axis=1)
+    second = np.trapezoid(density * (places - first) ** 2, places, axis=1)
+    np.testing.assert_allclose(first, mean.mean(0), atol=1e-6)
+    width = max(deviation, float(places[0, 1] - places[0, 0]))
+    np.testing.assert_allclose(second, mean.var(0) + width**2, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("mean", "log_variance", "words"),
     [

@@ -221,7 +221,8 @@ VAE = Flags(
         "flow_couplings": "Steps of `flow`.",
         "flow_units": "Width of the two hidden layers of each step of `flow`.",
         "second_latent_dim": "Units of a second stochastic layer above the first; 0 for none.",
-        "inference": "Of two layers: which latents are inferred first, `top_down` or `bottom_up`.",
+        "inference": "Of two layers: which latents are inferred first, `top_down` (best with the "
+        "plain gradient and a warm-up) or `bottom_up`.",
         "gradient": "`plain`; `stl` (sticking the landing) has less noise with one sample, `dreg` "
         "(doubly reparameterized) with several.",
         "final_gradient": "That of the last quarter; `plain` after `stl` lets units go that say "

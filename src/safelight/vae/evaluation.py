@@ -10,6 +10,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from safelight.metrics import INTERVAL_METHOD, Interval, mean_intervals
 from safelight.vae.aggregate import AggregatePosterior
@@ -37,12 +38,14 @@ __all__ = [
     "evaluate",
     "interpolate",
     "latent_manifold",
+    "posterior_means",
     "probe",
     "squared_errors",
     "traverse",
 ]
 _NUM_RESAMPLES = 1000
 _NUM_DRAWS = 2  # of z, for the surgery: many images make up for few draws of each
+_MEAN_DRAWS = 16  # of z, for each of two averages that estimate its mean
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -157,6 +160,7 @@ def evaluate(
         probes = probe(model, train, (grey, labels), seed=seed)
         protocol["probes"] = probes.protocol
     mean, log_variance = model.encode(drawn, told)
+    in_use = active_units(*posterior_means(model, drawn, told, seed=seed))
     surgery = _dissect(model, mean, log_variance, seed)
     protocol["surgery"] = (
         surgery.protocol if surgery else "left out: q(z|x) of two stochastic layers is no Gaussian"
@@ -169,7 +173,7 @@ def evaluate(
         log_likelihood=intervals.get("log_likelihood"),
         estimate=estimate,
         kl_per_unit=_kl_per_unit(model, mean, log_variance),
-        active_units=int(active_units(mean).sum()),
+        active_units=int(in_use.sum()),
         reconstruction_error=_root(intervals["reconstruction_error"]),
         probes=probes,
         num_images=len(grey),
@@ -178,18 +182,58 @@ def evaluate(
     )
 
 
-def active_units(means: np.ndarray) -> np.ndarray:
+def active_units(means: np.ndarray, again: np.ndarray | None = None) -> np.ndarray:
     """Which latent units the model uses: the variance of their mean over images exceeds 0.01.
 
     Args:
         means: `(num_images, latent_dim)`, E[z|x] of different images.
+        again: Where `means` are averages of draws, those of other draws: the covariance of both is
+            the variance of what they have in common, without the noise of either.
 
     Returns:
         `(latent_dim,)` bool.
 
     Source: Burda et al. 2016, arXiv 1509.00519, section 5.2.
     """
-    return np.var(means, axis=0, dtype=np.float64) > ACTIVE_VARIANCE
+    first = np.asarray(means, np.float64)
+    second = first if again is None else np.asarray(again, np.float64)
+    return ((first - first.mean(0)) * (second - second.mean(0))).mean(0) > ACTIVE_VARIANCE
+
+
+def posterior_means(
+    model: VAE, images: np.ndarray, labels: np.ndarray | None = None, *, seed: int = 0
+) -> tuple[np.ndarray, ...]:
+    """E[z|x], as `active_units` takes it.
+
+    With one stochastic layer it is what the encoder gives. With two, the mean of one layer depends
+    on the draw of the other, and its own mean has no closed form: twice the average of 16 draws.
+
+    Args:
+        model: As trained.
+        images: `(num_images, height, width, channels)` uint8.
+        labels: `(num_images,)` integers for a conditional model.
+        seed: Of the draws.
+
+    Returns:
+        One or two arrays of `(num_images, latent_dim)`.
+    """
+    if model.prior.one_layer:
+        return (model.encode(images, labels)[0],)
+    rng, blocks = np.random.default_rng(seed), -(-len(images) // 1000)
+    parts = [np.array_split(each, blocks) for each in model.encoded(images, labels)]
+    found = []
+    for mean, log_variance in zip(*parts, strict=True):
+        noise = rng.standard_normal((2, _MEAN_DRAWS, len(mean), model.latent_dim), "float32")
+        draws = [
+            [
+                ops.convert_to_numpy(model.prior.propose(mean, log_variance, each)[0])
+                for each in half
+            ]
+            for half in noise
+        ]
+        found.append(np.mean(draws, axis=1))
+    first, second = np.concatenate(found, axis=1)
+    return first, second
 
 
 def squared_errors(model: VAE, images: np.ndarray, labels: np.ndarray | None) -> np.ndarray:

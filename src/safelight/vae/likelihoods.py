@@ -29,7 +29,8 @@ class Likelihood:
         name: Its key in `LIKELIHOODS`.
         log_likelihood: `(x, location, log_scale)` to `(...)`, nats per image; `log_scale` is
             ignored where there is none.
-        mean: `location` to the expected picture, in [0, 1].
+        mean: `location` to the expected picture, in [0, 1]; of the discretised logistic the one
+            before its tails become black and white, which needs no scale.
         sample: `(location, log_scale, seed)` to a drawn picture, in [0, 1]; `seed` is an integer or
             a `keras.random.SeedGenerator`.
         initial_location: Mean picture, a NumPy array in [0, 1], to the location whose `mean` it is;

@@ -265,7 +265,8 @@ class Scores:
         kl: KL divergence of q(z|x) from p(z).
         kl_per_unit: `(latent_dim,)`.
         active_units: Units whose posterior mean varies over the pictures by more than 0.01 (Burda
-            et al. 2016, arXiv 1509.00519, section 5.2).
+            et al. 2016, arXiv 1509.00519, section 5.2); of two layers that of one at the mean of
+            the other, which is quicker than its own.
     """
 
     elbo: float

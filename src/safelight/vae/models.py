@@ -419,8 +419,7 @@ class VAE(keras.Model):
             num: How many.
             labels: `(num,)` integers if the model is conditional.
             seed: Of the draw.
-            temperature: Factor of z, or of its distance from the middle of a component where the
-                prior has some; below 1 pictures are more typical and less varied.
+            temperature: As of `Prior.sample`; below 1 pictures are more typical and less varied.
 
         Returns:
             float32 `(num, height, width, channels)` in [0, 1].

@@ -28,6 +28,8 @@ HIDDEN_UNITS = {
 # Between the convolutions and the latents stands one dense layer.
 CONV_DENSE_UNITS = 256
 _BLOCKS = 2  # residual blocks at each size
+# More inputs than these a first dense layer learns from as if they were the second number.
+_MANY_INPUTS, _AS_IF = 1024, 256
 _BLOCK_KERNEL_SIZE = 3
 # A multiple of the stride: each output pixel of the decoder then gets equally many contributions,
 # without the chequered pattern of other sizes (Odena et al. 2016).
@@ -188,7 +190,11 @@ def build_encoder(
         units = ()
     x = layers.Flatten(data_format="channels_last", name="flatten", dtype=dtype)(x)
     x, inputs = _with_labels(x, images, plan.num_classes, dtype)
-    for i, width in enumerate(units):
+    if units and x.shape[-1] > _MANY_INPUTS:
+        x, start = _hidden_of_many(x, units[0], plan), 1
+    else:
+        start = 0
+    for i, width in enumerate(units[start:], start):
         x = _hidden(x, width, f"hidden_{i}", plan)
     # Narrow, so float32 costs next to nothing here.
     heads = [
@@ -271,6 +277,27 @@ def _hidden(x: Any, units: int, name: str, plan: _Plan) -> Any:
     if plan.architecture != "residual" or x.shape[-1] != units:
         return made
     return layers.Add(name=f"{name}_sum", dtype=plan.dtype)([x, made])
+
+
+def _hidden_of_many(x: Any, units: int, plan: _Plan) -> Any:
+    """A first dense layer that learns no faster than one of few inputs.
+
+    A step of Adam moves every weight by the learning rate, so that a sum over inputs that are all
+    bright moves by the rate times their number: with thousands of pixels the units saturate, the
+    latents say nothing, and the decoder learns to do without them. So Adam's rate has to fall with
+    the number of inputs (Yang et al. 2022, arXiv 2203.03466, of hidden layers). Here the inputs are
+    made smaller by that factor, and the first weights larger. For an optimizer that does not mind
+    the scale of a gradient this is the same, and what the layer computes at the start stays.
+    """
+    share = _AS_IF / x.shape[-1]
+    start = keras.initializers.VarianceScaling(share**-2, "fan_avg", "uniform")  # Glorot's over it
+    x = layers.Rescaling(share, name="share", dtype=plan.dtype)(x)
+    # A name of its own: weights of a layer without the factor do not fit.
+    name = "hidden_0_of_many"
+    dense = layers.Dense(
+        units, plan.activation, kernel_initializer=start, name=name, dtype=plan.dtype
+    )
+    return dense(x)
 
 
 def _grow_dense(x: Any, image_shape: tuple[int, ...], plan: _Plan) -> Any:

@@ -75,7 +75,7 @@ class Prior(keras.layers.Layer):
             shape: Of the result.
             seed: An integer or a `SeedGenerator`.
             temperature: Factor of the draw's distance from the middle of the prior, or of its
-                component.
+                component; of a flow's, before the map.
         """
         raise NotImplementedError
 
@@ -191,14 +191,16 @@ class _OfComponents(Prior):
 def mixture_log_density(z: Any, means: Any, log_variances: Any, log_shares: Any) -> Any:
     """Log density of a mixture of diagonal Gaussians.
 
-    The squares are multiplied out, so that all components are three products of matrices: the
-    memory is `(..., num_components)` and never times `latent_dim`.
+    The squares are multiplied out, so that all components are two products of matrices: the
+    memory is `(..., num_components)` and never times `latent_dim`. The price: float32 loses about
+    1e-7 of the squared distance from nought in deviations, summed over units, which is .002 nats
+    at 3 with a deviation of .1 in each of 40 units, and .6 with one of .007.
 
     Args:
         z: `(..., latent_dim)`.
         means: `(num_components, latent_dim)`.
         log_variances: The same shape.
-        log_shares: `(num_components,)`, logarithms that sum to one.
+        log_shares: `(num_components,)`, logarithms of shares that sum to one.
 
     Returns:
         `(...)`, nats.
