@@ -8,7 +8,7 @@ features) learns from the same pictures. Then each scores the functional cells t
 and all defective ones. AUROC is the probability that a defective cell scores higher.
 
 Neither is told of a defect, and nothing is chosen on the cells that judge: the autoencoder has the
-defaults of `vae train` but for its pictures of 32 pixels and its 200 epochs, the distance those of
+defaults of `vae train` but for its pictures of 64 pixels and its 200 epochs, the distance those of
 `transfer train`. Functional are cells whose probability of a defect is at most one half.
 """
 
@@ -158,4 +158,4 @@ def run_all(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_all(parse_options(__doc__ or "", splits=10, images=2624, image_size=32, epochs=200))
+    run_all(parse_options(__doc__ or "", splits=10, images=2624, image_size=64, epochs=200))
