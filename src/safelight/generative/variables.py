@@ -109,7 +109,8 @@ def write_state(
         differing = sorted(n for n in {**shapes, **own} if shapes.get(n) != own.get(n))
         raise ValueError(
             f"the weights are those of another model: {differing[0]} has the shape "
-            f"{shapes.get(differing[0])}, expected {own.get(differing[0])}."
+            f"{shapes.get(differing[0])}, expected {own.get(differing[0])}. Were they left by an "
+            "earlier version? Then begin anew, into another folder or with --overwrite."
         )
     for place, i, name in places:
         state[place][i] = tensor(arrays[name])
