@@ -87,7 +87,8 @@ def judge(config: Any, weights: Path) -> dict[str, Any]:
     with np.load(weights) as arrays:
         model.set_weights([arrays[key] for key in arrays.files])
     report = vae.evaluate(model, test, num_importance_samples=5000, seed=config.seed)
-    active, first = active_units(*posterior_means(model, test, seed=config.seed)), config.latent_dim
+    means = posterior_means(model, model.encoded(test), seed=config.seed)
+    active, first = active_units(*means), config.latent_dim
     assert report.estimate is not None
     return {
         "nll": -report.estimate.mean,

@@ -418,7 +418,7 @@ def test_the_noise_of_averages_activates_no_unit():
 def test_means_of_two_layers_are_those_of_their_draws(inference):
     """The mean of one layer at the mean of the other would be another one."""
     model, images = small_vae(second_latent_dim=2, inference=inference), random_images(4)
-    found = posterior_means(model, images, seed=3)
+    found = posterior_means(model, model.encoded(images), seed=3)
     rng, num = np.random.default_rng(0), 4000
     rows = [np.repeat(each, num, axis=0) for each in model.encoded(images)]
     noise = rng.standard_normal((len(rows[0]), model.latent_dim), "float32")
@@ -431,12 +431,12 @@ def test_means_of_two_layers_are_those_of_their_draws(inference):
     at_the_mean = model.encode(images)[0]
     assert (np.abs(at_the_mean - z.mean(1)) > 6 * z.std(1) / np.sqrt(num)).any()
     assert not np.array_equal(*found)
-    np.testing.assert_array_equal(posterior_means(model, images, seed=3), found)
+    np.testing.assert_array_equal(posterior_means(model, model.encoded(images), seed=3), found)
 
 
 def test_the_mean_of_one_layer_is_the_encoder_s():
     model, images = small_vae(), random_images(4)
-    (found,) = posterior_means(model, images)
+    (found,) = posterior_means(model, model.encoded(images))
     np.testing.assert_array_equal(found, model.encode(images)[0])
 
 

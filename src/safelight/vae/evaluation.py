@@ -7,6 +7,7 @@ report.log_likelihood, report.active_units, report.protocol
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -159,8 +160,9 @@ def evaluate(
     if train is not None and labels is not None and told is None:
         probes = probe(model, train, (grey, labels), seed=seed)
         protocol["probes"] = probes.protocol
-    mean, log_variance = model.encode(drawn, told)
-    in_use = active_units(*posterior_means(model, drawn, told, seed=seed))
+    encoded = model.encoded(drawn, told)
+    mean, log_variance = map(ops.convert_to_numpy, model.prior.posterior(*encoded))
+    in_use = active_units(*posterior_means(model, encoded, seed=seed))
     surgery = _dissect(model, mean, log_variance, seed)
     protocol["surgery"] = (
         surgery.protocol if surgery else "left out: q(z|x) of two stochastic layers is no Gaussian"
@@ -201,7 +203,7 @@ def active_units(means: np.ndarray, again: np.ndarray | None = None) -> np.ndarr
 
 
 def posterior_means(
-    model: VAE, images: np.ndarray, labels: np.ndarray | None = None, *, seed: int = 0
+    model: VAE, encoded: Sequence[np.ndarray], *, seed: int = 0
 ) -> tuple[np.ndarray, ...]:
     """E[z|x], as `active_units` takes it.
 
@@ -210,17 +212,16 @@ def posterior_means(
 
     Args:
         model: As trained.
-        images: `(num_images, height, width, channels)` uint8.
-        labels: `(num_images,)` integers for a conditional model.
+        encoded: Of `num_images` pictures, as from `model.encoded`.
         seed: Of the draws.
 
     Returns:
         One or two arrays of `(num_images, latent_dim)`.
     """
     if model.prior.one_layer:
-        return (model.encode(images, labels)[0],)
-    rng, blocks = np.random.default_rng(seed), -(-len(images) // 1000)
-    parts = [np.array_split(each, blocks) for each in model.encoded(images, labels)]
+        return (encoded[0],)
+    rng, blocks = np.random.default_rng(seed), -(-len(encoded[0]) // 1000)
+    parts = [np.array_split(each, blocks) for each in encoded]
     found = []
     for mean, log_variance in zip(*parts, strict=True):
         noise = rng.standard_normal((2, _MEAN_DRAWS, len(mean), model.latent_dim), "float32")
