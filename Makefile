@@ -5,8 +5,9 @@ RUN := .venv/bin/python -m
 PIP_INSTALL := $(RUN) pip install -qq --disable-pip-version-check --no-input
 LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --fork-strategy fewest \
 	--prerelease disallow --generate-hashes --custom-compile-command "make lock" --extra tensorflow --extra ncnn --group build
-# A file's tests stay together, since they share what is costly to make; each process holds a gigabyte.
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+# A file's tests stay together, since they share what is costly to make; each process holds a gigabyte. In which order
+# files come is said in tests/conftest.py.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # A `user = true` in somebody's pip settings would send every package past the private .venv.
 export PIP_USER := 0
 MAKEFLAGS += --no-print-directory

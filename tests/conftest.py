@@ -3,6 +3,7 @@
 And the program itself, run inside this process: Keras takes seconds to load, and is loaded once.
 """
 
+import collections
 import importlib
 import importlib.util
 import os
@@ -24,6 +25,7 @@ FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 ).split()
+_LONG = ("notebook", "slow")  # the longest first
 STANDARDS = "wcag2a wcag2aa wcag21a wcag21aa wcag22aa best-practice".split()
 
 
@@ -39,6 +41,22 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
         os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, so that no process waits at the end for one of them.
+
+    Notebooks, other slow tests, then the files of many tests.
+    """
+    long = {mark: {item.path for item in items if item.get_closest_marker(mark)} for mark in _LONG}
+    number = collections.Counter(item.path for item in items)
+    items.sort(
+        key=lambda item: (
+            *(item.path not in files for files in long.values()),
+            -number[item.path],
+            item.path,
+        )
+    )
 
 
 def _only_loopback(function: Callable[..., Any], place: int) -> Callable[..., Any]:
