@@ -25,16 +25,26 @@ FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 ).split()
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+)
 _LONG = ("notebook", "slow")  # the longest first
 STANDARDS = "wcag2a wcag2aa wcag21a wcag21aa wcag22aa best-practice".split()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """On JAX a program that an earlier test has compiled is not compiled again.
+    """A thread for each of as many processes as cores; and JAX compiles a program once.
 
     A training that is stopped and gone on with is compiled three times, always the same. Each
     process has a folder of its own, since JAX writes its files in place.
     """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0"))
+    if workers >= (os.cpu_count() or 1):  # more threads would wait for one another
+        for name in _THREADS:
+            os.environ.setdefault(name, "1")
     if os.environ.get("KERAS_BACKEND") == "jax" and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         folder = tempfile.TemporaryDirectory(prefix="safelight-compiled-")
         config.add_cleanup(folder.cleanup)

@@ -56,7 +56,14 @@ def run_into(path, parts, config, features=FEATURES, **options):
     return run, experiment.run_training(run, parts, config, features=features, report=silent)
 
 
-@pytest.mark.parametrize("options", [{}, {"conditional": True}, {"autoencoder": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, marks=pytest.mark.one_backend),
+        pytest.param({"conditional": True}, marks=pytest.mark.one_backend),
+        {"autoencoder": True},
+    ],
+)
 def test_a_run_holds_model_numbers_and_pictures(config, parts, options, tmp_path):
     config = dataclasses.replace(config, epochs=2, **options)
     run, metrics = run_into(tmp_path / "run", parts, config)
@@ -183,6 +190,7 @@ def by_pixels(monkeypatch):
     monkeypatch.setattr(scoring, "choose_features", lambda *_, **__: FEATURES)
 
 
+@pytest.mark.one_backend
 def test_runs_of_several_kinds_are_scored_alike(runs, dataset, by_pixels):
     rows, protocol = scoring.compare(runs, dataset, report=silent)
     assert [row.name for row in rows] == ["real pictures", "vae", "game"]
@@ -198,6 +206,7 @@ def test_runs_of_several_kinds_are_scored_alike(runs, dataset, by_pixels):
     assert [row.to_dict() for row in again] == [row.to_dict() for row in rows]
 
 
+@pytest.mark.one_backend
 def test_copies_are_sought_in_all_that_was_learned(runs, dataset, parts, by_pixels, monkeypatch):
     learned = parts.images["train"] / np.float32(255)
     monkeypatch.setattr(

@@ -308,6 +308,7 @@ def test_a_flow_of_a_model_is_kept_and_decoded(settings, tmp_path, monkeypatch):
     np.testing.assert_allclose(drawn, model.decode(z, labels), rtol=1e-6)
 
 
+@pytest.mark.one_backend
 def test_a_flow_gains_over_the_prior_where_pictures_lie_elsewhere(monkeypatch):
     model = small_model()
     put_posteriors(monkeypatch, model, bent_cloud(250, seed=0)[0], log_variance=-3.0)
@@ -340,6 +341,17 @@ def test_one_unit_is_too_few_for_a_flow():
         fit_flow(small_model(latent_dim=1), train=images, validation=images, test=images)
 
 
+@pytest.fixture(scope="module")
+def kept_flow(tmp_path_factory):
+    """A run folder with a flow in it."""
+    run, images = Run.create(tmp_path_factory.mktemp("kept") / "run"), some_images(20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("safelight.vae.fitted_flows._ROUNDS", 1)
+        flow = fit_flow(small_model(), train=images, validation=images, test=images)
+    keep_density(run, flow)
+    return run
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -350,14 +362,13 @@ def test_one_unit_is_too_few_for_a_flow():
         {"weight_0": np.zeros((7, 7))},
     ],
 )
-def test_a_damaged_flow_is_a_sentence_before_anything_is_built(change, tmp_path, monkeypatch):
-    monkeypatch.setattr("safelight.vae.fitted_flows._ROUNDS", 1)
-    run, images = Run.create(tmp_path / "run"), some_images(20)
-    keep_density(run, fit_flow(small_model(), train=images, validation=images, test=images))
-    path = run.path / "density_flow.npz"
-    with np.load(path) as archive:
+def test_a_damaged_flow_is_a_sentence_before_anything_is_built(
+    kept_flow, change, tmp_path, monkeypatch
+):
+    run = Run.create(tmp_path / "run")
+    with np.load(kept_flow.path / "density_flow.npz") as archive:
         arrays = dict(archive)
-    np.savez(path, **{**arrays, **change})
+    np.savez(run.path / "density_flow.npz", **{**arrays, **change})
     monkeypatch.delattr("safelight.vae.fitted_flows._new_flow")
     with pytest.raises(ValueError, match=r"density_flow\.npz is damaged .*sample again"):
         read_density(run, FittedFlow)
