@@ -35,24 +35,43 @@ _LONG = ("notebook", "slow")  # the longest first
 STANDARDS = "wcag2a wcag2aa wcag21a wcag21aa wcag22aa best-practice".split()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """A thread for each of as many processes as cores; and JAX compiles a program once.
+def _share_cores() -> None:
+    """As many threads for each of several test processes as there are cores for it."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0"))
+    if workers:
+        for name in _THREADS:
+            os.environ.setdefault(name, str(max(1, (os.cpu_count() or 1) // workers)))
+
+
+def _keep_programs() -> tempfile.TemporaryDirectory[str] | None:
+    """On JAX a program that an earlier test has compiled is not compiled again.
 
     A training that is stopped and gone on with is compiled three times, always the same. Each
     process has a folder of its own, since JAX writes its files in place.
     """
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0"))
-    if workers >= (os.cpu_count() or 1):  # more threads would wait for one another
-        for name in _THREADS:
-            os.environ.setdefault(name, "1")
-    if os.environ.get("KERAS_BACKEND") == "jax" and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        folder = tempfile.TemporaryDirectory(prefix="safelight-compiled-")
-        config.add_cleanup(folder.cleanup)
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
-        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    theirs = "safelight-compiled-"  # of the process that started this one
+    wanted = theirs in os.environ.get("JAX_COMPILATION_CACHE_DIR", theirs)
+    if os.environ.get("KERAS_BACKEND") != "jax" or not wanted:
+        return None
+    folder = tempfile.TemporaryDirectory(prefix=theirs)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    return folder
 
 
+# Here and in no hook: the conftest.py of a folder may load what looks at these only once.
+_share_cores()
+_programs = _keep_programs()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The compiled programs go when the process does."""
+    if _programs is not None:
+        config.add_cleanup(_programs.cleanup)
+
+
+@pytest.hookimpl(trylast=True)  # what is left out by then does not count
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long come first, so that no process waits at the end for one of them.
 

@@ -1,5 +1,4 @@
 import dataclasses
-import math
 
 import keras
 import numpy as np
@@ -11,7 +10,7 @@ from safelight.generative.schedules import average_decays, step_sizes
 from safelight.vae import loops
 from safelight.vae.building import build_vae
 from safelight.vae.config import TrainConfig
-from safelight.vae.loops import BesideAdam, EpochLoop, Validator
+from safelight.vae.loops import EpochLoop, Validator
 
 SHAPE = (5, 3, 1)
 CONFIG = TrainConfig(latent_dim=3, hidden_units=(6,), batch_size=4, seed=3)
@@ -43,10 +42,10 @@ def no_xla(monkeypatch):
     monkeypatch.setattr(loops, "is_convolutional", lambda model: True)
 
 
-def train_by_hand(model, images, labels, epochs, rate, decay, clipnorm=0.0):
+def train_by_hand(model, images, labels, epochs, rate, decay):
     """The same sums, eagerly: Keras' own gradients and optimizer, a step at a time."""
     weights = model.trainable_variables
-    optimizer = keras.optimizers.Adam(rate, global_clipnorm=clipnorm or None)
+    optimizer = keras.optimizers.Adam(rate)
     average = [ops.convert_to_numpy(w) for w in weights]
     batch, step, totals = CONFIG.batch_size, 0, []
     for epoch in range(epochs):
@@ -115,7 +114,6 @@ def step_by_hand(model, optimizer, x, labels, draw):
 VARIANTS = {
     "black and white": {},
     "grey": {"likelihood": "discretized_logistic"},
-    "cut": {"global_clipnorm": 3.0},
     "conditional": {"conditional": True},
     "importance weighted": {"num_samples": 3},
     "through few": {"num_samples": 3, "backward_samples": 2, "gradient": "dreg"},
@@ -130,11 +128,9 @@ def test_the_compiled_loop_is_the_same_as_steps_by_hand(variant):
     conditional = bool(changes.get("conditional"))
     labels = np.arange(10) % 2 if conditional else None
     compiled, eager = (build(num_classes=2 * conditional, **changes) for _ in range(2))
-    clipnorm = changes.get("global_clipnorm", 0.0)
-    beside = BesideAdam(global_clipnorm=clipnorm)
-    loop = EpochLoop(compiled, images, labels, batch_size=4, seed=CONFIG.seed, beside_adam=beside)
+    loop = EpochLoop(compiled, images, labels, batch_size=4, seed=CONFIG.seed)
     run(loop, epochs=2, decay=0.8)
-    average, totals = train_by_hand(eager, images, labels, 2, 0.01, 0.8, clipnorm)
+    average, totals = train_by_hand(eager, images, labels, 2, 0.01, 0.8)
     # Adam divides by gradients' sizes, so that rounding in the smallest shows most.
     for mine, wanted in zip(loop.average(), average, strict=True):
         np.testing.assert_allclose(mine, wanted, rtol=1e-3, atol=2e-4)
@@ -194,10 +190,7 @@ def test_weight_decay_takes_its_part_of_kernels_only_and_beside_adam(no_xla, pri
     images, rate, decay = make_images(4), 0.01, 3.0
     start = EpochLoop(build(prior=prior), images, batch_size=4).read()
     ends = [
-        run(
-            EpochLoop(build(prior=prior), images, batch_size=4, beside_adam=BesideAdam(amount)),
-            rate=rate,
-        )
+        run(EpochLoop(build(prior=prior), images, batch_size=4, weight_decay=amount), rate=rate)
         for amount in (0.0, decay)
     ]
     # Of dense networks the kernels are what has two axes; a mixture's components have them, too.
@@ -209,24 +202,6 @@ def test_weight_decay_takes_its_part_of_kernels_only_and_beside_adam(no_xla, pri
     for (name, old), plain, decayed in rows:
         part = rate * decay if name in kernels else 0.0
         np.testing.assert_allclose(decayed, plain - part * old, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("shorter", [0.25, 4.0])
-def test_a_gradient_that_is_too_long_is_cut_and_keeps_its_direction(no_xla, shorter):
-    """After one step Adam's first average is a tenth of the gradient, whatever became of it."""
-    images = make_images(4)
-    plain = _gradient(EpochLoop(build(), images, batch_size=4))
-    length = math.sqrt(sum(np.square(part, dtype="float64").sum() for part in plain.values()))
-    allowed = BesideAdam(global_clipnorm=shorter * length)
-    cut = _gradient(EpochLoop(build(), images, batch_size=4, beside_adam=allowed))
-    assert plain.keys() == cut.keys()
-    for name, part in plain.items():
-        np.testing.assert_allclose(cut[name], min(shorter, 1) * part, rtol=1e-4, atol=1e-9)
-
-
-def _gradient(loop):
-    kept = run(loop, rate=0.01).read()
-    return {name: 10 * part for name, part in kept.items() if name.startswith("mean/")}
 
 
 def test_every_variable_is_kept_under_a_name_of_its_own(no_xla):

@@ -1,6 +1,7 @@
 import dataclasses
 import logging
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -254,8 +255,11 @@ def test_a_killed_training_ends_with_the_same_bits(tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            env=threads,
         )
 
+    # As many threads as a user has, whatever the tests are told (tests/conftest.py).
+    threads = {name: value for name, value in os.environ.items() if "_THREADS" not in name}
     rng, epochs = np.random.default_rng(), []
     for _ in range(2):
         with start("killed", 0.05) as killed:  # which also waits for it and closes its pipe

@@ -236,8 +236,6 @@ VAE = Flags(
         "weight_average": "Decay per step of the running average of the weights; 0 is none.",
         "weight_decay": "Part of the kernels that a step with learning rate 1 would take away "
         "(AdamW); 0 is none. It pays in long trainings.",
-        "global_clipnorm": "Length that the gradient is cut to where it is longer, against "
-        "trainings that fly apart; 0 is none.",
         "precision": "Number format of the matrix products; `auto` is that of Keras, float32 "
         "unless you changed it, which trains faster than bfloat16 on AMX, too.",
     },

@@ -27,7 +27,6 @@ _AMOUNTS = (
     "beta",
     "second_latent_dim",
     "weight_decay",
-    "global_clipnorm",
 )
 MAX_DECAY = 0.01  # part of the kernels that one step may take away
 
@@ -85,9 +84,6 @@ class TrainConfig:
         weight_average: Decay per step of the running average of the weights; 0 switches it off.
         weight_decay: Part of the kernels that a step with learning rate 1 would take away, apart
             from Adam (Loshchilov & Hutter 2019); 0 for none. It pays in long trainings.
-        global_clipnorm: Length that the gradient of all weights together is cut to where it is
-            longer, so that one odd batch cannot throw a deep network off (Pascanu et al. 2013,
-            arXiv 1211.5063); 0 for none.
         precision: `"float32"` or `"bfloat16"`, of the matrix products; `"auto"` is Keras' policy,
             float32 by default and the faster of the two.
         seed: Of weights, order, noise and binarisation.
@@ -121,7 +117,6 @@ class TrainConfig:
     free_bits: float = 0.0
     weight_average: float = 0.999
     weight_decay: float = 0.0
-    global_clipnorm: float = 0.0
     precision: str = "auto"
     seed: int = 0
 

@@ -54,21 +54,6 @@ def _variables_of(model: VAE) -> Variables:
     return Variables(model, {"encoder": model.encoder, "decoder": model.decoder})
 
 
-@dataclasses.dataclass(frozen=True)
-class BesideAdam:
-    """What a step does besides Adam.
-
-    Attributes:
-        weight_decay: Part of the kernels that a step with learning rate 1 would take away, apart
-            from Adam (Loshchilov & Hutter 2019, arXiv 1711.05101).
-        global_clipnorm: Length that the gradient of all weights together is cut to (Pascanu et al.
-            2013, arXiv 1211.5063); 0 for none.
-    """
-
-    weight_decay: float = 0.0
-    global_clipnorm: float = 0.0
-
-
 class EpochLoop:
     """The training of one model on one array of pictures, as many steps at a time as wanted.
 
@@ -80,7 +65,8 @@ class EpochLoop:
         labels: `(n,)` integers for a conditional model.
         batch_size: Images in a step.
         seed: Of order and noise.
-        beside_adam: What else is done to gradients and weights.
+        weight_decay: Part of the kernels that a step with learning rate 1 would take away, apart
+            from Adam (Loshchilov & Hutter 2019, arXiv 1711.05101).
         devices: That share the work; `None` for one.
         **objective: `num_samples` and `gradient` in place of the model's own.
 
@@ -96,13 +82,13 @@ class EpochLoop:
         *,
         batch_size: int,
         seed: int = 0,
-        beside_adam: BesideAdam | None = None,
+        weight_decay: float = 0.0,
         devices: Devices | None = None,
         **objective: Any,
     ) -> None:
         self._model, self._seed, self._backend = model, seed, find_backend()
         self._devices = devices
-        self._beside, self._objective = beside_adam or BesideAdam(), objective
+        self._weight_decay, self._objective = weight_decay, objective
         self._num_images, self._batch_size = len(images), batch_size
         self.num_steps = -(-len(images) // batch_size)
         data = [images] if labels is None else [images, np.asarray(labels, "int32")]
@@ -181,7 +167,7 @@ class EpochLoop:
         tensor, last = self._tensor, self._done + len(sizes)
         # Always the length of an epoch: another shape would be compiled anew.
         controls = np.zeros((self.num_steps, 3), "float32")
-        shrink = self._beside.weight_decay * rates
+        shrink = self._weight_decay * rates
         controls[self._done : last] = np.stack([sizes, 1.0 - decays, shrink], axis=1)
         bounds = tensor(np.array([self._done, last], "int32"))
         moving = (self._state, self._noise, self._totals)
@@ -216,7 +202,6 @@ class EpochLoop:
             batch, noise = self._deal_out(batch, noise)
             loss = functools.partial(self._loss, state["others"], batch, noise)
             (logs, others), gradients = self._backend.gradient(loss, state["weights"])
-            gradients = self._clip(gradients)
             state = self._shrink(state, controls[step, 2])
             state = self._backend.update(state, gradients, controls[step, 0], controls[step, 1])
             totals = {name: total + logs[name] for name, total in totals.items()}
@@ -238,17 +223,9 @@ class EpochLoop:
             return moving
         return keras.tree.map_structure(self._devices.copy, moving)
 
-    def _clip(self, gradients: list[Any]) -> list[Any]:
-        """The same direction, and no longer than allowed; nothing where the length overflows."""
-        longest = self._beside.global_clipnorm
-        if not longest:
-            return gradients
-        norm = ops.sqrt(sum(ops.sum(ops.square(g)) for g in gradients))
-        return [g * (longest / ops.maximum(norm, longest)) for g in gradients]
-
     def _shrink(self, state: State, part: Any) -> State:
         """Takes a part of every layer's kernel away; biases, pictures and components stay."""
-        if not self._beside.weight_decay:
+        if not self._weight_decay:
             return state
         named = zip(state["weights"], self._variables.names["weights"], strict=True)
         weights = [w * (1.0 - part) if is_kernel(name) else w for w, name in named]

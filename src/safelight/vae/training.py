@@ -27,7 +27,7 @@ from safelight.generative.schedules import Pace, Plan, Stopwatch, average_decays
 from safelight.vae import objectives
 from safelight.vae.config import TrainConfig, check_last_quarter
 from safelight.vae.devices import Devices, current_devices
-from safelight.vae.loops import BesideAdam, EpochLoop, Scores, Validator
+from safelight.vae.loops import EpochLoop, Scores, Validator
 from safelight.vae.models import VAE
 from safelight.vae.moments import (
     EpochCallback,
@@ -122,9 +122,8 @@ def train(
         validation: The like, to watch; scored with the averaged weights and, for black and white
             pixels, on one fixed draw. It decides nothing.
         config: Of it the settings of the training count: epochs or minutes, batch_size,
-            learning_rate, warmup_epochs, weight_average, weight_decay, global_clipnorm,
-            final_samples and, with them, backward_samples, final_gradient, seed, and
-            binarization="static".
+            learning_rate, warmup_epochs, weight_average, weight_decay, final_samples and, with
+            them, backward_samples, final_gradient, seed, and binarization="static".
         checkpoint: A file (`.npz`) that keeps the training at the end of an epoch, if 20 seconds
             have gone by since it last did. If it exists, the training goes on from there, and on
             TensorFlow ends with the same bits as one that was not disturbed.
@@ -223,7 +222,7 @@ class _Session:
             data.labels,
             batch_size=self.batch_size,
             seed=config.seed,
-            beside_adam=BesideAdam(config.weight_decay, config.global_clipnorm),
+            weight_decay=config.weight_decay,
             devices=devices,
         )
         if devices is not None:
