@@ -129,6 +129,8 @@ def test_folders_that_are_no_data_sets(tmp_path):
         from_directory(folder_of(tmp_path / "single", a=5))
     with pytest.raises(ValueError, match=r"'b'.* has 3 readable pictures and needs at least 4"):
         from_directory(folder_of(tmp_path / "few", a=5, b=3))
+    with pytest.raises(ValueError, match=r"'b'.* has 1 readable picture and needs at least 4;"):
+        from_directory(folder_of(tmp_path / "one", a=5, b=1))
     assert len(from_directory(tmp_path / "few", min_images_per_class=3)) == 8
     picture(0).save(folder_of(tmp_path / "loose", a=4, b=4) / "000.png")
     picture(0).save(tmp_path / "loose" / "001.png")

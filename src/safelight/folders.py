@@ -279,7 +279,8 @@ def _check_classes(
     min_images: int,
     problems: tuple[Problem, ...],
 ) -> None:
-    left_out = f" ({len(problems)} files were left out, such as {problems[0]})" if problems else ""
+    were = "file was" if len(problems) == 1 else "files were"
+    left_out = f" ({len(problems)} {were} left out, such as {problems[0]})" if problems else ""
     if not pictures:
         raise ValueError(f"{root} holds no readable picture{left_out}.")
     if class_names is None:
@@ -293,8 +294,8 @@ def _check_classes(
         own = [picture for picture in pictures if picture.class_name == name]
         if len(own) < min_images:
             raise ValueError(
-                f"Class '{name}' in {root} has {len(own)} readable pictures and needs at least "
-                f"{min_images}{left_out}; add pictures, or take the class out."
+                f"Class '{name}' in {root} has {len(own)} readable picture{'s' * (len(own) != 1)} "
+                f"and needs at least {min_images}{left_out}; add pictures, or take the class out."
             )
         if any(picture.part for picture in own) and "train" not in {p.part for p in own}:
             raise ValueError(f"Class '{name}' in {root} has no picture in the train folder.")
@@ -303,4 +304,4 @@ def _check_classes(
 def _bad_files(root: Path, problems: tuple[Problem, ...]) -> str:
     shown = "; ".join(str(problem) for problem in problems[:10])
     more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
-    return f"{root} holds {len(problems)} bad files: {shown}{more}."
+    return f"{root} holds {len(problems)} bad file{'s' * (len(problems) != 1)}: {shown}{more}."
