@@ -20,7 +20,7 @@
 # Every step is one claim, a few lines of code and one picture. What we derive by hand is asserted
 # equal to what the library computes, so nothing here has to be believed.
 #
-# Run it from top to bottom: about five minutes on two cores. You need Python, NumPy, the normal
+# Run it from top to bottom: five to twelve minutes on two cores. You need Python, NumPy, the normal
 # distribution and the idea of a gradient. The derivations in full are in `docs/theory/elbo.md`.
 # The exercises at the end check themselves.
 
@@ -80,8 +80,9 @@ assert outside > 0.2
 plots.plot_latent_scatter(codes[:3000], test_labels[:3000])
 
 # %% [markdown]
-# Guess codes from $\mathcal N(0, I)$, and the islands outside the dashed circle are never drawn;
-# between the others lie blends that no digit was ever encoded as.
+# Guess codes from $\mathcal N(0, I)$, and the islands outside the dashed circle are hardly ever
+# drawn: one draw in twenty lies outside, and near it. Between the other islands lie blends that no
+# digit was ever encoded as.
 
 # %%
 plots.plot_samples(autoencoder.sample(40, seed=1), columns=20, title="an autoencoder's guesses")
@@ -352,7 +353,7 @@ plots.plot_samples(larger.model.sample(40, seed=1), columns=20)
 # %% [markdown]
 # Some samples are no digits: the prior has room between the codes that the model actually uses, and
 # in twenty dimensions much of it. Between two real digits the way is better known. A straight line
-# passes nearer to the origin than any draw of the prior lies; the *arc* keeps its distance.
+# passes nearer to the origin than nearly all draws of the prior lie; the *arc* keeps its distance.
 
 # %%
 ends = larger.model.encode(test[:4])[0]

@@ -159,20 +159,37 @@ def test_an_elbo_that_falls_on_held_out_pictures_is_overfitting(make_vae):
 
 
 def test_units_that_sleep_are_told(make_vae):
-    said = words_of(autoencoder_advice.next_steps(with_metrics(make_vae(), active_units=1)))
+    run = make_vae(settings={"epochs": 30})
+    said = words_of(autoencoder_advice.next_steps(with_metrics(run, active_units=1)))
     assert "Only" in said
     assert "--warmup-epochs 10 or --free-bits 0.1 or --beta 0.5 may wake more" in said
     assert "All" in words_of(autoencoder_advice.next_steps(read_run(make_vae().path)))
 
 
 def test_what_a_run_s_settings_exclude_is_not_advised(make_vae):
-    run = make_vae(
-        settings={"final_samples": 5, "prior": "flow", "warmup_epochs": [7], "beta": "x"}
-    )
+    broken = {"final_samples": 5, "prior": "flow", "warmup_epochs": [7], "beta": "x"}
+    run = make_vae(settings={**broken, "epochs": 30})
     said = words_of(autoencoder_advice.next_steps(with_metrics(run, active_units=1)))
     assert "--warmup-epochs 10 may wake more" in said
     assert "--beta" not in said
     assert "--free-bits" not in said
+
+
+def test_one_epoch_has_no_room_for_a_warm_up(make_vae):
+    run = make_vae(settings={"epochs": 1, "num_samples": 5})
+    said = words_of(autoencoder_advice.next_steps(with_metrics(run, active_units=1)))
+    assert "as many would do, and more epochs may wake more" in said
+
+
+def test_the_gap_is_of_the_same_pictures(make_vae):
+    """Log p(x) less the ELBO, where one is of fewer pictures, is mostly chance."""
+    run = with_metrics(make_vae(), importance_sampling={"num_images": 7}, gap=None)
+    assert "the ELBO is" not in " ".join(map(str, autoencoder_advice.judge(run)))
+    gap = {"value": 4.25, "low": 4.0, "high": 4.5}
+    run = with_metrics(make_vae(), importance_sampling={"num_images": 7}, gap=gap)
+    assert "the ELBO is" in (said := " ".join(map(str, autoencoder_advice.judge(run))))
+    assert "4.2" in said
+    assert "95 % intervals; log p(x) on" in render([run])
 
 
 def test_pictures_that_a_kind_of_run_has_not_are_not_missed(make_vae):

@@ -44,6 +44,31 @@ def test_what_does_not_go_together_is_told_by_its_own_name(changes, message):
         TrainConfig(**changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"warmup_epochs": 20, "epochs": 20},
+            "warmup_epochs=20 with epochs=20: .* expected warmup_epochs of at most 19",
+        ),
+        ({"prior_components": 9}, "prior_components=9 with prior='normal' .*prior='mixture' or"),
+        ({"prior_components": 9, "prior": "flow"}, "prior_components=9 with prior='flow'"),
+        ({"flow_couplings": 4}, "flow_couplings=4 .*nothing would read it; expected prior='flow'"),
+        ({"flow_units": 8, "prior": "vamp"}, "flow_units=8 with prior='vamp'"),
+        ({"inference": "bottom_up"}, "inference='bottom_up' .*expected a second_latent_dim above"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused_in_a_new_model_only(changes, message):
+    config = TrainConfig(**changes)  # an older run that holds it can still be read
+    with pytest.raises(ValueError, match=message):
+        config.check_new()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_make_new_models(name):
+    TrainConfig.preset(name).check_new()
+
+
 def _stops_by(name):
     return "minutes" if "minutes" in PRESETS[name] else "epochs"
 
@@ -133,3 +158,10 @@ def test_what_is_advised_against_sleeping_units_is_allowed_and_all_that_is():
         seen.add(tuple(found))
     assert len(seen) == 3
     assert ways_to_wake_units({}) == {"warmup_epochs": 10, "free_bits": 0.1, "beta": 0.5}
+
+
+def test_a_warm_up_is_advised_only_if_it_leaves_half_of_the_training():
+    for epochs, warmup in itertools.product(range(1, 25), range(4)):
+        found = ways_to_wake_units({"epochs": epochs, "warmup_epochs": warmup})
+        assert ("warmup_epochs" in found) == (warmup < epochs // 2)
+        TrainConfig(epochs=epochs, warmup_epochs=found.get("warmup_epochs", 0)).check_new()

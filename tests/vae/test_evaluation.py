@@ -341,6 +341,16 @@ def test_the_report_s_numbers_belong_together():
     assert report.active_units == active_units(model.encode(drawn)[0]).sum()
 
 
+def test_the_gap_is_between_log_likelihood_and_bound_of_the_same_images():
+    model, images = small_vae(), random_images(40)
+    report = evaluate(model, images, num_importance_samples=50, num_images=12)
+    bound = report.log_likelihood.value - report.elbo.value
+    assert report.gap.value == pytest.approx(bound, rel=1e-5)
+    assert report.gap.low < report.gap.value < report.gap.high
+    assert report.gap.high - report.gap.low < report.elbo.high - report.elbo.low  # in pairs
+    assert report.to_dict()["importance_sampling"]["num_images"] == 12
+
+
 def test_the_report_is_written_as_json_with_what_was_left_out_as_null():
     report = evaluate(small_vae(), random_images(9), num_importance_samples=0, num_images=4)
     written = json.loads(runs.to_json(report))

@@ -14,6 +14,7 @@ from safelight.generative import pictures, records
 from safelight.runs import Run, list_runs
 from safelight.vae import experiment, training
 from safelight.vae.config import TrainConfig
+from safelight.vae.evaluation import evaluate
 
 CONFIG = TrainConfig(latent_dim=3, hidden_units=(16,), epochs=3, batch_size=16, seed=1)
 BITS = keras.backend.backend() == "tensorflow"
@@ -107,6 +108,18 @@ def test_the_likelihood_of_each_picture_is_kept_beside_its_name(trained, parts):
     assert len(set(shown)) == 8
     values = np.array(table["log_likelihood"], float)
     assert values.mean() == pytest.approx(metrics["log_likelihood"]["value"], abs=1e-4)
+    # The gap is that of these pictures, while the bound beside it is of all.
+    assert metrics["importance_sampling"]["num_images"] == 8 < metrics["num_images"]
+    gap = metrics["log_likelihood"]["value"] - metrics["elbo"]["value"]
+    assert abs(metrics["gap"]["value"] - gap) > 1e-3
+    some = evaluate(
+        experiment.load_vae(run),
+        parts.images["test"],
+        num_importance_samples=20,
+        num_images=8,
+        seed=CONFIG.seed,
+    )
+    assert metrics["gap"]["value"] == pytest.approx(some.gap.value, rel=1e-4)
     # The bound of each picture, drawn anew, stays near its own likelihood and not another's.
     bounds = experiment.load_vae(run).elbo(parts.images["test"][shown], seed=5)["elbo"]
     assert np.corrcoef(values, bounds)[0, 1] > 0.9

@@ -5,9 +5,11 @@ import pytest
 from keras import ops
 from PIL import Image
 
-from safelight.vae import live
+from safelight import plots
+from safelight.vae import album, live
 from safelight.vae.building import build_vae
 from safelight.vae.config import TrainConfig
+from safelight.vae.evaluation import evaluate
 from safelight.vae.live import LiveView
 from safelight.vae.planes import Plane
 from safelight.vae.training import train
@@ -151,6 +153,33 @@ def test_a_film_holds_every_frame_and_its_last_one_stays(always, latent_dim, tmp
             durations.append(film.info["duration"])
     assert sum(durations) == 100 * (len(view.frames) - 1) + 2000
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("prior", ["normal", "mixture"])
+@pytest.mark.one_backend
+def test_the_circle_of_a_standard_normal_is_drawn_around_no_other_prior(
+    always, monkeypatch, prior, tmp_path
+):
+    scales, circles = [], []
+    components = {"prior_components": 3} if prior == "mixture" else {}
+    config = TrainConfig(**{**vars(CONFIG), "latent_dim": 2, "prior": prior, **components})
+    model, images, view = build_vae(SHAPE, config), make_images(), LiveView(make_images())
+    train(model, images, config=config, callback=view)
+    scatter = album._draw_scatter(model, model.encode(images)[0], None, ())
+    monkeypatch.setattr(
+        plots, "plot_training_moment", lambda *_, scatter, **__: circles.append(scatter)
+    )
+    view.figure()
+    monkeypatch.setattr(album, "_save", lambda *_: None)
+    for name in ("plot_traversals", "plot_latent_manifold"):
+        monkeypatch.setattr(plots, name, lambda *_, scale, **__: scales.append(scale))
+    judged = evaluate(model, images, num_importance_samples=0)
+    album._draw_walks(None, model, judged, images[:4], None)
+    standard = prior == "normal"
+    assert [each["show_prior"] for each in circles] == [standard]
+    assert len(scatter.axes[0].patches) == standard
+    assert ("N(0, I)" in scatter.axes[0].get_title()) == standard
+    assert [scale.startswith("standard deviations") for scale in scales] == [standard] * 2
 
 
 @pytest.mark.parametrize(

@@ -437,19 +437,32 @@ def test_a_collapse_is_told_once_with_advice(every_epoch, caplog):
     texts = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert len(texts) == 1
     assert texts[0].startswith("0 of 2 latent units are active")
-    assert "Try warmup_epochs=10 or free_bits=0.1 or beta=100, and look" in texts[0]
+    assert "Try warmup_epochs=6 or free_bits=0.1 or beta=100, and look" in texts[0]
 
 
 def test_advice_is_on_what_the_model_is_trained_with():
     config = change(beta=7.0)
     for settings, advice in (
-        ({"beta": 4.0}, "Try warmup_epochs=10 or free_bits=0.1 or beta=2, and look"),
-        ({"gradient": "stl", "beta": 4.0}, "Try warmup_epochs=10 or beta=2, and look"),
-        ({"num_samples": 3}, "Try warmup_epochs=10, and look"),
+        ({"beta": 4.0}, "Try warmup_epochs=2 or free_bits=0.1 or beta=2, and look"),
+        ({"gradient": "stl", "beta": 4.0}, "Try warmup_epochs=2 or beta=2, and look"),
+        ({"num_samples": 3}, "Try warmup_epochs=2, and look"),
     ):
         assert advice in advise_on_collapse(build(change(**settings)), config, 0)
     learned = build(change(prior="mixture", prior_components=2))
-    assert "Try warmup_epochs=10 or beta=0.5, and look" in advise_on_collapse(learned, config, 0)
+    assert "Try warmup_epochs=2 or beta=0.5, and look" in advise_on_collapse(learned, config, 0)
+
+
+def test_a_warm_up_that_does_not_end_is_told(every_epoch, caplog):
+    """The default number of epochs, or minutes, are known to the training alone."""
+    config = change(warmup_epochs=8, epochs=3)
+    train(build(), make_images(), config=config)
+    texts = [r.getMessage() for r in caplog.records if "warm-up" in r.getMessage()]
+    assert len(texts) == 1
+    assert "ended in epoch 3, and its warm-up would have taken 8: the weight" in texts[0]
+    assert "was 0.33 at last" in texts[0]  # 3 / 9
+    caplog.clear()
+    train(build(), make_images(), config=change(warmup_epochs=2, epochs=3))
+    assert not [r for r in caplog.records if "warm-up" in r.getMessage()]
 
 
 def test_units_that_work_are_not_warned_of(every_epoch, caplog):

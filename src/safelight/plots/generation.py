@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from safelight.plots.grids import as_pictures, draw_mosaic, fill_rows
 from safelight.plots.style import signed
 
+STANDARD_SCALE = "standard deviations of the prior"
+LEARNED_SCALE = "place among the prior's draws, as a score of N(0, 1)"
 _PER_ROW = 10  # pictures, beyond which pairs go on in the next rows
 
 
@@ -91,6 +93,7 @@ def plot_latent_manifold(
     *,
     values: ArrayLike | None = None,
     unit_names: tuple[str, str] = ("first latent unit", "second latent unit"),
+    scale: str = STANDARD_SCALE,
 ) -> Figure:
     """Draw the expected pictures over a plane of the latent space, laid out like a map.
 
@@ -99,6 +102,7 @@ def plot_latent_manifold(
             unit grows to the right, the second upwards, so row 0 is the top.
         values: (n,) of both units, rising; the quantiles (i + 1/2) / n of N(0, 1) if None.
         unit_names: what the units are called.
+        scale: what the values are.
 
     Raises:
         ValueError: if the shape is another one, or values do not fit or do not rise.
@@ -118,7 +122,7 @@ def plot_latent_manifold(
         title=f"decoded over the latent plane: {num} × {num} pictures{spacing}",
         row_names=[signed(value) for value in places[::-1]],
         column_names=[signed(value) for value in places],
-        axis_names=(f"{unit_names[0]} (standard deviations of the prior)", unit_names[1]),
+        axis_names=(f"{unit_names[0]} ({scale})", unit_names[1]),
     )
 
 
@@ -173,15 +177,17 @@ def plot_traversals(
     *,
     values: ArrayLike,
     units: Sequence[int] | None = None,
+    scale: str = STANDARD_SCALE,
 ) -> Figure:
     """Draw what one latent unit at a time changes while the others stay, the busiest unit on top.
 
     Args:
         pictures: (rows, steps, height, width, channels).
         kl_per_unit: (latent_dim,) nats, of all units.
-        values: (steps,) that the unit takes, in standard deviations of the prior.
+        values: (steps,) that the unit takes, on the scale.
         units: (rows,) the unit that a row moves; if None, the rows are those of `vae.traverse`:
             the units with most KL, largest first.
+        scale: what the values are.
 
     Raises:
         ValueError: if the shapes do not fit each other.
@@ -203,7 +209,7 @@ def plot_traversals(
         title="one latent unit moves, the others stay; the unit with most KL on top",
         row_names=[f"unit {unit}, KL {_nats(kl[unit])} nats" for unit in moved[order]],
         column_names=[signed(value) for value in places],
-        axis_names=("value of the unit (standard deviations of the prior)", ""),
+        axis_names=(f"value of the unit ({scale})", ""),
     )
 
 

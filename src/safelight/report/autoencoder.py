@@ -34,7 +34,8 @@ _ALBUM = {
         "Drawn from nothing: would you take these for real pictures?",
     ),
     "latent_manifold": (
-        "A grid of decoded pictures over a plane of two latent units, the others at zero.",
+        "A grid of decoded pictures over a plane of two latent units, the others at the "
+        "prior's median.",
         "Pictures over a plane of the two units that hold most",
     ),
     "latent_scatter": (
@@ -133,6 +134,9 @@ def _tell_numbers(reading: Reading) -> Sequence[Block]:
         used = Markup("{} of {}").format(words.count(active), words.count(units))
         shown[named("active units", "units that say something about pictures")] = used
     caption = "On the test part, per picture, with 95 % intervals"
+    scored = number(dig(reading.metrics, "importance_sampling", "num_images"))
+    if scored is not None and scored != reading.num_test:
+        caption += f"; log p(x) on {words.count(scored)} of its pictures"
     table = Table(caption, ["number", "value"], list(shown.items()))
     how = dig(reading.metrics, "protocol", "log_likelihood")
     surgery = dig(reading.metrics, "surgery", "sentence")

@@ -59,12 +59,12 @@ def _bits(reading: Reading) -> Words:
 
 
 def _gap(reading: Reading) -> Words:
-    bound, whole = (interval(reading.metrics.get(key)) for key in ("elbo", "log_likelihood"))
-    if bound is None or whole is None or not math.isfinite(whole.value - bound.value):
+    gap = reading.interval("gap")
+    if gap is None or not math.isfinite(gap.value):
         return ""
-    return Markup("The ELBO is {} nats below: what the encoder's simple posterior costs.").format(
-        words.number(whole.value - bound.value, 1)
-    )
+    return Markup(
+        "On the same pictures the ELBO is {} below: what the encoder's simple posterior costs."
+    ).format(words.nats(gap))
 
 
 def _labels(reading: Reading) -> Words:
@@ -155,7 +155,7 @@ def _size(reading: Reading) -> Sequence[Step]:
         ]
     if active < units / 2:
         ways = ways_to_wake_units(_objective(reading)).items()
-        flags = (f"--{name.replace('_', '-')} {value:g}" for name, value in ways)
+        flags = [f"--{name.replace('_', '-')} {value:g}" for name, value in ways] or ["more epochs"]
         told = Markup("Only {} of {} units are used: as many would do, and {} may wake more.")
         return [Step(told.format(words.count(active), words.count(units), " or ".join(flags)))]
     return []
@@ -164,7 +164,7 @@ def _size(reading: Reading) -> Sequence[Step]:
 def _objective(reading: Reading) -> dict[str, float | str]:
     """The settings that decide on a run's loss, where its file holds them as they should be."""
     texts = {name: reading.settings.get(name) for name in ("prior", "gradient", "final_gradient")}
-    names = ("num_samples", "final_samples", "second_latent_dim", "warmup_epochs")
+    names = ("num_samples", "final_samples", "second_latent_dim", "warmup_epochs", "epochs")
     counts = {n: number(reading.settings.get(n)) for n in (*names, "free_bits", "beta")}
     known = {name: value for name, value in counts.items() if value is not None}
     return known | {name: value for name, value in texts.items() if isinstance(value, str)}

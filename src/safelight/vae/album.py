@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from safelight import plots
+from safelight.plots.generation import LEARNED_SCALE, STANDARD_SCALE
 from safelight.runs import Run
 from safelight.vae import priors
 from safelight.vae.aggregate import AggregatePosterior
@@ -59,7 +60,7 @@ def draw(
     if model.latent_dim > 1 and model.prior.one_layer:
         aggregate = AggregatePosterior(means[:_MAX_POINTS], log_variances[:_MAX_POINTS])
         _save(run, "aggregate", draw_aggregate(aggregate, model.prior, judged, seed=seed))
-    _save(run, "latent_scatter", _draw_scatter(means[:_MAX_POINTS], labels, class_names))
+    _save(run, "latent_scatter", _draw_scatter(model, means[:_MAX_POINTS], labels, class_names))
 
 
 def draw_samples(
@@ -195,22 +196,28 @@ def _draw_walks(
         model, means[0], kl_per_unit=kl, num_units=10, num=_NUM_STEPS, reach=_REACH, label=label
     )
     values = np.linspace(-_REACH, _REACH, _NUM_STEPS)
-    _save(run, "traversals", plots.plot_traversals(moved, kl, values=values))
+    scale = STANDARD_SCALE if isinstance(model.prior, priors.StandardNormal) else LEARNED_SCALE
+    _save(run, "traversals", plots.plot_traversals(moved, kl, values=values, scale=scale))
     if model.visible_dim > 1:
         plane = latent_manifold(model, num=16, kl_per_unit=kl, label=label)
         first, second = (f"latent unit {unit}" for unit in units_by_kl(kl)[:2])
-        figure = plots.plot_latent_manifold(plane, unit_names=(first, second))
+        figure = plots.plot_latent_manifold(plane, unit_names=(first, second), scale=scale)
         _save(run, "latent_manifold", figure)
 
 
-def _draw_scatter(means: np.ndarray, labels: np.ndarray | None, class_names: Sequence[str]) -> Any:
+def _draw_scatter(
+    model: VAE, means: np.ndarray, labels: np.ndarray | None, class_names: Sequence[str]
+) -> Any:
     """Latent means in two dimensions: themselves, or their first two principal components."""
     told: dict[str, Any] = {}
     if labels is not None:
         told = {"labels": labels[: len(means)], "class_names": class_names}
     plane = Plane.of(means)
     return plots.plot_latent_scatter(
-        plane.place(means), unit_names=plane.names, show_prior=plane.whole, **told
+        plane.place(means),
+        unit_names=plane.names,
+        show_prior=plane.whole and isinstance(model.prior, priors.StandardNormal),
+        **told,
     )
 
 

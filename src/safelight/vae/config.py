@@ -79,7 +79,8 @@ class TrainConfig:
         minutes: Time for training; the number of epochs follows from the speed of the first ones.
         batch_size: Images.
         learning_rate: At the start; it decays along a cosine.
-        warmup_epochs: Epochs over which the weight of the KL divergence rises to 1.
+        warmup_epochs: Epochs over which the weight of the KL divergence rises to 1; fewer than
+            there are.
         free_bits: Nats per latent unit that the KL divergence does not punish (Kingma et al. 2016).
         weight_average: Decay per step of the running average of the weights; 0 switches it off.
         weight_decay: Part of the kernels that a step with learning rate 1 would take away, apart
@@ -245,7 +246,8 @@ class TrainConfig:
         """Whether a new model may be made; runs of earlier versions may hold what it refuses.
 
         Raises:
-            ValueError: A VampPrior over a second layer that is inferred bottom up.
+            ValueError: A VampPrior over a second layer that is inferred bottom up, a warm-up that
+                does not end before the training does, or a setting that nothing would read.
         """
         if self.prior == "vamp" and self.second_latent_dim and self.inference == "bottom_up":
             raise ValueError(
@@ -253,6 +255,29 @@ class TrainConfig:
                 "inference='bottom_up': q(z2|u) of a pseudo-input u has no closed form there; "
                 "expected inference='top_down', or prior='mixture' or 'flow'."
             )
+        if self.epochs is not None and self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs={self.warmup_epochs} with epochs={self.epochs}: the KL divergence "
+                "would never have its whole weight, as if beta were smaller; expected "
+                f"warmup_epochs of at most {self.epochs - 1}, or more epochs."
+            )
+        self._check_read()
+
+    def _check_read(self) -> None:
+        flow, components = self.prior == "flow", self.prior in ("mixture", "vamp")
+        for name, read, needed in (
+            ("prior_components", components, "prior='mixture' or 'vamp'"),
+            ("flow_couplings", flow, "prior='flow'"),
+            ("flow_units", flow, "prior='flow'"),
+            ("inference", self.second_latent_dim > 0, "a second_latent_dim above 0"),
+        ):
+            default = getattr(TrainConfig, name)
+            if not read and getattr(self, name) != default:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} with prior={self.prior!r} and "
+                    f"second_latent_dim={self.second_latent_dim}: nothing would read it; expected "
+                    f"{needed}, or {name} left out."
+                )
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -331,11 +356,15 @@ def ways_to_wake_units(settings: Mapping[str, Any]) -> dict[str, float]:
         settings: Those of a `TrainConfig`, by name; what is missing has its default.
 
     Returns:
-        By name a value to try.
+        By name a value to try; no warm-up where a longer one would take more than half
+        of the epochs.
     """
     known: dict[str, Any] = {each.name: each.default for each in dataclasses.fields(TrainConfig)}
     known |= settings
-    found = {"warmup_epochs": max(10, 2 * known["warmup_epochs"])}
+    longer = max(10, 2 * known["warmup_epochs"])
+    if known["epochs"] is not None:
+        longer = min(longer, known["epochs"] // 2)
+    found = {"warmup_epochs": longer} if longer > known["warmup_epochs"] else {}
     if max(known["num_samples"], known["final_samples"]) > 1:
         return found  # the bound of several samples has no KL term to weigh
     closed = (known["prior"], known["second_latent_dim"]) == ("normal", 0)

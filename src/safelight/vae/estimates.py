@@ -85,7 +85,7 @@ class LogLikelihood:
             *("standard_error", "monte_carlo_error", "effective_sample_size"),
             *("approximation_error", "num_importance_samples", "seconds", "images_per_second"),
         )
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | {"num_images": len(self.values)}
 
 
 def estimate_log_likelihood(

@@ -67,7 +67,10 @@ class VAEReport:
         probes: What latent means know of the labels; `None` where that was not asked.
         surgery: What the KL divergence is made of, on at most 10,000 of the images; `None` for a
             model with two stochastic layers.
-        num_images: Images that all this was measured on.
+        gap: What log p(x) is above the ELBO of the same images, the KL divergence of q(z|x) from
+            p(z|x); `None` where log p(x) was left out.
+        num_images: Images that this was measured on; log p(x) and `gap` may be of some of them, as
+            many as `estimate` has values.
         protocol: How each number was made, in words.
     """
 
@@ -83,6 +86,7 @@ class VAEReport:
     num_images: int
     protocol: dict[str, Any]
     surgery: Surgery | None = None
+    gap: Interval | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in `metrics.json`; what was not measured is `None`."""
@@ -92,6 +96,7 @@ class VAEReport:
             "reconstruction": self.reconstruction.to_dict(),
             "kl": self.kl.to_dict(),
             "log_likelihood": self.log_likelihood and self.log_likelihood.to_dict(),
+            "gap": self.gap and self.gap.to_dict(),
             "standard_error": estimate and estimate.standard_error,
             "num_importance_samples": estimate.num_importance_samples if estimate else 0,
             "importance_sampling": estimate and estimate.to_dict(),
@@ -155,6 +160,7 @@ def evaluate(
             progress=progress,
         )
         values["log_likelihood"] = estimate.values
+        values["gap"] = estimate.values - values["elbo"]
         protocol["log_likelihood"] = estimate.protocol
     probes = None
     if train is not None and labels is not None and told is None:
@@ -181,6 +187,7 @@ def evaluate(
         num_images=len(grey),
         protocol=protocol,
         surgery=surgery,
+        gap=intervals.get("gap"),
     )
 
 

@@ -310,7 +310,11 @@ def _judge(
     )
     protocol = {**judged.protocol, "log_likelihood": scored.protocol["log_likelihood"]}
     return dataclasses.replace(
-        judged, log_likelihood=scored.log_likelihood, estimate=scored.estimate, protocol=protocol
+        judged,
+        log_likelihood=scored.log_likelihood,
+        estimate=scored.estimate,
+        gap=scored.gap,
+        protocol=protocol,
     )
 
 

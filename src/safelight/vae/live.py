@@ -18,6 +18,7 @@ from safelight.files import StrPath
 from safelight.plots.latents import PRIOR_RADIUS
 from safelight.vae.moments import Moment
 from safelight.vae.planes import Plane
+from safelight.vae.priors import StandardNormal
 
 MAX_FRAMES = 160
 _NUM_POINTS, _NUM_SCORED = 2000, 500
@@ -32,6 +33,7 @@ class Frame:
         epochs: Done, in parts of one too.
         seconds: Since the training began.
         elbo: Of the first 500 of the pictures that are watched, nats per image.
+        standard_prior: Whether the model's prior is N(0, I), not a learned one.
         means: `(n, latent_dim)` float16, where they all lie.
         reconstructions: uint8 `(10, height, width, channels)`, of the first ten.
         samples: uint8 `(3, 10, height, width, channels)`, always of the same noise.
@@ -40,6 +42,7 @@ class Frame:
     epochs: float
     seconds: float
     elbo: float
+    standard_prior: bool
     means: np.ndarray
     reconstructions: np.ndarray
     samples: np.ndarray
@@ -187,7 +190,7 @@ class LiveView:
             scatter={
                 "class_names": self.class_names,
                 "unit_names": plane.names,
-                "show_prior": plane.whole,
+                "show_prior": plane.whole and frame.standard_prior,
             },
         )
 
@@ -211,6 +214,7 @@ def _frame_of(moment: Moment, images: np.ndarray, labels: np.ndarray | None, see
         epochs=moment.epochs,
         seconds=moment.seconds,
         elbo=float(elbo),
+        standard_prior=isinstance(model.prior, StandardNormal),
         means=model.encode(images, told)[0].astype("float16"),
         reconstructions=_bytes(returned),
         samples=_bytes(samples.reshape(_NUM_ROWS, -1, *samples.shape[1:])),
@@ -229,7 +233,7 @@ def _limits(plane: Plane, frames: Sequence[Frame]) -> NDArray[np.float64]:
     """A square `(2, 2)`, from and to of both axes, that holds nearly all points of the frames."""
     points = np.concatenate([plane.place(frame.means) for frame in frames])
     low, high = np.quantile(points, (0.001, 0.999), axis=0)
-    if plane.whole:  # and the circle that holds 95 % of the prior
+    if plane.whole and frames[-1].standard_prior:  # and the circle that holds 95 % of the prior
         low, high = np.minimum(low, -PRIOR_RADIUS), np.maximum(high, PRIOR_RADIUS)
     middle, half = (low + high) / 2, 0.53 * max(float((high - low).max()), 1e-3)
     return np.stack([middle - half, middle + half], axis=1)

@@ -68,7 +68,7 @@ class EpochLoop:
         weight_decay: Part of the kernels that a step with learning rate 1 would take away, apart
             from Adam (Loshchilov & Hutter 2019, arXiv 1711.05101).
         devices: That share the work; `None` for one.
-        **objective: `num_samples` and `gradient` in place of the model's own.
+        **objective: `num_samples`, `backward_samples` and `gradient` in place of the model's own.
 
     Attributes:
         num_steps: Steps in an epoch.
@@ -264,7 +264,7 @@ class Scores:
         reconstruction: Expected log p(x|z).
         kl: KL divergence of q(z|x) from p(z).
         kl_per_unit: `(latent_dim,)`.
-        active_units: Units whose posterior mean varies over the pictures by more than 0.01 (Burda
+        active_units: Units whose posterior mean has a variance over the pictures above 0.01 (Burda
             et al. 2016, arXiv 1509.00519, section 5.2); of two layers that of one at the mean of
             the other, which is quicker than its own.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
@@ -11,7 +12,10 @@ import numpy as np
 from safelight.vae.config import TrainConfig, ways_to_wake_units
 from safelight.vae.loops import ACTIVE_VARIANCE
 from safelight.vae.models import VAE
+from safelight.vae.objectives import warmup_weight
 from safelight.vae.priors import StandardNormal
+
+logger = logging.getLogger(__name__)
 
 Report = Callable[[str, int, int, str], None]
 """Called with (stage, done, total, a few words); a progress bar for instance."""
@@ -93,12 +97,31 @@ def advise_on_collapse(model: VAE, config: TrainConfig, active: int) -> str:
         "final_samples": config.final_samples,
         "final_gradient": config.final_gradient,
         "warmup_epochs": config.warmup_epochs,
+        "epochs": config.epochs,
         **{name: getattr(model, name) for name in ("num_samples", "free_bits", "gradient", "beta")},
     }
-    ways = (f"{name}={value:g}" for name, value in ways_to_wake_units(settings).items())
+    ways = [f"{name}={value:g}" for name, value in ways_to_wake_units(settings).items()]
     return (
-        f"{active} of {model.latent_dim} latent units are active (their means vary over the "
-        f"pictures by more than {ACTIVE_VARIANCE:g}): the KL divergence has driven the others to "
-        f"the prior, and the decoder ignores them. Try {' or '.join(ways)}, and look whether the "
-        "pictures use the whole range from 0 to 255."
+        f"{active} of {model.latent_dim} latent units are active (over the pictures their means "
+        f"have a variance above {ACTIVE_VARIANCE:g}): the KL divergence has driven the others to "
+        f"the prior, and the decoder ignores them. Try {' or '.join(ways or ['more epochs'])}, and "
+        "look whether the pictures use the whole range from 0 to 255."
     )
+
+
+def warn_of_warmup(epochs: int, warmup_epochs: int) -> None:
+    """Says that a training is over before the KL divergence had its whole weight.
+
+    Args:
+        epochs: Done, the last of them perhaps in part.
+        warmup_epochs: As in the settings.
+    """
+    if 0 < epochs <= warmup_epochs:
+        logger.warning(
+            "the training ended in epoch %d, and its warm-up would have taken %d: the weight of "
+            "the KL divergence was %.2g at last, as if beta were smaller. Train for longer, or "
+            "with fewer warmup_epochs.",
+            epochs,
+            warmup_epochs,
+            warmup_weight(epochs - 1, warmup_epochs),
+        )

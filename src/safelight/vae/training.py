@@ -37,6 +37,7 @@ from safelight.vae.moments import (
     advise_on_collapse,
     describe,
     silent,
+    warn_of_warmup,
 )
 from safelight.vae.training_data import TrainingData
 
@@ -157,6 +158,8 @@ def train(
         interrupted = True
         session.end_early(diverged=isinstance(reason, _DivergedError))
     trained = session.result(interrupted)
+    if not interrupted:
+        warn_of_warmup(session.epochs, config.warmup_epochs)
     session.show_to(watcher, finished=True)
     return trained
 
@@ -486,9 +489,8 @@ class _Store:
 def _warn_of_collapse(session: _Session) -> None:
     """Says once what to do if hardly any latent unit tells pictures apart."""
     scores, config = session.judge.last, session.config
-    too_early = session.epochs <= config.warmup_epochs or (
-        not session.finished and session.progress < _SETTLED
-    )
+    early = session.epochs <= config.warmup_epochs or session.progress < _SETTLED
+    too_early = early and not session.finished
     if session.warned or too_early or scores is None:
         return
     if scores.active_units > _COLLAPSED * session.model.latent_dim:
