@@ -189,7 +189,7 @@ def test_the_gap_is_of_the_same_pictures(make_vae):
     run = with_metrics(make_vae(), importance_sampling={"num_images": 7}, gap=gap)
     assert "the ELBO is" in (said := " ".join(map(str, autoencoder_advice.judge(run))))
     assert "4.2" in said
-    assert "95 % intervals; log p(x) on" in render([run])
+    assert "95 % intervals; log p(x) on 7 of its pictures" in render([run])
 
 
 def test_pictures_that_a_kind_of_run_has_not_are_not_missed(make_vae):

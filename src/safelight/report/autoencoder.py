@@ -136,7 +136,7 @@ def _tell_numbers(reading: Reading) -> Sequence[Block]:
     caption = "On the test part, per picture, with 95 % intervals"
     scored = number(dig(reading.metrics, "importance_sampling", "num_images"))
     if scored is not None and scored != reading.num_test:
-        caption += f"; log p(x) on {words.count(scored)} of its pictures"
+        caption += f"; log p(x) on {scored:,.0f} of its pictures"
     table = Table(caption, ["number", "value"], list(shown.items()))
     how = dig(reading.metrics, "protocol", "log_likelihood")
     surgery = dig(reading.metrics, "surgery", "sentence")
