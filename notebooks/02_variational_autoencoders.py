@@ -20,7 +20,7 @@
 # Every step is one claim, a few lines of code and one picture. What we derive by hand is asserted
 # equal to what the library computes, so nothing here has to be believed.
 #
-# Run it from top to bottom: five to twelve minutes on two cores. You need Python, NumPy, the normal
+# Run it from top to bottom: four to twelve minutes on two cores. You need Python, NumPy, the normal
 # distribution and the idea of a gradient. The derivations in full are in `docs/theory/elbo.md`.
 # The exercises at the end check themselves.
 
