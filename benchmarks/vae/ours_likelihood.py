@@ -24,7 +24,6 @@ _WAYS = {
     "float32": "Safelight, every pixel in float32",
     "auto": "Safelight, as called: bfloat16 around the mean, certain pixels once",
 }
-_DIFFER_FROM = 512  # samples; for fewer of them what is called by default is the row above it
 
 
 def estimate(
@@ -42,14 +41,16 @@ def estimate(
 def answer(question: Question) -> tuple[list[Answer], dict[str, str]]:
     """The library's estimator: every pixel in float32, and as it is called by default."""
     choose_backend("tensorflow")
+    from safelight.vae.estimates import MIN_SAMPLES
+
     # Black and white as 0 and 255: the model's own draw leaves them as they are.
     images = (255 * question.pixels).astype("uint8").reshape(-1, 28, 28, 1)
     answers = []
     model = build(make_config(Protocol(), "float32"), question.weights, None)
     for precision, name in _WAYS.items():
         for number in question.samples:
-            if precision == "auto" and number < _DIFFER_FROM:
-                continue
+            if precision == "auto" and number < MIN_SAMPLES:
+                continue  # the same as float32
             function = functools.partial(estimate, model, images, number, precision)
             settings = {"precision": precision, "threads": question.num_threads}
             answers.append(timed(name, number, question.repeats, function, settings))

@@ -157,9 +157,7 @@ def test_a_film_holds_every_frame_and_its_last_one_stays(always, latent_dim, tmp
 
 @pytest.mark.parametrize("prior", ["normal", "mixture"])
 @pytest.mark.one_backend
-def test_the_circle_of_a_standard_normal_is_drawn_around_no_other_prior(
-    always, monkeypatch, prior, tmp_path
-):
+def test_the_circle_of_a_standard_normal_is_drawn_around_no_other_prior(always, monkeypatch, prior):
     scales, circles = [], []
     components = {"prior_components": 3} if prior == "mixture" else {}
     config = TrainConfig(**{**vars(CONFIG), "latent_dim": 2, "prior": prior, **components})

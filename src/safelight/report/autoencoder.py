@@ -134,9 +134,8 @@ def _tell_numbers(reading: Reading) -> Sequence[Block]:
         used = Markup("{} of {}").format(words.count(active), words.count(units))
         shown[named("active units", "units that say something about pictures")] = used
     caption = "On the test part, per picture, with 95 % intervals"
-    scored = number(dig(reading.metrics, "importance_sampling", "num_images"))
-    if scored is not None and scored != reading.num_test:
-        caption += f"; log p(x) on {scored:,.0f} of its pictures"
+    if reading.num_scored is not None:
+        caption += f"; log p(x) on {reading.num_scored:,} of its pictures"
     table = Table(caption, ["number", "value"], list(shown.items()))
     how = dig(reading.metrics, "protocol", "log_likelihood")
     surgery = dig(reading.metrics, "surgery", "sentence")

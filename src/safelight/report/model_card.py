@@ -227,9 +227,8 @@ def _evaluation(reading: Reading) -> str:
         scores = autoencoder.scores(reading) if nats else classifier.scores(reading)
         rows = [[label, _said(found, nats=nats)] for label, found in scores.items()]
     judged = f"{_number(reading.num_test)} test pictures that training had not seen"
-    scored = number(dig(reading.metrics, "importance_sampling", "num_images"))
-    if scored is not None and scored != reading.num_test:
-        judged += f", log p(x) on {_number(scored)} of them"
+    if reading.num_scored is not None:
+        judged += f", log p(x) on {reading.num_scored:,} of them"
     table = _table(["number", "value [95 % interval]"], rows)
     told = {"vae": "log_likelihood", "gan": "features"}.get(reading.kind, "intervals")
     how = dig(reading.metrics, "protocol", told)

@@ -70,6 +70,12 @@ class Reading:
         found = number(self.metrics.get("num_test", self.metrics.get("num_images")))
         return None if found is None else int(found)
 
+    @property
+    def num_scored(self) -> int | None:
+        """Pictures that log p(x) is of, where these are not all that the run was judged on."""
+        found = number(dig(self.metrics, "importance_sampling", "num_images"))
+        return None if found is None or found == self.num_test else int(found)
+
     def picture(self, name: str) -> Path | None:
         """The picture of that name, if the run has it."""
         path = self.run.path / "pictures" / f"{name}.png"

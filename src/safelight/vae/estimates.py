@@ -39,7 +39,8 @@ Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-_MIN_SAMPLES = 512  # for fewer of them looking for certain pixels would not pay
+MIN_SAMPLES = 512
+"""For fewer of them "auto" is "float32": looking for certain pixels would not pay."""
 _MAX_ERROR = 0.1  # nats, of a sample's log w
 
 
@@ -205,7 +206,7 @@ def _find_short_cut(model: VAE, precision: str, num_samples: int) -> DenseDecode
     """The decoder as the short cut takes it, or `None` where every pixel is to be computed."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r}: expected one of {', '.join(PRECISIONS)}.")
-    pays = num_samples >= _MIN_SAMPLES and _multiplies_bfloat16()
+    pays = num_samples >= MIN_SAMPLES and _multiplies_bfloat16()
     if precision == "float32" or (precision == "auto" and not pays):
         return None
     decoder = DenseDecoder.find(model)
