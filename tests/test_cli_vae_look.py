@@ -1,6 +1,7 @@
 """`safelight vae anomalies|rate-distortion`, `train --only` and `sample --density`."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from safelight.runs import Run
+from safelight.vae.config import TrainConfig
 
 SMALL = ("--epochs", 1, "--latent-dim", 3, "--hidden-units", 8, "--batch-size", 16)
 SIZE = (8, 10)
@@ -227,7 +229,8 @@ def test_what_are_no_betas_is_a_sentence(cells, call, tmp_path, betas):
 def test_other_settings_do_not_go_on_with_a_curve(cells, call, tmp_path):
     run = tmp_path / "curve"
     command = ("vae", "rate-distortion", cells, "--output", run, *SMALL, "--betas", "1,2")
-    Run.create(run).write_config({"kind": "vae-rate-distortion", "settings": {"seed": 5}})
+    settings = dataclasses.asdict(TrainConfig(seed=5))
+    Run.create(run).write_config({"kind": "vae-rate-distortion", "settings": settings})
     (run / "rate_distortion.csv").write_text("beta\n")
     code, _, err = call(*command)
     check_sentence(code, err.splitlines()[-1])

@@ -62,6 +62,19 @@ def test_other_settings_are_refused_by_name(path):
         load_checkpoint(path, identify(other, IMAGES))
 
 
+def test_a_checkpoint_of_another_version_is_refused_as_that(path):
+    identity = identify(CONFIG, IMAGES)
+    older = {name: value for name, value in identity.items() if name != "beta"}
+    for mine, theirs, name in (
+        (older, identity, "beta"),
+        (identity, older, "beta"),
+        ({**identity, "format": 1}, identity, "format"),
+    ):
+        save_checkpoint(path, make_checkpoint(), mine)
+        with pytest.raises(ValueError, match=rf"another version of Safelight, whose {name} "):
+            load_checkpoint(path, theirs)
+
+
 def test_other_pictures_labels_or_another_backend_are_refused(path, monkeypatch):
     labels = np.array([0, 1])
     identity = identify(CONFIG, IMAGES, labels)

@@ -330,6 +330,14 @@ def test_other_settings_or_data_never_continue_a_run(cut_off, parts):
             run_into(path, parts, dataclasses.replace(config, **other))
     with pytest.raises(ValueError, match="other data"):
         run_into(path, make_parts(num_images=50), config)
+    settings_of_older = dict(Run.open(path).config["settings"])
+    del settings_of_older["flow_units"]
+    written = (path / "config.json").read_text()
+    older = json.loads(written) | {"settings": settings_of_older}
+    (path / "config.json").write_text(json.dumps(older))
+    with pytest.raises(ValueError, match=r"another version of Safelight.*flow_units.*--overwrite"):
+        run_into(path, parts, config)
+    (path / "config.json").write_text(written)
     assert (path / "checkpoint.npz").exists()
     run, _ = run_into(path, parts, dataclasses.replace(config, epochs=1), overwrite=True)
     assert len(run.history["elbo"]) == 1

@@ -167,6 +167,13 @@ def _refuse_other(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any
     differing = [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
     if not differing:
         return
+    # Nothing that could be passed mends these.
+    if strange := [n for n in differing if n == "format" or (n in found) != (n in wanted)]:
+        raise ValueError(
+            f"{path}: cannot go on from this checkpoint: another version of Safelight, whose "
+            f"{one_line(', '.join(strange))} differs, made it. Remove it to start anew, or go on "
+            "with that version."
+        )
     if differing == ["data"]:
         reason = "it was made from other pictures or labels"
     else:

@@ -11,6 +11,7 @@ from typing import Any
 from safelight.datasets import ImageDataset
 from safelight.generative.pictures import Parts
 from safelight.runs import Run, to_json
+from safelight.untrusted import one_line
 
 _DIGEST_DIGITS = 16
 
@@ -134,6 +135,12 @@ def _refuse_other(run: Run, description: Mapping[str, Any]) -> None:
     if not differing:
         return
     before, now = (dict(each.get("settings") or {}) for each in (found, wanted))
+    if strange := sorted({*before} ^ {*now}):
+        raise ValueError(
+            f"{run.path}: holds an unfinished run of another version of Safelight, one with other "
+            f"settings ({one_line(', '.join(strange))}); that version continues it, --overwrite "
+            "begins anew, another --output leaves it alone."
+        )
     words = [
         f"{name} {before.get(name)} instead of {now[name]}"
         for name in now
