@@ -26,7 +26,8 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from safelight import untrusted
+from safelight import backend_choice, untrusted
+from safelight.environment import find_accelerator
 
 printable = untrusted.printable
 out = Console(highlight=False, soft_wrap=True)
@@ -43,12 +44,19 @@ def fail(message: str, *, code: int = 2) -> NoReturn:
     sys.exit(code)
 
 
-def start_keras() -> None:
+def start_keras(work: str = "convolutions", *, training: bool = False) -> None:
     """Loads Keras and its backend, whose C++ start-up notes would otherwise go to standard error.
+
+    Args:
+        work: What is to be computed, a row of `backend_choice.SPEEDS`: the fastest backend is
+            taken where none was asked for, and a slow one that was asked for is told.
+        training: Whether a whole network is to be trained.
 
     Raises:
         ValueError: No backend is installed, or KERAS_BACKEND names none.
     """
+    if chosen := backend_choice.choose_backend(work, training=training):
+        remark(chosen)
     sys.stderr.flush()
     saved = os.dup(2)
     silence = os.open(os.devnull, os.O_WRONLY)
@@ -68,6 +76,10 @@ def start_keras() -> None:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(silence)
+    backend, accelerator = keras.config.backend(), find_accelerator()
+    faster = backend_choice.name_faster(backend, work, accelerator=accelerator)
+    if training and faster:
+        remark(faster)
 
 
 def set_up_streams() -> None:

@@ -68,7 +68,7 @@ def train(
     Run.check(output, overwrite=overwrite, resume=True)
     dataset = load_pictures(data, strict=strict)
     parts = load_parts(dataset, settings, test_fraction=test_fraction, check=check_data)
-    console.start_keras()
+    console.start_keras(training=True)
     from safelight import scoring
     from safelight.gan import experiment
 

@@ -10,6 +10,7 @@ import typer
 from safelight.cli import console
 from safelight.metrics import format_percent
 from safelight.runs import Run, RunSummary, list_runs
+from safelight.untrusted import one_line
 
 app = typer.Typer(help="See what was trained, and how good it is.", no_args_is_help=True)
 _IN_NATS = {
@@ -188,6 +189,18 @@ def _print_data(found: dict[str, Any] | None) -> None:
         console.say(f"{'labels to check':<18}{len(suspects)}: {worst}{more}")
 
 
+def _print_machine(run: Run) -> None:
+    """Which backend took these seconds, and on what."""
+    try:
+        found = run.environment
+    except ValueError:
+        return  # what a run says of its numbers does not depend on it
+    cores = f"{found.get('cores')} cores of {found.get('processor')}"
+    if found.get("backend"):
+        words = f"Keras on {found['backend']}, {found.get('accelerator') or cores}"
+        console.say(f"{'computed by':<18}{one_line(words)}")
+
+
 def _print_splits(found: dict[str, Any] | None) -> None:
     """The means over several splits or folds, and all pictures of the folds together."""
     if not found:
@@ -314,6 +327,7 @@ def _print_results(run: Run, metrics: dict[str, Any]) -> None:
     if seconds:
         stages = ", ".join(f"{name.replace('_', '-')} {s:.1f}" for name, s in seconds.items())
         console.say(f"{'seconds':<18}{stages}")
+        _print_machine(run)
     for picture in run.pictures:
         console.say(f"{'picture':<18}{console.printable(picture)}")
     if (run.path / "data.md").is_file():

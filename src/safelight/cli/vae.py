@@ -101,7 +101,8 @@ def train(
     Run.check(output, overwrite=overwrite, resume=True)
     dataset = pictures.keep_class(load_pictures(data, strict=strict), only)
     parts = load_parts(dataset, settings, test_fraction=test_fraction)
-    console.start_keras()
+    dense = settings.architecture in ("dense", "residual")
+    console.start_keras("dense" if dense else "convolutions", training=True)
     from safelight.vae.devices import is_leader, sharing
 
     leads = is_leader(devices)  # processes have to meet before anything is computed
