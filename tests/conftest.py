@@ -129,7 +129,8 @@ def _leave(*arguments: object, early: bool = False) -> int:
         patch.setattr(sys, "argv", ["safelight", *map(str, arguments)])
         patch.setattr(cli, "set_up_streams", lambda: None)
         if early:
-            patch.setattr(console, "start_keras", lambda: pytest.fail("loads Keras too early"))
+            early_start = "loads Keras too early"
+            patch.setattr(console, "start_keras", lambda *_, **__: pytest.fail(early_start))
         with pytest.raises(SystemExit) as left:
             cli.main()
     return left.value.code or 0

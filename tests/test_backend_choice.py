@@ -4,12 +4,21 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from safelight import backend_choice
-from safelight.backend_choice import NAMES, SPEEDS, choose_backend, name_faster
+from safelight.backend_choice import NAMES, SPEEDS, choose_backend, kind_of_work, name_faster
+from safelight.cli import console
+from safelight.runs import Run
+from safelight.vae.config import CHOICES
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+MEASURED = RESULTS / (
+    "backends_speed__intel-r-xeon-r-processor-family-6-amx-2-cores__keras-3.15.1-tensorflow"
+    "__3rounds.json"
+)
 
 
 @pytest.fixture
@@ -33,8 +42,9 @@ def chosen():
 
 def test_keras_own_default_stays_where_it_is_the_fastest(fresh):
     for work in SPEEDS:
+        backend_choice.os.environ["KERAS_BACKEND"] = ""
         assert choose_backend(work, training=True) is None
-        assert chosen() == ""
+        assert chosen() == "tensorflow"
 
 
 @pytest.mark.parametrize("work", SPEEDS)
@@ -44,12 +54,15 @@ def test_of_those_installed_the_fastest_is_taken_and_told(fresh, work):
     said = choose_backend(work)
     best = max(names, key=SPEEDS[work].__getitem__)
     assert chosen() == best
-    assert said.startswith(f"computing with {NAMES[best]}: TensorFlow is not installed;")
+    assert said == (
+        f"computing with {NAMES[best]}: TensorFlow is not installed; KERAS_BACKEND chooses another"
+    )
 
 
 def test_one_backend_alone_is_enough(fresh):
     fresh("jax")
-    assert "TensorFlow and PyTorch are not installed" in choose_backend("convolutions")
+    said = choose_backend("convolutions")
+    assert said == "computing with JAX: TensorFlow and PyTorch are not installed"
     assert chosen() == "jax"
 
 
@@ -61,6 +74,7 @@ def test_without_any_the_error_is_keras_own(fresh):
 def test_a_gpu_is_taken_for_trainings_alone(fresh):
     fresh(*NAMES, gpu=True)
     assert choose_backend("dense") is None
+    backend_choice.os.environ["KERAS_BACKEND"] = ""
     assert "GPU" in choose_backend("dense", training=True)
     assert chosen() == "jax"
 
@@ -103,8 +117,7 @@ def test_a_slow_choice_is_told_on_a_processor(fresh):
 
 
 def test_the_speeds_are_those_that_were_measured():
-    (path,) = RESULTS.glob("backends_speed__*.json")
-    work = json.loads(path.read_text())["work"]
+    work = json.loads(MEASURED.read_text())["work"]
     for kind, row in (("dense", "dense_vae"), ("convolutions", "conv_vae")):
         rates = {name: work[row][name]["median"] for name in NAMES}
         for name, speed in SPEEDS[kind].items():
@@ -112,16 +125,136 @@ def test_the_speeds_are_those_that_were_measured():
         assert list(SPEEDS[kind]) == sorted(rates, key=rates.get, reverse=True)
 
 
-def test_a_gpu_needs_its_driver_and_jaxs_part(monkeypatch, tmp_path):
-    (tmp_path / "jax_plugins" / "xla_cuda12").mkdir(parents=True)
-    (tmp_path / "jax_plugins" / "xla_cuda12" / "__init__.py").touch()
-    device = tmp_path / "nvidiactl"
-    monkeypatch.setattr(backend_choice, "_GPUS", (str(device),))
-    monkeypatch.delitem(sys.modules, "jax_plugins", raising=False)
-    device.touch()
-    monkeypatch.setattr(sys, "path", [])
-    assert not backend_choice._has_gpu()
+def test_what_goes_on_keeps_its_backend_if_it_is_there(fresh):
+    fresh(*NAMES, gpu=True)
+    assert choose_backend("dense", training=True, before="tensorflow") is None
+    assert chosen() == "tensorflow"
+    backend_choice.os.environ["KERAS_BACKEND"] = ""
+    assert "it began this training" in choose_backend("dense", training=True, before="torch")
+    assert chosen() == "torch"
+    for before in ("theano", None, ["jax"]):
+        fresh("torch")
+        backend_choice.os.environ["KERAS_BACKEND"] = ""
+        assert "not installed" in choose_backend("dense", training=True, before=before)
+
+
+def test_several_devices_need_jax(fresh):
+    assert "devices" in choose_backend("convolutions", training=True, devices=2)
+    assert chosen() == "jax"
+    fresh("torch")
+    backend_choice.os.environ["KERAS_BACKEND"] = ""
+    choose_backend("convolutions", training=True, devices=2)
+    assert chosen() == "torch"
+
+
+def test_architectures_are_of_one_kind_or_the_other():
+    kinds = {name: kind_of_work(name) for name in CHOICES["architecture"]}
+    assert kinds["dense"] == kinds["residual"] == "dense"
+    assert kinds["conv"] == kinds["resnet"] == kind_of_work("dcgan") == "convolutions"
+    assert set(kinds.values()) == set(SPEEDS)
+
+
+@pytest.fixture
+def package(monkeypatch, tmp_path):
+    """Makes packages on an otherwise empty path."""
+
+    def make(name):
+        folder = tmp_path.joinpath(*name.split("."))
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").touch()
+
+    for name in ("jax_plugins", "jax"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    assert backend_choice._has_gpu()
-    device.unlink()
+    return make
+
+
+def test_a_folder_of_a_backends_name_is_no_backend(package, tmp_path):
+    (tmp_path / "jax").mkdir()
+    assert not backend_choice._is_installed("jax")
+    (tmp_path / "jax").rmdir()
+    package("jax")
+    sys.path_importer_cache.clear()
+    assert backend_choice._is_installed("jax")
+
+
+@pytest.mark.parametrize("driver", ["xla_cuda12", "xla_rocm7"])
+def test_a_gpu_needs_its_driver_and_jaxs_part(package, monkeypatch, tmp_path, driver):
+    devices = {"xla_cuda": tmp_path / "nvidiactl", "xla_rocm": tmp_path / "kfd"}
+    hiding = {"xla_cuda": "CUDA_VISIBLE_DEVICES", "xla_rocm": "ROCR_VISIBLE_DEVICES"}
+    gpus = {name: ((str(path),), (hiding[name],)) for name, path in devices.items()}
+    monkeypatch.setattr(backend_choice, "_GPUS", gpus)
+    for name in (*hiding.values(), "JAX_PLATFORMS"):
+        monkeypatch.delenv(name, raising=False)
+    for path in devices.values():
+        path.touch()
     assert not backend_choice._has_gpu()
+    package(f"jax_plugins.{driver}")
+    sys.path_importer_cache.clear()
+    assert backend_choice._has_gpu()
+    mine = next(name for name in devices if driver.startswith(name))
+    for name, value, there in (
+        (hiding[mine], "", False),
+        (hiding[mine], "-1", False),
+        (hiding[mine], "1", True),
+        ("JAX_PLATFORMS", "cpu", False),
+        ("JAX_PLATFORMS", "cuda,cpu", True),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            assert backend_choice._has_gpu() is there, (name, value)
+    devices[mine].unlink()  # that of the other maker is no help
+    assert not backend_choice._has_gpu()
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What commands ask `start_keras` for; none of them comes further."""
+    asked = []
+
+    def start(*args, **named):
+        asked.append((*args, named))
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(console, "start_keras", start)
+    return asked
+
+
+def test_trainings_ask_for_what_suits_them_and_go_on_as_they_began(call, told, tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for number in range(12):
+        pixels = rng.integers(0, 256, (32, 32, 3), dtype="uint8")
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
+    output = tmp_path / "run"
+    begun = Run.create(tmp_path / "begun")
+    begun.write_config({"kind": "vae"})
+    (begun.path / "checkpoint.npz").touch()
+    (begun.path / "environment.json").write_text('{"backend": "torch"}')
+    for words, work, before, devices in (
+        (("vae", "train"), "dense", None, 1),
+        (("vae", "train", "--devices", 2), "dense", None, 2),
+        (("vae", "train", "--architecture", "conv"), "convolutions", None, 1),
+        (("vae", "train", "--output", begun.path), "dense", "torch", 1),
+        (("vae", "train", "--output", begun.path, "--overwrite"), "dense", None, 1),
+        (("vae", "rate-distortion", "--architecture", "residual"), "dense", None, 1),
+        (("gan", "train"), "convolutions", None, 1),
+        (("gan", "train", "--output", begun.path), "convolutions", "torch", 1),
+    ):
+        place = () if "--output" in words else ("--output", output)
+        code, _, err = call(*words[:2], tmp_path / "photos", *words[2:], *place)
+        assert (code, "far enough" in err) == (2, True), err
+        named = {"training": True, "before": before, "devices": devices}
+        assert told.pop() == (work, named), words
+
+
+def test_both_sentences_are_said(monkeypatch):
+    said = []
+    monkeypatch.setattr(console, "remark", said.append)
+    monkeypatch.setattr(backend_choice, "choose_backend", lambda *_, **__: "chosen")
+    monkeypatch.setattr(backend_choice, "name_faster", lambda *_, **__: "faster")
+    console.start_keras()
+    assert said == ["chosen"]
+    console.start_keras(training=True, devices=2)
+    console.start_keras(training=True)
+    assert said == ["chosen", "chosen", "chosen", "faster"]

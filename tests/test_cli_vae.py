@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -261,6 +262,7 @@ def test_a_folder_of_colour_photographs_trains(trained, call):
     assert code == 0
     assert "nats" in out
     code, out, _ = call("runs", "show", trained)
+    assert f"backend           {keras.backend.backend()}" in out
     for words in ("ELBO", "reconstruction", "less KL", "log p(x)", "active units", "samples.png"):
         assert words in out
     assert f"{bound['value']:.1f} [" in out

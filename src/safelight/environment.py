@@ -75,7 +75,8 @@ def find_accelerator() -> str | None:
             details = library.config.experimental.get_device_details(devices[0])
             return str(details.get("device_name", "GPU"))
         case "torch":
-            return library.cuda.get_device_name(0) if library.cuda.is_available() else None
+            apple = "Apple GPU" if library.backends.mps.is_available() else None
+            return library.cuda.get_device_name(0) if library.cuda.is_available() else apple
     return None
 
 

@@ -86,6 +86,14 @@ def test_a_preset_with_another_architecture_has_that_one_s_widths(name):
     assert TrainConfig.preset(name).hidden_units == PRESETS[name]["hidden_units"]
 
 
+def test_samples_of_a_preset_that_is_changed_to_fewer_are_all_gone_through():
+    assert TrainConfig.preset("best", final_samples=1).backward_samples == 0
+    assert TrainConfig.preset("best", final_samples=2).backward_samples == 0
+    assert TrainConfig.preset("best", final_samples=3).backward_samples == 2
+    with pytest.raises(ValueError, match="backward_samples=2 with"):
+        TrainConfig.preset("best", final_samples=2, backward_samples=2)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_trained_with_another_beta_says_what_is_in_the_way(name):
     samples = {key for key in ("num_samples", "final_samples") if PRESETS[name].get(key, 1) > 1}
@@ -94,7 +102,7 @@ def test_a_preset_trained_with_another_beta_says_what_is_in_the_way(name):
         return
     with pytest.raises(ValueError, match=r"_samples=5 with beta=2\.0 .* has no KL term to weigh"):
         TrainConfig.preset(name, beta=2.0)
-    one = {**dict.fromkeys(samples, 1), "gradient": "stl", "backward_samples": 0}
+    one = {**dict.fromkeys(samples, 1), "gradient": "stl"}
     same = dataclasses.replace(TrainConfig.preset(name, **one), beta=2.0)
     assert TrainConfig.preset(name, **one, beta=2.0) == same
 

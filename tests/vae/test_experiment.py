@@ -330,9 +330,14 @@ def test_other_settings_or_data_never_continue_a_run(cut_off, parts):
             run_into(path, parts, dataclasses.replace(config, **other))
     with pytest.raises(ValueError, match="other data"):
         run_into(path, make_parts(num_images=50), config)
+    written = (path / "config.json").read_text()
+    other = json.loads(written) | {"kind": "gan"}
+    (path / "config.json").write_text(json.dumps(other))
+    with pytest.raises(ValueError, match="unfinished run of kind gan, not vae"):
+        run_into(path, parts, config)
+    (path / "config.json").write_text(written)
     settings_of_older = dict(Run.open(path).config["settings"])
     del settings_of_older["flow_units"]
-    written = (path / "config.json").read_text()
     older = json.loads(written) | {"settings": settings_of_older}
     (path / "config.json").write_text(json.dumps(older))
     with pytest.raises(ValueError, match=r"another version of Safelight.*flow_units.*--overwrite"):

@@ -44,18 +44,27 @@ def fail(message: str, *, code: int = 2) -> NoReturn:
     sys.exit(code)
 
 
-def start_keras(work: str = "convolutions", *, training: bool = False) -> None:
+def start_keras(
+    work: str = "convolutions",
+    *,
+    training: bool = False,
+    before: str | None = None,
+    devices: int = 1,
+) -> None:
     """Loads Keras and its backend, whose C++ start-up notes would otherwise go to standard error.
 
     Args:
         work: What is to be computed, a row of `backend_choice.SPEEDS`: the fastest backend is
             taken where none was asked for, and a slow one that was asked for is told.
         training: Whether a whole network is to be trained.
+        before: Of an unfinished training that is to go on, the backend it was begun with.
+        devices: Among which a training is shared.
 
     Raises:
         ValueError: No backend is installed, or KERAS_BACKEND names none.
     """
-    if chosen := backend_choice.choose_backend(work, training=training):
+    chosen = backend_choice.choose_backend(work, training=training, before=before, devices=devices)
+    if chosen:
         remark(chosen)
     sys.stderr.flush()
     saved = os.dup(2)
@@ -64,7 +73,9 @@ def start_keras(work: str = "convolutions", *, training: bool = False) -> None:
         os.dup2(silence, 2)
         import keras
 
-        keras.ops.convert_to_numpy(keras.ops.zeros(1))
+        # Processes that share a training have to meet before the first of them computes anything.
+        if os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES", "1") in ("", "1"):
+            keras.ops.convert_to_numpy(keras.ops.zeros(1))
         # Its advice on retracing is for authors of loops; ours compiles a few shapes on purpose.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
     except (ImportError, ValueError) as error:
@@ -76,10 +87,10 @@ def start_keras(work: str = "convolutions", *, training: bool = False) -> None:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(silence)
-    backend, accelerator = keras.config.backend(), find_accelerator()
-    faster = backend_choice.name_faster(backend, work, accelerator=accelerator)
-    if training and faster:
-        remark(faster)
+    if training and devices == 1:
+        name, accelerator = keras.config.backend(), find_accelerator()
+        if faster := backend_choice.name_faster(name, work, accelerator=accelerator):
+            remark(faster)
 
 
 def set_up_streams() -> None:

@@ -35,6 +35,7 @@ from safelight.cli.trained import (
     save_drawn,
     save_picture,
     show_reconstructions,
+    start_training,
 )
 from safelight.gan.config import TrainConfig, check_data
 from safelight.runs import Run
@@ -68,7 +69,7 @@ def train(
     Run.check(output, overwrite=overwrite, resume=True)
     dataset = load_pictures(data, strict=strict)
     parts = load_parts(dataset, settings, test_fraction=test_fraction, check=check_data)
-    console.start_keras(training=True)
+    start_training(output, settings.architecture, overwrite=overwrite)
     from safelight import scoring
     from safelight.gan import experiment
 

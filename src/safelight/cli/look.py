@@ -22,6 +22,7 @@ from safelight.cli.trained import (
     name_source,
     open_vae,
     save_picture,
+    start_training,
 )
 from safelight.datasets import ImageDataset
 from safelight.runs import Run
@@ -116,7 +117,7 @@ def rate_distortion(
     Run.check(output, overwrite=overwrite, resume=True)
     dataset = load_pictures(data, strict=strict)
     parts = load_parts(dataset, settings, test_fraction=test_fraction)
-    console.start_keras()
+    start_training(output, settings.architecture, overwrite=overwrite)
     from safelight.vae import experiment
     from safelight.vae import rate_distortion as curves
 

@@ -189,16 +189,15 @@ def _print_data(found: dict[str, Any] | None) -> None:
         console.say(f"{'labels to check':<18}{len(suspects)}: {worst}{more}")
 
 
-def _print_machine(run: Run) -> None:
-    """Which backend took these seconds, and on what."""
+def _print_backend(run: Run) -> None:
+    """What Keras ran on."""
     try:
         found = run.environment
     except ValueError:
         return  # what a run says of its numbers does not depend on it
-    cores = f"{found.get('cores')} cores of {found.get('processor')}"
-    if found.get("backend"):
-        words = f"Keras on {found['backend']}, {found.get('accelerator') or cores}"
-        console.say(f"{'computed by':<18}{one_line(words)}")
+    words = [str(found[name]) for name in ("backend", "accelerator") if found.get(name)]
+    if words:
+        console.say(f"{'backend':<18}{one_line(', on '.join(words))}")
 
 
 def _print_splits(found: dict[str, Any] | None) -> None:
@@ -327,7 +326,7 @@ def _print_results(run: Run, metrics: dict[str, Any]) -> None:
     if seconds:
         stages = ", ".join(f"{name.replace('_', '-')} {s:.1f}" for name, s in seconds.items())
         console.say(f"{'seconds':<18}{stages}")
-        _print_machine(run)
+    _print_backend(run)
     for picture in run.pictures:
         console.say(f"{'picture':<18}{console.printable(picture)}")
     if (run.path / "data.md").is_file():

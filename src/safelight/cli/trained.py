@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from safelight.backend_choice import kind_of_work
 from safelight.cli import console
 from safelight.cli.data import (
     damage,
@@ -169,6 +170,24 @@ def load_parts(
     if parts.note:
         console.remark(parts.note)
     return parts
+
+
+def start_training(
+    output: Path, architecture: str, *, overwrite: bool = False, devices: int = 1
+) -> None:
+    """Loads Keras on the backend that suits a training, or that it was begun with.
+
+    Args:
+        output: The run folder, which may hold the training's beginning.
+        architecture: Of what is to be trained.
+        overwrite: Whether it begins anew in any case.
+        devices: Among which it is shared.
+    """
+    before = None
+    if not overwrite and (output / "config.json").is_file() and Run(output).begun:
+        with contextlib.suppress(ValueError):  # without environment.json nobody knows
+            before = Run(output).environment.get("backend")
+    console.start_keras(kind_of_work(architecture), training=True, before=before, devices=devices)
 
 
 def load_array(model: VAE, dataset: ImageDataset, report: console.Report) -> np.ndarray:

@@ -45,6 +45,7 @@ from safelight.cli.trained import (
     save_drawn,
     save_picture,
     show_reconstructions,
+    start_training,
 )
 from safelight.runs import Run
 from safelight.vae.config import TrainConfig
@@ -101,8 +102,7 @@ def train(
     Run.check(output, overwrite=overwrite, resume=True)
     dataset = pictures.keep_class(load_pictures(data, strict=strict), only)
     parts = load_parts(dataset, settings, test_fraction=test_fraction)
-    dense = settings.architecture in ("dense", "residual")
-    console.start_keras("dense" if dense else "convolutions", training=True)
+    start_training(output, settings.architecture, overwrite=overwrite, devices=devices)
     from safelight.vae.devices import is_leader, sharing
 
     leads = is_leader(devices)  # processes have to meet before anything is computed

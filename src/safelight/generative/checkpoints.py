@@ -183,6 +183,8 @@ def _refuse_other(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any
             for values in (found, wanted)
         )
         reason = f"it was made with {one_line(before)}, and now it is {one_line(now)}"
+        if "backend" in named:
+            reason += f"; KERAS_BACKEND={one_line(found['backend'])} chooses that backend"
     raise ValueError(
         f"{path}: cannot go on from this checkpoint: {reason}. Pass what it was made with, or "
         "remove it to start anew."

@@ -134,6 +134,11 @@ def _refuse_other(run: Run, description: Mapping[str, Any]) -> None:
     differing = [name for name in wanted if found.get(name) != wanted[name]]
     if not differing:
         return
+    if found.get("kind") != wanted["kind"]:
+        raise ValueError(
+            f"{run.path}: holds an unfinished run of kind {one_line(found.get('kind'))}, not "
+            f"{wanted['kind']}; --overwrite begins anew, another --output leaves it alone."
+        )
     before, now = (dict(each.get("settings") or {}) for each in (found, wanted))
     if strange := sorted({*before} ^ {*now}):
         raise ValueError(
@@ -148,6 +153,6 @@ def _refuse_other(run: Run, description: Mapping[str, Any]) -> None:
     ]
     what = ", ".join(words) or "other data or another split"
     raise ValueError(
-        f"{run.path}: holds an unfinished run with {what}; the same command as before continues "
-        "it, --overwrite begins anew, another --output leaves it alone."
+        f"{run.path}: holds an unfinished run with {what}; as it was begun it goes on, "
+        "--overwrite begins anew, another --output leaves it alone."
     )

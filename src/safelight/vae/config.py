@@ -161,7 +161,11 @@ class TrainConfig:
         if "architecture" in changes:
             replaced.add("hidden_units")  # widths of layers are no numbers of filters
         kept = {key: value for key, value in PRESETS[name].items() if key not in replaced}
-        return cls(**{**kept, **changes})
+        wanted = {**kept, **changes}
+        samples = max(wanted.get(key, 1) for key in ("num_samples", "final_samples"))
+        if "backward_samples" not in changes and wanted.get("backward_samples", 0) >= samples:
+            del wanted["backward_samples"]  # those of the row's own, larger number
+        return cls(**wanted)
 
     def _given(self, name: str) -> tuple[str, ...]:
         return () if getattr(self, name) is None else (name,)
