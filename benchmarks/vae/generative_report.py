@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 
 from measuring import machine_name
+from safelight.vae.config import PRESETS, TrainConfig
 from tables import table, versions_line
 
 MINUTES_CLAIM = "vae_likelihood_per_minute"
@@ -46,7 +48,7 @@ def render_minutes(result: dict) -> list[str]:
     minutes = sorted({m for found in points.values() for m in found}, key=float)
     rows = [
         [
-            NAMES[name],
+            NAMES[name] + _as_it_was(name, found),
             *(
                 f"{found[m]['nll']:.2f} ± {found[m]['standard_error']:.2f}" if m in found else ""
                 for m in minutes
@@ -65,6 +67,19 @@ def render_minutes(result: dict) -> list[str]:
         f"Measured with {versions_line([result])}.",
         "",
     ]
+
+
+def _as_it_was(name: str, found: dict[str, dict]) -> str:
+    """In what a preset's settings differed when it was measured from those that it has."""
+    if name not in PRESETS:
+        return ""
+    now = dataclasses.asdict(TrainConfig(**PRESETS[name]))
+    words: set[str] = set()
+    for point in found.values():
+        then = dataclasses.asdict(TrainConfig(**{**point["settings"], "minutes": now["minutes"]}))
+        then["hidden_units"] = tuple(then["hidden_units"])
+        words |= {f"{key} {value}" for key, value in then.items() if value != now[key]}
+    return f", then with {', '.join(sorted(words))}" if words else ""
 
 
 def _elsewhere(points: dict[str, dict]) -> str:
