@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -223,7 +224,7 @@ def told(monkeypatch):
 def test_trainings_ask_for_what_suits_them_and_go_on_as_they_began(call, told, tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
-    for number in range(12):
+    for number in range(80):
         pixels = rng.integers(0, 256, (32, 32, 3), dtype="uint8")
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
     output = tmp_path / "run"
@@ -246,6 +247,21 @@ def test_trainings_ask_for_what_suits_them_and_go_on_as_they_began(call, told, t
         assert (code, "far enough" in err) == (2, True), err
         named = {"training": True, "before": before, "devices": devices}
         assert told.pop() == (work, named), words
+
+
+def test_processes_that_share_a_training_meet_before_anything_is_computed(monkeypatch):
+    """JAX refuses to join them afterwards."""
+    asked = []
+    monkeypatch.setattr(keras.ops, "zeros", asked.append)
+    monkeypatch.setattr(keras.ops, "convert_to_numpy", asked.append)
+    monkeypatch.setattr(console, "find_accelerator", lambda: asked.append("accelerator"))
+    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
+    console.start_keras("dense", training=True, devices=2)
+    assert asked == []
+    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "1")
+    console.start_keras("dense", training=True)
+    assert "accelerator" in asked
+    assert 1 in asked
 
 
 def test_both_sentences_are_said(monkeypatch):

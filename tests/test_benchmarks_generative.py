@@ -16,11 +16,19 @@ KNOWN = {
 def test_the_table_of_minutes_leaves_open_what_was_not_measured(module):
     driver = module("vae_likelihood_per_minute")
     point = {"nll": 83.125, "standard_error": 0.25, "seconds": 600.0}
-    points = {"quick": {"10": point, "2": {**point, "nll": 86.0}}, "vamp": {"10": point}}
+    settings = json.loads(json.dumps(driver.recipes()))
+    quick = {**point, "settings": settings["quick"]}
+    best = {**point, "settings": {**settings["best"], "final_samples": 9}}
+    points = {
+        "quick": {"10": quick, "2": {**quick, "nll": 86.0}},
+        "best": {"10": best},
+        "vamp": {"10": point},
+    }
     result = {"claim": driver.CLAIM, **KNOWN, "points": points, "seed": 0}
     text = module("report").render_table([result])
     assert "| -log p(x), nats | after 2 min of training | after 10 min of training |" in text
     assert "| Safelight, `--preset quick` | 86.00 ± 0.25 | 83.12 ± 0.25 |" in text
+    assert "| Safelight, `--preset best`, then with final_samples 9 |  | 83.12 ± 0.25 |" in text
     assert "| pythae's VAMP, 500 pseudo-inputs |  | 83.12 ± 0.25 |" in text
     assert text.startswith("MNIST, dynamic binarisation")
     text = module("report").render_table([{**result, "data": "fashion-mnist"}])

@@ -19,10 +19,13 @@ only_jax = pytest.mark.skipif(not ON_JAX, reason="only JAX deals out a batch")
 PROGRAM = """
     import json, sys
     import numpy as np
+    from safelight.cli.console import start_keras
+
+    devices, settings, output, checkpoint = json.loads(sys.argv[1])
+    start_keras("dense", training=True, devices=devices)  # as the command line does
     from safelight import vae
     from safelight.vae.devices import sharing
 
-    devices, settings, output, checkpoint = json.loads(sys.argv[1])
     images = np.random.default_rng(0).integers(0, 256, (36, 6, 5, 1)).astype("uint8")
     config = vae.TrainConfig(latent_dim=3, likelihood="bernoulli", **settings)
     with sharing(devices):
