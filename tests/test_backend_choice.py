@@ -1,6 +1,7 @@
 """The backend that is taken where nobody chose one: never against a choice, and the fastest."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -38,12 +39,12 @@ def fresh(monkeypatch, tmp_path):
 
 
 def chosen():
-    return backend_choice.os.environ["KERAS_BACKEND"]
+    return os.environ["KERAS_BACKEND"]
 
 
 def test_keras_own_default_stays_where_it_is_the_fastest(fresh):
     for work in SPEEDS:
-        backend_choice.os.environ["KERAS_BACKEND"] = ""
+        os.environ["KERAS_BACKEND"] = ""
         assert choose_backend(work, training=True) is None
         assert chosen() == "tensorflow"
 
@@ -75,7 +76,7 @@ def test_without_any_the_error_is_keras_own(fresh):
 def test_a_gpu_is_taken_for_trainings_alone(fresh):
     fresh(*NAMES, gpu=True)
     assert choose_backend("dense") is None
-    backend_choice.os.environ["KERAS_BACKEND"] = ""
+    os.environ["KERAS_BACKEND"] = ""
     assert "GPU" in choose_backend("dense", training=True)
     assert chosen() == "jax"
 
@@ -130,12 +131,12 @@ def test_what_goes_on_keeps_its_backend_if_it_is_there(fresh):
     fresh(*NAMES, gpu=True)
     assert choose_backend("dense", training=True, before="tensorflow") is None
     assert chosen() == "tensorflow"
-    backend_choice.os.environ["KERAS_BACKEND"] = ""
+    os.environ["KERAS_BACKEND"] = ""
     assert "it began this training" in choose_backend("dense", training=True, before="torch")
     assert chosen() == "torch"
     for before in ("theano", None, ["jax"]):
         fresh("torch")
-        backend_choice.os.environ["KERAS_BACKEND"] = ""
+        os.environ["KERAS_BACKEND"] = ""
         assert "not installed" in choose_backend("dense", training=True, before=before)
 
 
@@ -143,7 +144,7 @@ def test_several_devices_need_jax(fresh):
     assert "devices" in choose_backend("convolutions", training=True, devices=2)
     assert chosen() == "jax"
     fresh("torch")
-    backend_choice.os.environ["KERAS_BACKEND"] = ""
+    os.environ["KERAS_BACKEND"] = ""
     choose_backend("convolutions", training=True, devices=2)
     assert chosen() == "torch"
 

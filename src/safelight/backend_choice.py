@@ -11,6 +11,7 @@ import os
 import pkgutil
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 NAMES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
@@ -110,24 +111,25 @@ def _configured() -> str:
         return "tensorflow"
 
 
-def _is_installed(name: str) -> bool:
+def _find(name: str) -> ModuleSpec | None:
     try:
-        spec = importlib.util.find_spec(name)
+        return importlib.util.find_spec(name)
     except ValueError:  # something of this name is loaded that has no spec
-        return False
+        return None
+
+
+def _is_installed(name: str) -> bool:
     # A folder of this name, or what an uninstalled package left, has no file to begin with.
+    spec = _find(name)
     return spec is not None and spec.origin is not None
 
 
 def _has_gpu() -> bool:
     """Whether JAX has been installed with what drives a GPU, and there is one, not hidden."""
-    try:
-        plugins = importlib.util.find_spec("jax_plugins")
-    except ValueError:
-        return False
     platforms = os.environ.get("JAX_PLATFORMS", "")
     if platforms and not any(name in platforms for name in ("cuda", "rocm", "gpu")):
         return False
+    plugins = _find("jax_plugins")
     places = (plugins.submodule_search_locations if plugins else None) or ()
     drivers = tuple(module.name for module in pkgutil.iter_modules(places))
     return any(

@@ -156,7 +156,8 @@ class Run:
     @property
     def begun(self) -> bool:
         """Whether it did not finish, and holds what the same command can continue it from."""
-        return not self.finished and any((self.path / name).is_file() for name in _KEPT)
+        kept = any((self.path / name).is_file() for name in _KEPT)
+        return kept and (self.path / "config.json").is_file() and not self.finished
 
     @property
     def model_path(self) -> Path:

@@ -184,7 +184,7 @@ def start_training(
         devices: Among which it is shared.
     """
     before = None
-    if not overwrite and (output / "config.json").is_file() and Run(output).begun:
+    if not overwrite and Run(output).begun:
         with contextlib.suppress(ValueError):  # without environment.json nobody knows
             before = Run(output).environment.get("backend")
     console.start_keras(kind_of_work(architecture), training=True, before=before, devices=devices)

@@ -82,7 +82,7 @@ def open_described(path: Path, description: Mapping[str, Any], *, overwrite: boo
     Raises:
         ValueError: There is a finished run, or an unfinished one of other data or settings.
     """
-    if not overwrite and (path / "config.json").is_file() and Run(path).begun:
+    if not overwrite and Run(path).begun:
         _refuse_other(Run.open(path), description)
         return Run.open(path)
     run = Run.create(path, overwrite=overwrite)
