@@ -44,7 +44,7 @@ def measure(seed: int) -> dict[str, object]:
         train=learned,
         validation=learned.subset([]),
         test=splits.test,
-        indices=splits.indices,
+        indices={**splits.indices, "validation": splits.indices["validation"][:0]},
         seed=seed,
         strategy=splits.strategy,
     )

@@ -521,6 +521,9 @@ def test_a_typing_mistake_with_overwrite_leaves_the_older_run(trained, pictures,
         (["--unfreeze-from", "blok5_conv1"], "block5_conv1"),
         (["--head-layers", "block9/avg"], "block"),
         (["--image-size", 5], "at least 32"),
+        (["--unfreeze-from", "auto", "--validation-fraction", 0], "validation part is empty"),
+        (["--head", "dense", "--validation-fraction", 0], "validation part is empty"),
+        (["--engine", "ncnn", "--precision", "bfloat16"], "float32"),
     ]:
         common = ("transfer", "train", pictures, "--output", run, "--overwrite")
         result = safelight(*common, *wrong, home=home)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safelight.datasets import ImageDataset, make_shapes
-from safelight.folds import deal_folds
+from safelight.datasets import ImageDataset, make_shapes, split
+from safelight.folds import deal_folds, find_units
 from safelight.sources import Arrays
 from safelight.splits import fold_quotas, merge_units
 
@@ -95,6 +95,37 @@ def test_duplicates_and_groups_stay_together_in_all_parts(labels, seed, data):
             assert all(len(set(part[list(cluster)])) == 1 for cluster in clusters)
             if strategy == "grouped":
                 assert all(len(set(part[groups == group])) == 1 for group in groups)
+
+
+@settings(max_examples=40, deadline=None)
+@given(labels=LABELS, seed=st.integers(0, 99), data=st.data())
+def test_what_a_split_keeps_together_is_one_unit_of_what_is_learned_from(labels, seed, data):
+    """By brute force over all pairs; parts that were given may hold a copy each."""
+    labels = np.array([0, 1, 2] * 20 + labels)
+    size = len(labels)
+    pairs = data.draw(st.lists(st.tuples(*[st.integers(0, size - 1)] * 2), max_size=8))
+    clusters = merge_units(size, tuple(pairs))
+    found = [tuple(np.flatnonzero(clusters == unit).tolist()) for unit in np.unique(clusters)]
+    given_parts = data.draw(st.booleans())
+    options = {"parts": tuple(PARTS[i // 3 % 3] for i in range(size))} if given_parts else {}
+    made = dataset_of(
+        labels,
+        groups=np.arange(size) // 3,
+        duplicates=tuple(cluster for cluster in found if len(cluster) > 1),
+        **options,
+    )
+    for strategy in ("stratified", "grouped"):
+        dealt = split(made, seed=seed, strategy=strategy)
+        rows = np.concatenate([dealt.indices["train"], dealt.indices["validation"]])
+        units = find_units(dealt, ("train", "validation"))
+        assert sorted(set(units.tolist())) == list(range(units.max() + 1))
+        same = clusters[rows][:, None] == clusters[rows]
+        if dealt.strategy == "grouped":  # the groups of what is joined are joined, too
+            joined = merge_units(
+                len(rows), tuple(tuple(np.flatnonzero(row)) for row in same), rows // 3
+            )
+            same = joined[:, None] == joined
+        np.testing.assert_array_equal(units[:, None] == units, same)
 
 
 def test_quotas_differ_by_one_picture_at_most():

@@ -1,5 +1,6 @@
 """Cross-validation: every picture of a data set judges once, and is learned from otherwise."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -85,6 +86,48 @@ def deal_folds(
             )
         )
     return tuple(found)
+
+
+def find_units(
+    splits: Splits, parts: Sequence[Literal["train", "validation"]]
+) -> NDArray[np.int64]:
+    """Name the smallest sets of pictures in some parts of a split that must stay together.
+
+    Use it where what is learned from is dealt out once more: a copy of a picture that judges, or
+    another one of its group, must not be learned from there either.
+
+    Args:
+        splits: As from `datasets.split` or `deal_folds`.
+        parts: Which parts, one after the other.
+
+    Returns:
+        The unit of each picture, (n,), numbered from 0.
+
+    Raises:
+        ValueError: If the split's indices are not those of its parts.
+    """
+    kept = [getattr(splits, name) for name in parts]
+    sizes = [(len(part), len(splits.indices[name])) for name, part in zip(parts, kept, strict=True)]
+    if any(number != told for number, told in sizes):
+        raise ValueError(
+            f"indices of {[told for _, told in sizes]} pictures for parts ({', '.join(parts)}) of "
+            f"{[number for number, _ in sizes]}: expected one each; put them right together."
+        )
+    starts = np.cumsum([0, *map(len, kept)]).tolist()
+    clusters = [
+        tuple(start + i for i in cluster)
+        for start, part in zip(starts, kept, strict=False)
+        for cluster in part.duplicates
+    ]
+    rows = np.concatenate([splits.indices[name] for name in parts]).tolist()
+    place = {row: i for i, row in enumerate(rows)}
+    # Given parts may hold a copy each.
+    torn = [tuple(place[row] for row in c if row in place) for c in splits.straddling]
+    groups = [splits.groups_of(part) for part in kept]
+    known = [group for group in groups if group is not None]
+    return merge_units(
+        len(rows), (*clusters, *torn), np.concatenate(known) if len(known) == len(parts) else None
+    )
 
 
 def _check_units(dataset: ImageDataset, units: NDArray[np.int64], num_folds: int) -> None:

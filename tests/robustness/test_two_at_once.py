@@ -68,7 +68,8 @@ def test_a_training_writes_alone_in_its_own_thread_too(tmp_path):
     Run.create(tmp_path / "run")
 
 
-WRITERS = ("transfer.experiment.run_training", "transfer.sweep.run_sweep",
+WRITERS = ("transfer.experiment.run_training", "transfer.experiment.add_learning_curve",
+           "transfer.sweep.run_sweep",
            "vae.experiment.run_training", "vae.rate_distortion.run_curve")  # fmt: skip
 
 

@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import functools
 import json
+import types
 
 import keras
 import numpy as np
@@ -259,6 +260,42 @@ def test_several_splits_are_each_one_training_and_their_mean(tmp_path, dataset, 
     assert run.metrics["splits"] == json.loads(json.dumps(metrics["splits"]))
 
 
+def test_ctrl_c_among_other_splits_leaves_a_run_of_the_first_alone(
+    tmp_path, dataset, build_network
+):
+    """A training that was cut short there must not be one of those that are averaged."""
+    seen = []
+
+    def report(stage, done, *_):
+        seen.append(stage)
+        if stage == "other splits" and done == 1:
+            raise KeyboardInterrupt
+
+    for name in ("alone", "stopped"):
+        (tmp_path / name).mkdir()
+    config = dataclasses.replace(CONFIG, unfreeze_from=None)
+    _, alone = train_into(tmp_path / "alone", dataset, build_network, config)
+    run, found = train_into(
+        tmp_path / "stopped", dataset, build_network, config, report=report, seeds=(0, 1, 2)
+    )
+    assert "other splits" in seen
+    assert run.finished
+    assert "splits" not in run.metrics
+    assert run.metrics["accuracy"] == json.loads(json.dumps(alone["accuracy"]))
+    assert found["protocol"]["stopped_splits"] == 3
+    assert "stopped_splits" not in alone["protocol"]
+
+
+def test_a_fine_tuning_that_was_stopped_is_no_split_among_others(dataset, monkeypatch):
+    import safelight.transfer.repetition as repetition
+
+    splits = [datasets.split(dataset, seed=seed) for seed in (0, 1)]
+    stopped = types.SimpleNamespace(interrupted=True)
+    monkeypatch.setattr(repetition, "train", lambda *_, **__: stopped)
+    with pytest.raises(KeyboardInterrupt):
+        repetition.judge_on_splits(splits, CONFIG)
+
+
 def test_folds_judge_every_picture_once_and_are_pooled(tmp_path, dataset, build_network):
     config = dataclasses.replace(CONFIG, unfreeze_from=None)
     folds = deal_folds(dataset, num_folds=3)
@@ -360,6 +397,20 @@ def test_a_learning_curve_leaves_the_test_part_alone(tmp_path, build_network, mo
     assert "learning_curve" in {path.stem for path in run.pictures}
     assert found["expected"]["low"] <= found["expected"]["value"] <= found["expected"]["high"]
     assert found["num_all"] == 120 - before["num_test"]
+
+    # The folders train and test of somebody's own, with the same picture in both.
+    parts = np.where(np.arange(120) % 4 == 3, "test", "train")
+    rows = np.arange(120)
+    rows[3] = 0
+    source = dataclasses.replace(shapes.source, rows=rows)
+    digests = tuple(shapes.digests[row] for row in rows)
+    given = dataclasses.replace(shapes, source=source, digests=digests, parts=tuple(parts))
+    (tmp_path / "given").mkdir()
+    run, _ = train_into(tmp_path / "given", given, build_network, config)
+    used.clear()
+    found = add_learning_curve(run, given, report=lambda *_: None, cache=cache)
+    assert found["num_all"] == 90
+    assert found["num_judged"] > 30
 
     with pytest.raises(ValueError, match=r"is not what .* was trained on"):
         add_learning_curve(run, shapes.subset(range(100)), report=lambda *_: None, cache=cache)

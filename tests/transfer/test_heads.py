@@ -1,6 +1,8 @@
 import keras
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
@@ -134,6 +136,36 @@ def test_a_class_of_one_image_leaves_no_folds_and_is_fitted_all_the_same():
     keep = [0, *np.flatnonzero(targets[:, 1])]
     head = fit_logistic_head(features[keep], targets[keep])
     assert head.inverse_strength == 0.01
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    labels=st.lists(st.integers(0, 2), min_size=4, max_size=40),
+    seed=st.integers(0, 9),
+    data=st.data(),
+)
+def test_folds_hold_every_image_out_once_and_tear_no_unit_apart(labels, seed, data):
+    labels = np.array(labels)
+    units = np.array(data.draw(st.lists(st.integers(0, 7), min_size=len(labels),
+                                        max_size=len(labels))))  # fmt: skip
+    units = np.unique(units, return_inverse=True)[1]
+    folds = heads.stratified_folds(labels, seed, units)
+    alone = [len(np.unique(units[labels == each])) for each in np.unique(labels)]
+    if min(alone) < 2:
+        assert folds == []
+    for fit, held in folds:
+        assert sorted([*fit, *held]) == list(range(len(labels)))
+        assert not set(units[fit]) & set(units[held])
+        assert set(labels[fit]) == set(labels)
+    if folds:
+        assert sorted(np.concatenate([held for _, held in folds])) == list(range(len(labels)))
+
+
+def test_units_of_one_image_change_nothing():
+    features, targets = make_rows(3, seed=2)
+    plain = fit_logistic_head(features, targets, seed=1)
+    same = fit_logistic_head(features, targets, seed=1, units=np.arange(len(targets)))
+    np.testing.assert_array_equal(plain.out_of_fold, same.out_of_fold)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import pytest
 
 from safelight.transfer.calibration import fit_temperature
 from safelight.transfer.heads import fit_logistic_head
+from safelight.transfer.kernel_heads import fit_kernel_head
 from safelight.transfer.label_check import find_suspects
 
 
@@ -26,6 +27,26 @@ def test_planted_mistakes_are_found_and_few_others():
         assert suspect.label == labels[suspect.index]
         if suspect.index in planted:
             assert suspect.prediction == truth[suspect.index]
+
+
+@pytest.mark.parametrize("fit", [fit_logistic_head, fit_kernel_head])
+def test_a_mistake_that_is_there_twice_is_found_as_well(fit):
+    """Its copy, which has the same wrong label, must not speak for it."""
+    rng = np.random.default_rng(0)
+    truth = np.arange(120) % 3
+    features = 4 * np.eye(3)[truth] @ rng.normal(0, 1, (3, 12)) + rng.normal(0, 1, (120, 12))
+    labels, planted = truth.copy(), rng.choice(120, 10, replace=False)
+    labels[planted] = (truth[planted] + 1) % 3
+    rows = np.repeat(np.abs(features)[:, None].astype("float32"), 2, axis=0)
+    labels, units = np.repeat(labels, 2), np.repeat(np.arange(120), 2)
+    targets = np.eye(3, dtype="float32")[labels]
+    found = {}
+    for name, told in (("told", units), ("not told", None)):
+        logits = fit(rows, targets, units=told).out_of_fold
+        suspects = find_suspects(labels, logits / fit_temperature(logits, labels), doubt=0.3)
+        found[name] = {units[suspect.index] for suspect in suspects} & set(planted.tolist())
+    assert len(found["told"]) >= 7
+    assert len(found["not told"]) < len(found["told"])
 
 
 def test_the_least_probable_label_comes_first_and_agreement_is_no_suspicion():

@@ -13,7 +13,17 @@ from safelight.transfer.run_comparison import compare_runs
 NAMES = ["cat", "dog"]
 
 
-def make_run(path, *, wrong=(), number=40, splits=None, kind="transfer", fingerprint="f", first=0):
+def make_run(
+    path,
+    *,
+    wrong=(),
+    number=40,
+    splits=None,
+    kind="transfer",
+    fingerprint="f",
+    first=0,
+    groups=None,
+):
     """A run on `number` pictures, alternately cat and dog, some of them answered wrongly."""
     run = Run.create(path)
     dataset = {"name": "pets", "fingerprint": fingerprint, "class_names": NAMES}
@@ -28,6 +38,7 @@ def make_run(path, *, wrong=(), number=40, splits=None, kind="transfer", fingerp
             "label": [NAMES[labels[i]] for i in order],
             "p(cat)": [1 - chance[i] for i in order],
             "p(dog)": [chance[i] for i in order],
+            **({} if groups is None else {"group": [groups[i] for i in order]}),
         }
     )
     run.write_metrics({"accuracy": {"value": 1}} | ({"splits": splits} if splits else {}))
@@ -90,6 +101,30 @@ def test_other_seeds_are_other_splits(tmp_path):
     b = make_run(tmp_path / "b", splits=splits([0.9, 0.8, 0.7], seeds=(1, 2, 3)))
     with pytest.raises(ValueError, match="different splits"):
         compare_runs(a, b)
+
+
+def test_other_fractions_may_be_other_splits_of_the_same_seeds(tmp_path):
+    dealt = splits([0.9, 0.8, 0.7])
+    a = make_run(tmp_path / "a", splits={**dealt, "test_parts": ["1", "2", "3"]})
+    b = make_run(tmp_path / "b", splits={**dealt, "test_parts": ["1", "2", "4"]})
+    with pytest.raises(ValueError, match=r"different splits.*fractions"):
+        compare_runs(a, b)
+    older = make_run(tmp_path / "older", splits=dealt)
+    assert compare_runs(a, older)["difference"]["accuracy"]["value"] == 0
+    assert compare_runs(a, a)["difference"]["accuracy"]["value"] == 0
+
+
+def test_pictures_of_one_group_are_resampled_together(tmp_path):
+    wrong = [i for i in range(40) if i // 4 % 3 == 0]
+    found = {}
+    for name, groups in (("grouped", np.arange(40) // 4), ("alone", None)):
+        a = make_run(tmp_path / name / "a", groups=groups)
+        b = make_run(tmp_path / name / "b", wrong=wrong)
+        found[name] = compare_runs(a, b)
+    wide, narrow = (each["difference"]["accuracy"] for each in found.values())
+    assert wide["value"] == narrow["value"] == pytest.approx(0.4)
+    assert wide["high"] - wide["low"] > 1.3 * (narrow["high"] - narrow["low"])
+    assert "groups" in found["grouped"]["method"]
 
 
 def folds(accuracies, seed=0, strategy="stratified"):

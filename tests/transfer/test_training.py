@@ -471,7 +471,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_computed(
 
 @pytest.mark.parametrize("options", [{}, {"unfreeze_from": None, "head": "dense"}])
 def test_what_is_watched_must_be_there(tiny, splits, cache, options):
-    empty = dataclasses.replace(splits, validation=splits.validation.subset([]))
+    indices = {**splits.indices, "validation": splits.indices["validation"][:0]}
+    empty = dataclasses.replace(splits, validation=splits.validation.subset([]), indices=indices)
     with pytest.raises(ValueError, match="validation part is empty"):
         train(empty, dataclasses.replace(TINY, **options), cache=cache)
     assert not cache.root.exists()

@@ -39,6 +39,9 @@ from safelight.cli import (
 )
 from safelight.cli.console import fail, set_up_streams
 
+# Most commands go on by themselves; a run whose model is there is one that they refuse.
+_AGAIN = "give the same command again, with --overwrite if it refuses what is there"
+
 
 class _Commands(TyperGroup):
     """Ends Ctrl-C and a closed pipe in our words; typer would leave without any."""
@@ -47,7 +50,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            fail("stopped. What was computed is kept: the same command continues there.", code=130)
+            fail(f"stopped. What was computed is kept: {_AGAIN}.", code=130)
         except BrokenPipeError:
             # The reader of a pipe has left (`| head`): nothing is wrong, nobody is to be told.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -121,7 +124,7 @@ def _sentence(error: Exception) -> str:
     if not isinstance(error, OSError) or error.errno not in _FULL:
         return str(error)
     where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror}; make room, and give the same command again."
+    return f"{where}{error.strerror}; make room, then {_AGAIN}."
 
 
 def _is_users(error: Exception) -> bool:

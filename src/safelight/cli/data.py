@@ -89,9 +89,9 @@ def _tell_problems(dataset: ImageDataset) -> None:
         console.remark(f"{len(dataset.problems)} files left out, {len(dataset)} pictures remain")
     if dataset.duplicates:
         number = sum(len(cluster) for cluster in dataset.duplicates)
+        kept = "" if dataset.parts else "; a group never straddles the split"
         console.remark(
-            f"{number} pictures have a duplicate ({len(dataset.duplicates)} groups); "
-            "a group never straddles the split"
+            f"{number} pictures have a duplicate ({len(dataset.duplicates)} groups){kept}"
         )
     for cluster in dataset.conflicting_duplicates[:_MAX_LINES]:
         names = " = ".join(console.printable(dataset.files[i]) for i in cluster)

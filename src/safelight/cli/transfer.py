@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,7 +42,7 @@ from safelight.cli.volume import (
     computing,
     find_executor,
 )
-from safelight.datasets import ImageDataset
+from safelight.datasets import ImageDataset, Splits
 from safelight.runs import Run
 from safelight.transfer.config import TrainConfig
 
@@ -105,7 +106,8 @@ def train(
     """Train a classifier and leave a run folder: model, numbers with intervals, pictures.
 
     Pictures that cannot be read are named and left out. Ctrl-C during fine-tuning keeps the best
-    weights so far, finishes the run and exits with 130.
+    weights so far, finishes the run and exits with 130; so it does while other splits or folds are
+    trained, of which then none counts but the first.
     """
     from safelight import datasets
     from safelight.folds import deal_folds
@@ -116,7 +118,7 @@ def train(
     _check_numbers(splits, folds, test_fraction)
     dataset = load_data(data, strict=strict, threshold=threshold)
     rules: dict[str, Any] = {"validation_fraction": validation_fraction, "strategy": split}
-    _check_parts(dataset, splits, folds)
+    _check_parts(dataset, splits, folds, test_fraction)
     if folds:
         dealt = list(deal_folds(dataset, num_folds=folds, seed=settings.seed, **rules))
     else:
@@ -126,7 +128,7 @@ def train(
     console.start_keras()
     from safelight.transfer.experiment import run_training
 
-    _check(settings)
+    _check(settings, dealt[0])
     run = Run.create(output, overwrite=overwrite)
     with console.progress() as report, computing(where):
         metrics = run_training(
@@ -134,7 +136,8 @@ def train(
         )
     print_results(run)
     console.say(f"run               {console.printable(run.path)}")
-    if metrics["protocol"]["interrupted"]:
+    protocol = metrics["protocol"]
+    if protocol["interrupted"] or protocol.get("stopped_splits"):
         raise typer.Exit(130)
 
 
@@ -157,7 +160,14 @@ def _check_numbers(splits: int, folds: int | None, test_fraction: float) -> None
         )
 
 
-def _check_parts(dataset: ImageDataset, splits: int, folds: int | None) -> None:
+def _check_parts(
+    dataset: ImageDataset, splits: int, folds: int | None, test_fraction: float
+) -> None:
+    if "test" in (dataset.parts or ()) and test_fraction != _TEST_FRACTION:
+        raise ValueError(
+            f"--test-fraction {test_fraction}: {console.printable(dataset.name)} brings its own "
+            "test part, all of which judges; leave it out."
+        )
     if dataset.parts and (folds or splits > 1):
         flag, word = (f"--folds {folds}", "folds") if folds else (f"--splits {splits}", "splits")
         raise ValueError(
@@ -166,14 +176,15 @@ def _check_parts(dataset: ImageDataset, splits: int, folds: int | None) -> None:
         )
 
 
-def _check(settings: TrainConfig) -> None:
-    """Finds what would stop the training before an older run gives way to it."""
+def _check(settings: TrainConfig, splits: Splits, *cuts: str | None) -> None:
+    """Finds what would stop a training, or those of several cuts, before a run gives way to it."""
     from safelight.transfer.backbones import find_backbone, load_backbone
     from safelight.transfer.feature_cache import FeatureCache
-    from safelight.transfer.plan import Plan
+    from safelight.transfer.training import check
 
     network = load_backbone(settings.backbone, image_size=settings.image_size, weights=None)
-    Plan.make(network, settings)
+    for cut in cuts or (settings.unfreeze_from,):
+        check(splits, dataclasses.replace(settings, unfreeze_from=cut), network)
     FeatureCache()
     if settings.pretrained:
         console.fetch(find_backbone(settings.backbone).weights)
@@ -199,8 +210,8 @@ def learning_curve(
 
     with damage(run):
         settings = experiment.settings_of(opened)
-        experiment.learned_part(opened, dataset)
-    _check(settings)
+        dealt = experiment.deal_learned(opened, dataset)
+    _check(settings, dealt.splits[0][-1])
     with console.progress() as report:
         found = experiment.add_learning_curve(opened, dataset, report=report)
     if as_json:
@@ -266,7 +277,7 @@ def sweep(
     dealt = sweeping.deal_inside(dataset, outer, num_splits=splits, **fractions)
     wanted = [None if each == "none" else each for each in cut or ()]
     cuts = sweeping.check_cuts(settings, wanted or sweeping.default_cuts(settings.backbone))
-    _check(settings)
+    _check(settings, dealt.splits[0], *cuts)
     run = Run.create(output, overwrite=overwrite)
     with console.progress() as report:
         sweeping.run_sweep(run, dealt, settings, cuts, report=report)
@@ -299,6 +310,7 @@ def evaluate(
             dataset,
             config=config,
             progress=lambda done, total: report("evaluating", done, total, ""),
+            groups=dataset.groups if opened.config["split"]["strategy"] == "grouped" else None,
         )
     result = {**judged.to_dict(), "num_left_out": left_out, "data": dataset.name}
     if as_json:
@@ -442,7 +454,7 @@ def compare(
         return
     for name, interval in found["difference"].items():
         value, low, high = (interval[end] for end in ("value", "low", "high"))
-        certain = "" if low <= 0 <= high else "  (not by chance)"
+        certain = "  (not by chance)" if low > 0 or high < 0 else ""
         console.say(f"{name.replace('_', ' '):<18}{value:+.4f} [{low:+.4f}, {high:+.4f}]{certain}")
     console.say(f"first minus second, on {found['on']}; {found['method']}")
 

@@ -142,6 +142,14 @@ def _interrupted(reading: Reading) -> Sequence[Step]:
                 train_command(reading, "--overwrite"),
             )
         ]
+    if dig(reading.metrics, "protocol", "stopped_splits"):
+        return [
+            Step(
+                "The other splits were stopped, so train again: what was computed of their "
+                "pictures is kept.",
+                train_command(reading, "--overwrite"),
+            )
+        ]
     return []
 
 

@@ -45,6 +45,7 @@ _LABELS = {
     "log_likelihood": "log p(x)",
     "num_train": "training pictures",
     "num_validation": "validation pictures",
+    "stopped_splits": "splits wanted, stopped after the first",
     "test_views": "views that an answer is averaged over",
     "weights": "kept weights",
 }
@@ -199,6 +200,9 @@ def _split_flags(reading: Reading) -> list[tuple[str, ...]]:
         flags.append(("--split", "grouped"))
     folds, splits = dig(metrics, "splits", "num_folds"), dig(metrics, "splits", "num_splits")
     splits = splits or dig(metrics, "sweep", "num_splits")
+    # Nobody is left with one of many because the others were stopped.
+    if stopped := dig(metrics, "protocol", "stopped_splits"):
+        folds, splits = (stopped, None) if dig(metrics, "protocol", "fold") else (None, stopped)
     if folds:
         return [*flags, ("--folds", str(folds))]
     if splits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -29,9 +30,11 @@ from safelight.transfer.label_check import DOUBT, find_suspects
 from safelight.transfer.prediction import predict, predict_probabilities
 from safelight.transfer.references import find_references, keep_references
 from safelight.transfer.repetition import judge_on_splits, pool_folds, summarize_splits
+from safelight.transfer.run_comparison import GROUP
 from safelight.transfer.training import TrainedClassifier, train
 from safelight.transfer.training_sizes import (
     COVERAGE,
+    DealtSizes,
     MeasuredCurve,
     deal_sizes,
     measure_learning_curve,
@@ -58,6 +61,8 @@ def run_training(
 ) -> dict[str, Any]:
     """Trains, judges on the test part, and writes it all into a run folder, metrics last.
 
+    Ctrl-C while `others` are trained leaves a finished run that was judged on `splits` alone.
+
     Args:
         run: A fresh run folder.
         splits: The data set's parts.
@@ -79,14 +84,14 @@ def run_training(
     with atomic_path(run.model_path) as path:
         trained.model.save(path)
     run.write_history(trained.history)
-    before_test = time.perf_counter()
+    groups, before_test = splits.groups_of(splits.test), time.perf_counter()
     judged = evaluate(
         trained.model,
         splits.test,
         config=config,
         cache=cache,
         progress=lambda done, total: report("evaluating", done, total, "test images"),
-        groups=splits.groups_of(splits.test),
+        groups=groups,
     )
     seconds = {**trained.seconds, "evaluate": time.perf_counter() - before_test}
     familiar = keep_familiarity(run, trained, splits, cache=cache)
@@ -94,13 +99,14 @@ def run_training(
     usual = find_references(trained.model, splits.train, engine=config.engine)
     seconds["references"] = time.perf_counter() - before_usual
     keep_references(run.path, usual)
-    run.write_predictions(predictions_table(judged, familiar))
+    run.write_predictions(predictions_table(judged, familiar, groups))
     album.draw(run, trained, judged, splits.test, usual)
     repeated = {}
     if others and not trained.interrupted:
         before_others = time.perf_counter()
-        more = judge_on_splits(others, config, cache=cache, report=report)
-        repeated["splits"] = _sum_up(run, [splits, *others], [judged, *more])
+        with contextlib.suppress(KeyboardInterrupt):
+            more = judge_on_splits(others, config, cache=cache, report=report)
+            repeated["splits"] = _sum_up(run, [splits, *others], [judged, *more])
         seconds["other_splits"] = time.perf_counter() - before_others
     seconds["total"] = time.perf_counter() - started
     data = {**_describe_data(dataset, splits), **_check_labels(run, splits, trained)}
@@ -112,7 +118,10 @@ def run_training(
         **({} if familiar is None else {"familiarity": familiar.to_dict()}),
         "calibration": _describe_calibration(judged, trained.temperature),
         "seconds": seconds,
-        "protocol": _protocol(dataset, splits, trained),
+        "protocol": {
+            **_protocol(dataset, splits, trained),
+            **({"stopped_splits": len(others) + 1} if others and not repeated else {}),
+        },
         "saved_model": compare_saved_model(run, splits.test, config, cache),
     }
     run.write_metrics(metrics)
@@ -206,7 +215,7 @@ def unseen_part(run: Run, dataset: ImageDataset) -> tuple[ImageDataset, int]:
 
 
 def learned_part(run: Run, dataset: ImageDataset) -> ImageDataset:
-    """The pictures of a data set that the run's model was trained or chosen on.
+    """The pictures of a data set that the run's model was trained or chosen on, in no given parts.
 
     Raises:
         ValueError: The data set is not the one that the run was made from.
@@ -220,11 +229,39 @@ def learned_part(run: Run, dataset: ImageDataset) -> ImageDataset:
         )
     digests = run.config["split"]["digests"]
     seen = set(digests["train"]) | set(digests["validation"])
-    return dataset.subset(
-        [i for i, digest in enumerate(dataset.digests) if digest[:_DIGEST_DIGITS] in seen]
+    # A given test part may hold a copy of what was learned from.
+    parts = dataset.parts or ("train",) * len(dataset)
+    keep = [
+        i
+        for i, digest in enumerate(dataset.digests)
+        if digest[:_DIGEST_DIGITS] in seen and parts[i] != "test"
+    ]
+    return dataclasses.replace(dataset.subset(keep), parts=None)
+
+
+def deal_learned(run: Run, dataset: ImageDataset) -> DealtSizes:
+    """What a run has learned from, dealt into the trainings of its learning curve.
+
+    Args:
+        run: A finished run.
+        dataset: The data set that it was made from.
+
+    Raises:
+        ValueError: Another data set, or too few pictures of a class.
+    """
+    config, split = settings_of(run), run.config["split"]
+    tunes = config.unfreeze_from is not None or not config.pretrained
+    watches = tunes or config.head == "dense"
+    num_all = sum(len(split["digests"][part]) for part in ("train", "validation"))
+    return deal_sizes(
+        learned_part(run, dataset),
+        validation_fraction=len(split["digests"]["validation"]) / num_all if watches else 0,
+        strategy=split["strategy"],
+        seed=config.seed,
     )
 
 
+@alone
 def add_learning_curve(
     run: Run, dataset: ImageDataset, *, report: Report, cache: FeatureCache | None = None
 ) -> dict[str, Any]:
@@ -246,15 +283,7 @@ def add_learning_curve(
         ValueError: Another data set, or too few pictures of a class.
     """
     started = time.perf_counter()
-    config, metrics, split = settings_of(run), run.metrics, run.config["split"]
-    watches = config.unfreeze_from is not None or config.head == "dense"
-    num_all = sum(len(split["digests"][part]) for part in ("train", "validation"))
-    dealt = deal_sizes(
-        learned_part(run, dataset),
-        validation_fraction=len(split["digests"]["validation"]) / num_all if watches else 0,
-        strategy=split["strategy"],
-        seed=config.seed,
-    )
+    config, metrics, dealt = settings_of(run), run.metrics, deal_learned(run, dataset)
     measured = measure_learning_curve(dealt, config, cache=cache, report=report)
     _draw_learning_curve(run, measured, metrics)
     expected = measured.accuracy(measured.num_all, num_test=metrics["num_test"])
@@ -394,9 +423,11 @@ def _protocol(dataset: ImageDataset, splits: Splits, trained: TrainedClassifier)
 
 
 def predictions_table(
-    judged: ClassificationReport, familiar: JudgedFamiliarity | None = None
+    judged: ClassificationReport,
+    familiar: JudgedFamiliarity | None = None,
+    groups: np.ndarray | None = None,
 ) -> dict[str, list[Any]]:
-    """One row per test image: file, true and predicted class, probabilities, and distance."""
+    """One row per test image: file, true and predicted class, probabilities, distance, group."""
     names = judged.class_names
     table: dict[str, list[Any]] = {
         "file": list(judged.files),
@@ -407,6 +438,8 @@ def predictions_table(
         table[f"p({name})"] = judged.probabilities[:, column].round(6).tolist()
     if familiar is not None:
         table[DISTANCE] = familiar.distances.round(6).tolist()
+    if groups is not None:
+        table[GROUP] = groups.tolist()
     return table
 
 

@@ -8,10 +8,12 @@ section A.2).
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 
+from safelight.splits import deal_units, fold_quotas
 from safelight.transfer.config import TrainConfig
 from safelight.transfer.models import STANDARDIZE, build_head
 
@@ -65,18 +67,32 @@ def check_classes(targets: np.ndarray) -> None:
         )
 
 
-def stratified_folds(labels: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def stratified_folds(
+    labels: np.ndarray, seed: int, units: np.ndarray | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Positions to fit on and to hold out, four times or as often as the smallest class allows.
 
-    Empty where a class has but one image.
+    Empty where a class has but one image, or but one unit.
+
+    Args:
+        labels: `(num_images,)` integers.
+        seed: Decides which images are held out together.
+        units: `(num_images,)`, numbered from 0; images with one number stay together.
     """
     from sklearn.model_selection import StratifiedKFold
 
     number = min(_NUM_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
     if number < 2:
         return []
-    splitter = StratifiedKFold(number, shuffle=True, random_state=seed)
-    return list(splitter.split(labels[:, None], labels))
+    if units is None or len(np.unique(units)) == len(units):
+        splitter = StratifiedKFold(number, shuffle=True, random_state=seed)
+        return list(splitter.split(labels[:, None], labels))
+    for fewer in range(number, 1, -1):
+        dealt = deal_units(units, labels, fold_quotas(np.bincount(labels), fewer), seed)
+        folds = [(np.flatnonzero(dealt != i), np.flatnonzero(dealt == i)) for i in range(fewer)]
+        if all(len(np.unique(labels[fit])) == len(np.unique(labels)) for fit, _ in folds):
+            return [(fit, held) for fit, held in folds if len(held)]
+    return []
 
 
 def fit_logistic_head(
@@ -86,6 +102,7 @@ def fit_logistic_head(
     weights: np.ndarray | None = None,
     test_views: int = 1,
     seed: int = 0,
+    units: np.ndarray | None = None,
 ) -> LinearHead:
     """Standardises, chooses the strength by stratified inner cross-validation, fits on everything.
 
@@ -98,6 +115,7 @@ def fit_logistic_head(
         weights: `(num_images,)`.
         test_views: How many of the first views a prediction is averaged over.
         seed: Of the folds.
+        units: `(num_images,)`; images with one number (copies, groups) are in one fold.
 
     Raises:
         ValueError: A class without a training image.
@@ -106,30 +124,32 @@ def fit_logistic_head(
     mean, scale = standardization(features.reshape(-1, features.shape[-1]))
     scaled = (features - mean) / scale
     weights = np.ones(len(features)) if weights is None else weights
-    strength, held_out = _choose_strength(scaled, targets, weights, test_views, seed)
+    folds = stratified_folds(targets.argmax(1), seed, units)
+    strength, held_out = _choose_strength(scaled, targets, weights, test_views, folds)
     # The folds only rank strengths; this fit is the answer, and goes nearer to the optimum.
     kernel, bias = _Path(scaled, targets, weights, tol=1e-4).fit(strength)
     return LinearHead(mean, scale, kernel, bias, strength, held_out)
 
 
 def _choose_strength(
-    features: np.ndarray, targets: np.ndarray, weights: np.ndarray, test_views: int, seed: int
+    features: np.ndarray,
+    targets: np.ndarray,
+    weights: np.ndarray,
+    test_views: int,
+    folds: Sequence[tuple[np.ndarray, np.ndarray]],
 ) -> tuple[float, np.ndarray | None]:
     """The `C` with the least held-out log-loss over the folds, and the logits held out with it."""
     from scipy.special import log_softmax
 
-    folds = [
-        (_Path(features[fit], targets[fit], weights[fit]), held)
-        for fit, held in stratified_folds(targets.argmax(1), seed)
-    ]
     if not folds:
         return 0.01, None
+    paths = [(_Path(features[fit], targets[fit], weights[fit]), held) for fit, held in folds]
     judged = features[:, :test_views].mean(1)  # the mean of linear logits is that of the features
     losses: list[float] = []
     logits: list[np.ndarray] = []
     for strength in INVERSE_STRENGTHS:
         found = np.empty(targets.shape)
-        for path, held in folds:
+        for path, held in paths:
             kernel, bias = path.fit(strength)
             found[held] = judged[held] @ kernel + bias
         logits.append(found)
@@ -200,7 +220,7 @@ def fit_dense_head(
         weights: `(num_images,)` or `None`.
         validation: Features `(m, num_features)` and targets `(m, num_classes)` that decide when to
             stop.
-        config: Hidden units, dropout, batch size, patience, seed.
+        config: Hidden units, dropout, batch size, seed.
 
     Returns:
         The head, from features to logits.

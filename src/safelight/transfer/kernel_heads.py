@@ -62,6 +62,7 @@ def fit_kernel_head(
     weights: np.ndarray | None = None,
     test_views: int = 1,
     seed: int = 0,
+    units: np.ndarray | None = None,
 ) -> KernelHead:
     """Chooses width and ridge by stratified inner cross-validation, then fits on all views.
 
@@ -74,25 +75,23 @@ def fit_kernel_head(
         weights: `(num_images,)`; a ridge is divided by its image's weight.
         test_views: How many of the first views a prediction is averaged over.
         seed: Of the folds.
+        units: As in `heads.fit_logistic_head`.
 
     Raises:
         ValueError: A class without a training image, or too many rows.
     """
     check_classes(targets)
     num_images, num_views, num_features = features.shape
-    if num_images * num_views > MAX_ROWS:
-        raise ValueError(
-            f"{num_images} images in {num_views} views are too many to compare with: expected at "
-            f"most {MAX_ROWS} together; take fewer views, or head='logistic'."
-        )
+    check_rows(num_images, num_views)
     weights = np.ones(num_images) if weights is None else weights
     roots = scaled_roots(features, widths)
     mean, scale = standardization(roots.reshape(-1, num_features))
     scaled = ((roots - mean) / scale).astype("float32")
     trial_views = max(1, min(num_views, _MAX_TRIAL_ROWS // num_images))
     trial = scaled[:, :trial_views]
-    gamma, ridge, held_out = _choose(trial, targets, weights, test_views, seed)
     labels = targets.argmax(1)
+    folds = stratified_folds(labels, seed, units)
+    gamma, ridge, held_out = _choose(trial, targets, weights, test_views, folds)
     temperature = 0.2 if held_out is None else fit_temperature(held_out, labels)
     rows = scaled.reshape(-1, num_features)
     kernel, bias = _solve(
@@ -110,6 +109,19 @@ def fit_kernel_head(
         ridge,
         None if held_out is None else held_out / temperature,
     )
+
+
+def check_rows(num_images: int, num_views: int) -> None:
+    """Refuses more than `MAX_ROWS` images times views.
+
+    Raises:
+        ValueError: So many.
+    """
+    if num_images * num_views > MAX_ROWS:
+        raise ValueError(
+            f"{num_images} images in {num_views} views are too many to compare with: expected at "
+            f"most {MAX_ROWS} together; take fewer views, or head='logistic'."
+        )
 
 
 def _similarities(squared_distances: np.ndarray, gamma: float) -> np.ndarray:
@@ -146,7 +158,11 @@ def _solve(
 
 
 def _choose(
-    features: np.ndarray, targets: np.ndarray, weights: np.ndarray, test_views: int, seed: int
+    features: np.ndarray,
+    targets: np.ndarray,
+    weights: np.ndarray,
+    test_views: int,
+    folds: Sequence[tuple[np.ndarray, np.ndarray]],
 ) -> tuple[float, float, np.ndarray | None]:
     """Width and ridge of the least held-out log-loss at the best temperature, and those scores.
 
@@ -155,7 +171,6 @@ def _choose(
     want and more, since views of a picture repeat each other.
     """
     num_images, num_views, num_features = features.shape
-    folds = stratified_folds(targets.argmax(1), seed)
     if not folds:
         return WIDTHS[1] / num_features, RIDGES[1], None
     widths: tuple[float, ...] = WIDTHS
@@ -179,7 +194,7 @@ class _Trial:
 
     targets: np.ndarray
     weights: np.ndarray
-    folds: list[tuple[np.ndarray, np.ndarray]]
+    folds: Sequence[tuple[np.ndarray, np.ndarray]]
     scores: dict[tuple[float, float], np.ndarray] = dataclasses.field(default_factory=dict)
 
     def losses(

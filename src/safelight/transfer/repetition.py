@@ -6,19 +6,22 @@ of the frozen part in the cache another split costs a head, not a network.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from safelight.comparison import SPLITS_METHOD, folds_method, join_splits, mean_over_splits
-from safelight.datasets import Splits
+from safelight.datasets import ImageDataset, Splits
 from safelight.metrics import brier_score, expected_calibration_error
 from safelight.transfer.config import TrainConfig
 from safelight.transfer.evaluation import ClassificationReport, evaluate, report_on
 from safelight.transfer.feature_cache import FeatureCache
 from safelight.transfer.fine_tuning import Report, silent
 from safelight.transfer.training import EXTRACTING, train
+
+_DIGEST_DIGITS = 16
 
 
 def scores_of(judged: ClassificationReport) -> dict[str, float]:
@@ -74,6 +77,10 @@ def judge_on_splits(
 
     Returns:
         A report on the test part of each split.
+
+    Raises:
+        KeyboardInterrupt: Also where fine-tuning was interrupted: what it left is no training like
+            the others, and does not belong in their mean.
     """
 
     def report_extraction(step: str, done: int, total: int, words: str) -> None:
@@ -85,6 +92,8 @@ def judge_on_splits(
     for number, each in enumerate(splits):
         report(stage, number, len(splits), "")
         trained = train(each, config, cache=cache, report=report_extraction)
+        if trained.interrupted:
+            raise KeyboardInterrupt
         groups = each.groups_of(each.test)
         found.append(evaluate(trained.model, each.test, config=config, cache=cache, groups=groups))
     report(stage, len(splits), len(splits), "")
@@ -101,8 +110,8 @@ def summarize_splits(
         judged: The report on the test part of each.
 
     Returns:
-        `mean` (an interval per score), `scores` (a list per score), `seeds`, `test_to_train` and
-        the method; `num_folds` for folds, None for splits.
+        `mean` (an interval per score), `scores` (a list per score), `seeds`, `test_parts` (a digest
+        of each), `test_to_train` and the method; `num_folds` for folds, None for splits.
     """
     columns = {
         name: values
@@ -121,12 +130,18 @@ def summarize_splits(
         "num_splits": len(judged),
         "num_folds": folds,
         "seeds": [each.seed for each in splits],
+        "test_parts": [_digest(each.test) for each in splits],
         "strategy": first.strategy,
         "test_to_train": ratio,
         "method": folds_method(folds) if folds else SPLITS_METHOD,
         "mean": {name: interval.to_dict() for name, interval in means.items()},
         "scores": columns,
     }
+
+
+def _digest(part: ImageDataset) -> str:
+    """The same for the same pictures in any order."""
+    return hashlib.sha256("".join(sorted(part.digests)).encode()).hexdigest()[:_DIGEST_DIGITS]
 
 
 def pool_folds(

@@ -11,6 +11,8 @@ from safelight.metrics import Interval, paired_difference
 from safelight.runs import Run
 from safelight.trained_runs import read_probabilities
 
+GROUP = "group"  # the column of predictions.csv, where a split kept groups together
+
 
 def compare_runs(a: Run, b: Run) -> dict[str, Any]:
     """The difference of two finished runs, `a` minus `b`, on the same pictures.
@@ -48,7 +50,9 @@ def compare_runs(a: Run, b: Run) -> dict[str, Any]:
 
 
 def _by_split(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
-    same = ("seeds", "strategy", "test_to_train")
+    # Other fractions may deal other test parts to the same seeds. Older runs do not tell.
+    told = ("test_parts",) if "test_parts" in a and "test_parts" in b else ()
+    same = ("seeds", "strategy", "test_to_train", *told)
     folds = _num_folds(a)
     if any(a[name] != b[name] for name in same):
         word, seeds = ("folds", "seed") if folds else ("splits", "seeds")
@@ -102,11 +106,20 @@ def _by_picture(a: Run, b: Run) -> dict[str, Any]:
         _probabilities(run, table, names)[_places(table, shared)]
         for run, table in ((a, first), (b, second))
     ]
-    difference: Interval = paired_difference(labels, arrays[0], probabilities_b=arrays[1])
+    grouped = next((table for table in (first, second) if GROUP in table), None)
+    groups = (
+        None
+        if grouped is None
+        else np.array([grouped[GROUP][row] for row in _places(grouped, shared)])
+    )
+    difference: Interval = paired_difference(
+        labels, arrays[0], probabilities_b=arrays[1], groups=groups
+    )
     return {
         "difference": {"accuracy": difference.to_dict()},
         "on": f"{len(shared)} test pictures of one split",
-        "method": "BCa bootstrap over pictures",
+        "method": f"BCa bootstrap over {'pictures' if groups is None else 'groups of pictures'}, "
+        "and the exact sign test",
     }
 
 

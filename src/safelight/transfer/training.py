@@ -15,12 +15,13 @@ import dataclasses
 import functools
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
 from safelight.datasets import ImageDataset, Splits
+from safelight.folds import find_units
 from safelight.transfer import backbones, kernel_heads, models
 from safelight.transfer.augmentation import BatchAugmenter, ViewMaker
 from safelight.transfer.batches import FeatureBatches, ImageBatches
@@ -147,18 +148,10 @@ def train(
         backbone = backbones.load_backbone(
             config.backbone, image_size=config.image_size, weights=weights
         )
-        plan = Plan.make(backbone, config)
-        if not len(splits.validation) and (plan.fine_tunes or config.head == "dense"):
-            raise ValueError(
-                "the validation part is empty, but it decides when training stops: expected a "
-                "validation_fraction above 0, or a head alone (unfreeze_from=None) that is not "
-                "dense."
-            )
-        extractor = FeatureExtractor(
-            backbone, precision=config.precision, cache=cache, engine=config.engine
-        )
-    session = _Session(splits, config, plan, extractor, clock, report)
-    classifier = session.build(backbone)
+        plan = _plan(splits, config, backbone)
+        session = _Session(splits, config, plan, backbone, cache, clock, report)
+        extractor = session.extractor
+    classifier = session.build()
     rows = session.extract()
     strength, held_out = session.fit_head(classifier, rows)
     tuned = session.fine_tune(classifier, rows)
@@ -180,6 +173,34 @@ def train(
     )
 
 
+def check(splits: Splits, config: TrainConfig, network: keras.Model) -> None:
+    """Raises what `train` would raise of these settings, before anything is computed.
+
+    Args:
+        splits: As there.
+        config: As there.
+        network: As from `backbones.load_backbone` with these settings, its weights do not matter.
+    """
+    plan = _plan(splits, config, network)
+    session = _Session(splits, config, plan, network, None, _Clock(), silent)
+    if session.head == "kernel":
+        kernel_heads.check_rows(session.num_images, session.num_views)
+    if config.engine != "auto":
+        session.extractor.engine_of(session.wanted_layers)
+
+
+def _plan(splits: Splits, config: TrainConfig, backbone: keras.Model) -> Plan:
+    """The plan, where these pictures allow it."""
+    plan = Plan.make(backbone, config)
+    if not len(splits.validation) and (plan.fine_tunes or config.head == "dense"):
+        raise ValueError(
+            "the validation part is empty, but it decides when training stops: expected a "
+            "validation_fraction above 0, or a head alone (unfreeze_from=None) that is not "
+            "dense."
+        )
+    return plan
+
+
 @dataclasses.dataclass(frozen=True)
 class _Rows:
     """Features of the training and validation images per layer."""
@@ -195,40 +216,58 @@ class _Session:
     splits: Splits
     config: TrainConfig
     plan: Plan
-    extractor: FeatureExtractor
+    backbone: keras.Model
+    cache: FeatureCache | None
     clock: _Clock
     report: Report
+
+    @functools.cached_property
+    def extractor(self) -> FeatureExtractor:
+        """Copies the backbone, so it is made when needed."""
+        config = self.config
+        return FeatureExtractor(
+            self.backbone, precision=config.precision, cache=self.cache, engine=config.engine
+        )
 
     @property
     def head(self) -> str:
         """The kind of head, `"auto"` decided."""
         if self.config.head != "auto":
             return self.config.head
-        small = self._num_rows <= kernel_heads.MAX_ROWS
+        small = self.num_images * self.num_views <= kernel_heads.MAX_ROWS
         return "kernel" if small and not self.plan.fine_tunes else "logistic"
 
     @property
-    def _num_views(self) -> int:
+    def num_views(self) -> int:
+        """Of each picture that is learned from."""
         return self.config.views if self.plan.cached else 1
 
     @property
-    def _num_rows(self) -> int:
-        """Pictures times views that the head is fitted on."""
+    def num_images(self) -> int:
+        """How many pictures the head is fitted on."""
         parts = [self.splits.train]
         if not self.plan.fine_tunes:
             parts.append(self.splits.validation)
-        return self._num_views * sum(map(len, parts))
+        return sum(map(len, parts))
 
-    def build(self, backbone: keras.Model) -> keras.Model:
+    @property
+    def wanted_layers(self) -> list[FeatureLayer]:
+        """What the frozen network is run for."""
+        layers = list(self.plan.head_layers)
+        if self.plan.cached and self.plan.fine_tunes:
+            layers.append(FeatureLayer(str(self.plan.cut)))
+        return layers
+
+    def build(self) -> keras.Model:
         """The classifier, its head not fitted yet."""
         config = self.config
         classifier = models.build_classifier(
-            backbone,
+            self.backbone,
             self.plan.head_layers,
             self.splits.train.num_classes,
             dropout=config.dropout,
             hidden_units=config.hidden_units if self.head == "dense" else None,
-            num_landmarks=self._num_rows if self.head == "kernel" else None,
+            num_landmarks=self.num_images * self.num_views if self.head == "kernel" else None,
             seed=config.seed,
         )
         if config.test_views == 1:
@@ -238,11 +277,8 @@ class _Session:
 
     def extract(self) -> _Rows:
         """One pass of the frozen network serves the head and, if cached, the tail."""
-        layers = list(self.plan.head_layers)
-        if self.plan.cached and self.plan.fine_tunes:
-            layers.append(FeatureLayer(str(self.plan.cut)))
         augmentation = self.config.augmentation
-        fitted = ViewMaker(augmentation, seed=self.config.seed), self._num_views
+        fitted = ViewMaker(augmentation, seed=self.config.seed), self.num_views
         judged = ViewMaker(augmentation.exact), self.config.test_views
         parts = {}
         with self.clock.stage("extract"):
@@ -250,7 +286,7 @@ class _Session:
                 views, number = fitted if name == "train" or self._fits_on_everything else judged
                 parts[name] = self.extractor.extract(
                     getattr(self.splits, name),
-                    layers,
+                    self.wanted_layers,
                     views=views,
                     num_views=number,
                     progress=functools.partial(self._report_extraction, name),
@@ -267,6 +303,10 @@ class _Session:
         Its settings come from inner cross-validation; only a dense one needs to be stopped.
         """
         return self.head != "dense" and not self.plan.fine_tunes
+
+    @property
+    def _fitted_parts(self) -> tuple[Literal["train", "validation"], ...]:
+        return ("train", "validation") if self._fits_on_everything else ("train",)
 
     def fit_head(
         self, classifier: keras.Model, rows: _Rows
@@ -288,16 +328,19 @@ class _Session:
         with self.clock.stage("head"):
             # Changed views are no sample of what a prediction will see.
             test_views = config.test_views if config.augmentation.is_exact else 1
-            options: dict[str, Any] = {"weights": weights, "test_views": test_views}
+            options: dict[str, Any] = {
+                "weights": weights,
+                "test_views": test_views,
+                "seed": config.seed,
+                "units": find_units(self.splits, self._fitted_parts),
+            }
             if self.head == "logistic":
-                head = fit_logistic_head(stacked, targets, seed=config.seed, **options)
+                head = fit_logistic_head(stacked, targets, **options)
                 models.set_linear_head(classifier, head.mean, head.scale, head.kernel, head.bias)
                 strength, held_out = head.inverse_strength, head.out_of_fold
             elif self.head == "kernel":
                 widths = models.head_widths(classifier)
-                kernel = fit_kernel_head(
-                    stacked, targets, widths=widths, seed=config.seed, **options
-                )
+                kernel = fit_kernel_head(stacked, targets, widths=widths, **options)
                 models.set_kernel_head(classifier, kernel)
                 strength, held_out = 1 / kernel.ridge, kernel.out_of_fold
             else:
@@ -313,6 +356,8 @@ class _Session:
         if not self.plan.fine_tunes:
             return FineTuned({}, False, "head")
         with self.clock.stage("fine_tune"):
+            # Some networks have dropout of their own, without a seed.
+            keras.utils.set_random_seed(self.config.seed)
             if self.plan.cached:
                 start = self.plan.kept_layers
                 model = models.build_tail(classifier, start, precision=self.extractor.precision)

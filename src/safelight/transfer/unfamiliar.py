@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safelight.datasets import ImageDataset, Splits
+from safelight.folds import find_units
 from safelight.metrics import Interval
 from safelight.resampling import Resampling, proportion
 from safelight.runs import Run, atomic_path
-from safelight.splits import merge_units
 from safelight.transfer import models
 from safelight.transfer.familiarity import (
     FEWEST,
@@ -85,20 +85,11 @@ def learn_familiarity(
         if min(len(features), len(others)) < FEWEST:
             return None
         return fit_familiarity(features, widths=widths, held_out=others)
-    units = _find_units(splits)
+    units = find_units(splits, ("train", "validation"))
     if len(np.unique(units)) < FEWEST:
         return None
     features = np.concatenate([features, others])
     return fit_familiarity(features, widths=widths, units=units, seed=seed)
-
-
-def _find_units(splits: Splits) -> np.ndarray:
-    """Pictures of training, then of validation, that the split keeps together have one number."""
-    found = [np.zeros(0, np.int64)]
-    for part in (splits.train, splits.validation):
-        units = merge_units(len(part), part.duplicates, splits.groups_of(part))
-        found.append(units + sum(len(np.unique(each)) for each in found))
-    return np.concatenate(found)
 
 
 def judge_familiarity(
