@@ -299,6 +299,70 @@ def test_paired_difference_is_narrower_than_two_apart():
     assert same.low == -same.high < 0
 
 
+def answers_right_at(rows, labels):
+    """Probabilities that are right on these images alone."""
+    said = np.where(np.isin(np.arange(len(labels)), rows), labels, 1 - labels)
+    return np.eye(2)[said]
+
+
+@pytest.mark.parametrize(("more", "fewer"), [(3, 0), (5, 0), (6, 0), (8, 1), (30, 12)])
+@pytest.mark.parametrize("num", [100, 656])
+def test_a_difference_is_claimed_only_where_the_exact_sign_test_sees_one(more, fewer, num):
+    labels = np.arange(num) % 2
+    same = list(range(50, num - 10))
+    first = answers_right_at([*range(more), *same], labels)
+    second = answers_right_at([*range(more, more + fewer), *same], labels)
+    got = paired_difference(labels, first, probabilities_b=second)
+    turned = paired_difference(labels, second, probabilities_b=first)
+    assert got.value == pytest.approx((more - fewer) / num)
+    if scipy.stats.binomtest(more, more + fewer).pvalue > 0.05:
+        assert got.low <= 0
+        assert turned.high >= 0
+    else:
+        assert got.low > 0
+        assert turned.high < 0
+
+
+def test_a_difference_everywhere_is_not_certain_of_other_images():
+    labels = np.arange(40) % 2
+    right, wrong = np.eye(2)[labels], np.eye(2)[1 - labels]
+    got = paired_difference(labels, right, probabilities_b=wrong)
+    assert got.value == got.high == 1
+    assert got.low == pytest.approx(0.025 ** (1 / 40))
+    turned = paired_difference(labels, wrong, probabilities_b=right)
+    assert (turned.value, turned.high) == (-1, pytest.approx(-got.low))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rate", [0.01, 0.03, 0.1])
+def test_equal_classifiers_are_told_apart_as_seldom_as_stated(rate):
+    """Each is wrong, alone, on so many of 200 images."""
+    alarms, labels = 0, np.arange(200) % 2
+    for trial in range(600):
+        rng = np.random.default_rng(trial)
+        lone = rng.choice(3, 200, p=[1 - 2 * rate, rate, rate])
+        answers = [answers_right_at(np.flatnonzero(lone != each), labels) for each in (1, 2)]
+        got = paired_difference(labels, answers[0], probabilities_b=answers[1], num_resamples=400)
+        alarms += not got.low <= 0 <= got.high
+    assert alarms / 600 < 0.05 + 2 * math.sqrt(0.05 * 0.95 / 600)
+
+
+def test_recall_of_a_class_in_three_groups_has_the_doubt_of_three():
+    """By hand: Korn and Graubard's effective number, and Student's t with two degrees."""
+    hits, sizes = np.array([7, 8, 9]), 10
+    rare = np.concatenate([np.arange(sizes) < number for number in hits])
+    labels = np.concatenate([np.ones(30, int), np.zeros(970, int)])
+    groups = np.concatenate([np.repeat([0, 1, 2], sizes), 3 + np.arange(970) // 10])
+    said = np.concatenate([rare.astype(int), np.zeros(970, int)])
+    row = per_class_table(labels, np.eye(2)[said], class_names="ab", groups=groups)[1]
+    share, sums = 0.8, hits - 8
+    variance = 3 / 2 * (sums**2).sum() / 30**2
+    square = scipy.stats.t.ppf(0.975, 2) ** 2 / min(30, share * (1 - share) / variance)
+    centre = (share + square / 2) / (1 + square)
+    half = math.sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)
+    assert (row.recall.low, row.recall.high) == pytest.approx((centre - half, centre + half))
+
+
 def test_calibration_error_of_a_known_case():
     # Ten images at 0.7 of which five are right, ten at 0.9 of which all are.
     sure = np.repeat([0.7, 0.9], 10)

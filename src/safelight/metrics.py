@@ -6,7 +6,8 @@ How the intervals are made, in one place (also in `INTERVAL_METHOD`):
   resampling, is right near 100 % and stays wide when every prediction is right, where a bootstrap
   would claim certainty. With groups, the number of images is replaced by the effective number
   (variance between groups against the variance of independent images) and the normal quantile by
-  Student's with one degree of freedom less than there are groups.
+  Student's with one degree of freedom less than there are groups of the images that are looked at.
+* A paired difference has the bootstrap's, which holds 0 wherever the exact sign test finds none.
 * Balanced accuracy is a mean of independent recalls, whose Wilson intervals are joined (with groups
   the recalls hang together, and it is bootstrapped).
 * Everything else gets a bias-corrected and accelerated (BCa) bootstrap over images, or over whole
@@ -257,6 +258,7 @@ def paired_difference(
 
     Pairing takes out what both find hard, so the interval is narrower than two apart would say.
     Where both are right on exactly the same images, the interval is that of an unseen difference.
+    Where the exact sign test (McNemar 1947, doi:10.1007/BF02295996) finds none, it holds 0.
 
     Args:
         labels: (n,) integers.
@@ -280,7 +282,22 @@ def paired_difference(
     (value,), (low,), (high,) = bootstrap(means(difference[:, None]), plan)
     if not difference.any():
         low, high = -plan.unseen_rate, plan.unseen_rate
+    elif low > 0 or high < 0:
+        # Of a handful of differing images the bootstrap is too sure; the sign test is exact.
+        sums = np.bincount(plan.unit_of_image, weights=difference)
+        if _sign_test(int((sums > 0).sum()), int((sums < 0).sum())) > 1 - confidence:
+            low, high = min(low, 0.0), max(high, 0.0)
+    if abs(value) == 1 and plan.num_units > 1:
+        low, high = (min(low, 1 - plan.unseen_rate), 1.0) if value > 0 else (
+            -1.0, max(high, plan.unseen_rate - 1))  # fmt: skip
     return _interval(value, low, high)
+
+
+def _sign_test(more: int, fewer: int) -> float:
+    """Probability, were either equally likely, of so uneven numbers or more (McNemar 1947)."""
+    from scipy.special import bdtr
+
+    return min(1.0, 2 * float(bdtr(min(more, fewer), more + fewer, 0.5)))
 
 
 def expected_calibration_error(

@@ -60,13 +60,20 @@ class Resampling:
 
     @property
     def quantile(self) -> float:
-        """Normal quantile, or Student's where the units are groups."""
+        """As `quantile_of` all units."""
+        return self.quantile_of(self.num_units)
+
+    def quantile_of(self, num_units: int) -> float:
+        """Normal quantile, or Student's where the units are groups, of which there are so many.
+
+        A single group is as doubtful as two: of its own spread nothing is known.
+        """
         from scipy.special import ndtri, stdtrit
 
         tail = (1 + self.confidence) / 2
-        if not self.grouped or self.num_units < 2:
+        if not self.grouped:
             return float(ndtri(tail))
-        return float(stdtrit(self.num_units - 1, tail))
+        return float(stdtrit(max(num_units, 2) - 1, tail))
 
     def weights(self) -> Iterator[NDArray[np.float64]]:
         """Yield (chunk, num_images) counts of how often each image was drawn."""
@@ -114,8 +121,9 @@ def proportion(
     if total == 0:
         return math.nan, math.nan, math.nan
     share = float(hits[among].mean())
-    count = _effective_count(hits[among], plan.unit_of_image[among]) if plan.grouped else total
-    square = plan.quantile**2 / count
+    units = plan.unit_of_image[among]
+    count = _effective_count(hits[among], units) if plan.grouped else total
+    square = plan.quantile_of(len(np.unique(units)) if plan.grouped else total) ** 2 / count
     centre = (share + square / 2) / (1 + square)
     half = math.sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)
     # At 0 and 1 one end is the value itself; rounding must not put it on the wrong side.
