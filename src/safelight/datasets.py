@@ -83,20 +83,21 @@ class ImageDataset:
         """The clusters of duplicates whose pictures carry different labels."""
         return tuple(c for c in self.duplicates if len(np.unique(self.labels[list(c)])) > 1)
 
-    def read(self, index: int, *, mode: Mode = "RGB") -> NDArray[np.uint8]:
+    def read(self, index: int, *, mode: Mode = "RGB", verify: bool = False) -> NDArray[np.uint8]:
         """Read one picture.
 
         Args:
             index: Its position, 0 <= index < len(self).
             mode: "RGB" or "L".
+            verify: Whether it must be the picture that `digests` tells of; of a file only.
 
         Returns:
             Pixels, (height, width, 3) or (height, width, 1), uint8.
 
         Raises:
-            ImageError: If its file has gone bad since the data set was made.
+            ImageError: If its file has gone bad since the data set was made, or has changed.
         """
-        return self.source.read(index, mode)
+        return self.source.read(index, mode, digest=self.digests[index] if verify else None)
 
     def subset(self, indices: ArrayLike) -> "ImageDataset":
         """Keep some of the pictures.

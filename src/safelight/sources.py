@@ -8,14 +8,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from safelight.images import Mode, decode_image, open_image
+from safelight.images import ImageError, Mode, decode_image, open_image
 
 
 class Source(Protocol):
     """What a data set asks of the place that its pictures come from."""
 
-    def read(self, index: int, mode: Mode) -> NDArray[np.uint8]:
-        """Give picture `index`, (height, width, 3 | 1), uint8."""
+    def read(self, index: int, mode: Mode, *, digest: str | None = None) -> NDArray[np.uint8]:
+        """Give picture `index`, (height, width, 3 | 1), uint8; of another file than that, none."""
         ...
 
     def subset(self, indices: NDArray[np.int64]) -> "Source":
@@ -30,11 +30,18 @@ class Files:
     paths: tuple[Path, ...]
     files: tuple[str, ...]
 
-    def read(self, index: int, mode: Mode) -> NDArray[np.uint8]:
-        """Decode a file anew."""
+    def read(self, index: int, mode: Mode, *, digest: str | None = None) -> NDArray[np.uint8]:
+        """Decode a file anew; one whose SHA-256 (hex) is not the digest is refused."""
         file = self.files[index]
         with open_image(self.paths[index], file=file) as stream:
-            return decode_image(stream, file=file, mode=mode)
+            image = decode_image(stream, file=file, mode=mode)
+            if digest is not None:
+                stream.seek(0)
+                if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
+                    raise ImageError(
+                        file, "has changed since the folder was read; give the same command again"
+                    )
+        return image
 
     def subset(self, indices: NDArray[np.int64]) -> "Files":
         """Keep some of the files."""
@@ -48,8 +55,8 @@ class Arrays:
     images: NDArray[np.uint8]
     rows: NDArray[np.int64]
 
-    def read(self, index: int, mode: Mode) -> NDArray[np.uint8]:
-        """Copy a picture."""
+    def read(self, index: int, mode: Mode, *, digest: str | None = None) -> NDArray[np.uint8]:
+        """Copy a picture, which nobody changes."""
         image = self.images[self.rows[index]]
         if mode == "RGB":
             return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image.copy()

@@ -7,6 +7,7 @@ import pytest
 
 from safelight.images import resize
 from safelight.transfer import backbones
+from safelight.transfer.features import weights_digest
 
 
 def read_edges(model: keras.Model) -> dict[str, list[str]]:
@@ -229,3 +230,37 @@ def test_every_row_of_the_table_can_be_cut_where_it_says(row):
         for layers in (backbones.layers_until(model, cut), model.layers)
     )
     assert 0.2 < frozen / total < 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", backbones.BACKBONES.values(), ids=lambda row: row.name)
+def test_the_same_network_built_again_has_the_same_names_and_key(row):
+    """Keras counts layers without a name, and a key with such a name would never be found again."""
+    first, second = (
+        backbones.load_backbone(row.name, image_size=64, weights=None) for _ in range(2)
+    )
+    second.set_weights(first.get_weights())
+    assert [layer.name for layer in first.layers] == [layer.name for layer in second.layers]
+    one, other = (weights_digest(backbones.copy_model(each).layers) for each in (first, second))
+    assert one == other
+
+
+@pytest.mark.slow
+def test_a_network_whose_sums_are_no_layers_is_copied():
+    model = backbones.load_backbone("convnexttiny", image_size=32, weights=None)
+    images = np.random.default_rng(0).integers(0, 256, (2, 40, 30, 3), np.uint8)
+    wanted = model.predict_on_batch(images)
+    for precision, tolerance in (("float32", 1e-4), ("bfloat16", 0.2)):
+        copy = backbones.copy_model(model, precision=precision)
+        found = np.asarray(copy.predict_on_batch(images), "float32")
+        assert np.abs(found - wanted).max() < tolerance * np.abs(wanted).max()
+
+
+@pytest.mark.slow
+def test_a_cut_is_a_layer_where_sums_are_none():
+    model = backbones.load_backbone("convnexttiny", image_size=64, weights=None)
+    layers = {layer.name for layer in model.layers}
+    cut = backbones.cut_layer(model, "convnext_tiny_stage_3_block_1")
+    assert cut in layers
+    assert cut == "convnext_tiny_downsampling_block_2"
+    assert backbones.cut_layer(model, "convnext_tiny_stage_2_block_5") in layers

@@ -94,7 +94,7 @@ def test_sixteen_bits_travel_unharmed(network, shapes, tmp_path):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bad(Arrays):
-    def read(self, index, mode):
+    def read(self, index, mode, *, digest=None):
         raise ImageError("a.jpg", "truncated")
 
     def subset(self, indices):

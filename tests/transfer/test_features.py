@@ -8,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
+from safelight import datasets
 from safelight.datasets import ImageDataset
 from safelight.images import ImageError, resize
 from safelight.transfer import backbones, engines, features, models
@@ -168,6 +170,34 @@ def test_views_hit_by_number_setting_and_seed(network, cache, shapes, maker, com
     assert num_computed(network, cache, shapes, num_views=2, views=maker) == computed
     assert num_computed(network, cache, shapes) == 0
     assert num_computed(network, cache, shapes, num_views=3, views=first) == 12
+
+
+def test_a_file_that_was_replaced_meanwhile_is_not_kept_under_its_old_digest(
+    network, cache, tmp_path
+):
+    for i in range(8):
+        folder = tmp_path / "pictures" / "ab"[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    dataset = datasets.from_directory(tmp_path / "pictures")
+    (tmp_path / "pictures" / "a" / "2.png").write_bytes(
+        (tmp_path / "pictures" / "b" / "1.png").read_bytes()
+    )
+    with pytest.raises(ImageError, match=r"2\.png: has changed since"):
+        make_extractor(network, cache).extract(dataset, [CUT])
+    again = datasets.from_directory(tmp_path / "pictures")
+    make_extractor(network, cache).extract(again, [CUT])
+
+
+def test_drawn_views_of_another_backend_are_others(monkeypatch):
+    """Whatever computes their activations: the backends' random numbers differ."""
+    drawn, exact = ViewMaker(TURNS), ViewMaker(Augmentation(horizontal_flip=True))
+    here = [maker.describe(1) for maker in (drawn, exact)]
+    monkeypatch.setattr(keras.backend, "backend", lambda: "another")
+    there = [maker.describe(1) for maker in (drawn, exact)]
+    assert here[0] != there[0]
+    assert here[1] == there[1]
 
 
 def test_one_changed_byte_and_one_new_picture_compute_one_each(network, cache, shapes):

@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from safelight.environment import find_accelerator
 from safelight.transfer.config import Augmentation
 
 
@@ -120,9 +121,9 @@ class ViewMaker:
     """Numbered views of an image, each the same whenever and wherever it is asked for.
 
     View 0 is the image itself. View k > 0 depends on the image's content digest, k, the
-    augmentation and the seed, and on nothing else: not on its neighbours in the batch, not on the
-    order. So a view's activations can be kept, and an extraction that was interrupted goes on with
-    the same views.
+    augmentation and the seed, and, but for flips and quarter turns, on the random numbers of Keras
+    and its backend: not on its neighbours in the batch, not on the order. So a view's activations
+    can be kept, and an extraction that was interrupted goes on with the same views.
 
     Flips and quarter turns are dealt out in turn, not drawn: with `horizontal_flip` every odd view
     is mirrored, with both flips four views hold all four mirrors, with quarter turns eight views
@@ -166,4 +167,9 @@ class ViewMaker:
         if self.augmentation.is_exact:
             return {"view": "exact", "symmetry": self._symmetry(view)}
         settings = dataclasses.asdict(self.augmentation)
-        return {"view": view, "seed": self.seed, "flips": "dealt", **settings}
+        # The backends' generators differ, whichever engine computes the activations.
+        device = find_accelerator() or "cpu"
+        drawn_by = f"keras {keras.__version__} {keras.backend.backend()} {device}"
+        return {
+            "view": view, "seed": self.seed, "flips": "dealt", "drawn by": drawn_by, **settings
+        }  # fmt: skip

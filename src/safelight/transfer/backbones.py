@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -247,7 +245,13 @@ def _build_application(row: Backbone, pixels: Any) -> keras.Model:
     options: dict[str, Any] = {"include_top": False, "weights": None, "input_tensor": pixels}
     if row.application.startswith(("EfficientNetV2", "ConvNeXt")):
         options["include_preprocessing"] = False
-    return build(**options)
+    network = build(**options)
+    # Keras numbers a layer without a name of its own anew with each copy; keys of activations hold
+    # names. ConvNeXt has one.
+    last = network.layers[-1]
+    if last.name.startswith("layer_normalization"):
+        last.name = "final_layernorm"
+    return network
 
 
 def _load_weights(model: keras.Model, row: Backbone, weights: str | Path) -> None:
@@ -293,8 +297,10 @@ def copy_model(
     backend = keras.backend.backend()
     products = to_train and precision == "bfloat16" and backend == "tensorflow"
 
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+    def clone(layer: Any) -> Any:
         config = layer.get_config()
+        if not isinstance(layer, keras.layers.Layer):  # a sum, of two tensors
+            return layer.__class__.from_config(config)
         fixed = isinstance(layer, ImageResizing | ImageNetPreprocessing | keras.layers.InputLayer)
         if not fixed and not layer.name.startswith("head_"):
             config["dtype"] = policy
@@ -418,7 +424,9 @@ def cut_layer(model: keras.Model, unfreeze_from: str) -> str:
     first = get_layer(model, unfreeze_from).name
     output = model.output_names[0] if model.output_names[0] in graph else model.layers[-1].name
     upstream = _upstream(graph, first) - {first}
-    before = [name for name in graph if name in upstream]
+    # Sums may be operations, of which there is no layer that could be named or kept.
+    layers = {layer.name for layer in model.layers}
+    before = [name for name in graph if name in upstream and name in layers]
     for name in reversed(before):
         if not _reachable_around(graph, output, name):
             return name
@@ -472,22 +480,3 @@ def layers_until(model: keras.Model, name: str) -> list[keras.layers.Layer]:
     """The layers that the output of `name` depends on, in topological order."""
     wanted = _upstream(parents(model), name)
     return [layer for layer in model.layers if layer.name in wanted]
-
-
-def weights_digest(layers: Iterable[keras.layers.Layer]) -> str:
-    """SHA-256 over the layers' architecture and weights: equal digests compute the same function.
-
-    Configuration (without dtype, `trainable` and views, which have their places in a cache key),
-    the names and all variables, moving statistics included, as little-endian float32.
-    """
-    digest = hashlib.sha256()
-    for layer in layers:
-        config = {k: v for k, v in layer.get_config().items() if k not in ("dtype", "trainable")}
-        # A classifier that averages views has the same trunk; which view it was stands in the key.
-        config |= {"symmetries": [0]} if isinstance(layer, ImageResizing) else {}
-        digest.update(
-            json.dumps([type(layer).__name__, config], sort_keys=True, default=str).encode()
-        )
-        for weight in layer.get_weights():
-            digest.update(np.ascontiguousarray(weight, "<f4").tobytes())
-    return digest.hexdigest()

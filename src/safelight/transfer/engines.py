@@ -23,6 +23,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from safelight.environment import find_accelerator
 from safelight.telemetry import import_openvino
 from safelight.transfer import ncnn_engine
 from safelight.transfer.config import CHOICES
@@ -108,7 +109,9 @@ def describe_engine(engine: str) -> str:
         return ncnn_engine.version()
     if engine == "openvino":
         return f"openvino {importlib.metadata.version('openvino')}"
-    return f"keras {keras.__version__} {keras.backend.backend()}"
+    # A GPU's sums differ, and PyTorch draws other random numbers there.
+    device = find_accelerator()
+    return f"keras {keras.__version__} {keras.backend.backend()}{f' on {device}' if device else ''}"
 
 
 def build_engine(engine: str, trunk: keras.Model, *, precision: str) -> Run:

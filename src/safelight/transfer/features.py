@@ -16,7 +16,9 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import itertools
+import json
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -196,9 +198,7 @@ class FeatureExtractor:
 
         name = backbones.get_layer(self._model, layer.layer).name
         if name not in self._digests:
-            self._digests[name] = backbones.weights_digest(
-                backbones.layers_until(self._model, name)
-            )
+            self._digests[name] = weights_digest(backbones.layers_until(self._model, name))
         return {
             "format": 1,
             "network": self._model.name.removesuffix("_classifier"),
@@ -322,7 +322,7 @@ class FeatureExtractor:
         """Batches of resized pixels, decoded ahead by two threads while the network computes."""
 
         def prepare(index: int) -> np.ndarray:
-            image = resize(dataset.read(index, mode="RGB"), self.image_size)
+            image = resize(dataset.read(index, mode="RGB", verify=True), self.image_size)
             return (
                 image if job.views is None else job.views(image, dataset.digests[index], job.view)
             )
@@ -376,6 +376,38 @@ class _Job:
     progress: Callable[[int], None] | None
 
 
+def weights_digest(layers: Iterable[keras.layers.Layer]) -> str:
+    """SHA-256 over the layers' architecture and weights: equal digests compute the same function.
+
+    Configuration (without dtype, `trainable` and views, which have their places in a cache key),
+    the names and all variables, moving statistics included, as little-endian float32.
+    """
+    digest = hashlib.sha256()
+    for layer in layers:
+        config = {k: v for k, v in layer.get_config().items() if k not in ("dtype", "trainable")}
+        # A classifier that averages views has the same trunk; which view it was stands in the key.
+        config |= {"symmetries": [0]} if isinstance(layer, backbones.ImageResizing) else {}
+        plain = [type(layer).__name__, _without_inputs(config)]
+        digest.update(json.dumps(plain, sort_keys=True, default=str).encode())
+        for weight in layer.get_weights():
+            digest.update(np.ascontiguousarray(weight, "<f4").tobytes())
+    return digest.hexdigest()
+
+
+def _without_inputs(config: Any) -> Any:
+    """A configuration without the inputs of models inside it, which Keras numbers anew."""
+    if isinstance(config, dict):
+        return {key: _without_inputs(value) for key, value in config.items()}
+    if not isinstance(config, list):
+        return config
+    inner = [each for each in config if not _is_input(each)]
+    return [_without_inputs(each) for each in inner]
+
+
+def _is_input(config: Any) -> bool:
+    return isinstance(config, dict) and config.get("class_name") == "InputLayer"
+
+
 def _shift(progress: Progress, offset: int, total: int, done: int) -> None:
     progress(offset + done, total)
 
@@ -412,7 +444,8 @@ class _ExtractionWork:
         if found != self.keys:
             raise ValueError(
                 "a worker would compute other activations than this machine: expected the same "
-                "versions of Keras, its backend, Pillow and the engine on all of them."
+                "versions of Keras, its backend, Pillow and the engine, and the same kind of "
+                "device, on all of them."
             )
         trunk = extractor._trunk(self.layers)
 
