@@ -185,6 +185,39 @@ def test_what_lost_its_stamp_is_kept_if_right_and_fetched_again_if_not(tmp_path,
     assert "is damaged" in caplog.text
 
 
+def test_what_somebody_else_keeps_there_is_moved_and_not_deleted(tmp_path, caplog):
+    """Whoever points SAFELIGHT_HOME to a disk of theirs may have a folder of that name there."""
+    source = local(zipped(tmp_path / "a.zip", FILES), unpack="zip")
+    rows = load_table(folder_table(tmp_path, source, FILES))
+    for number in (1, 2):
+        theirs = assets.assets_dir() / "toy"
+        (theirs / "own").mkdir(parents=True)
+        (theirs / "own" / "a.txt").write_text(f"work {number}")
+        path = fetch("toy", table=rows)
+        assert assets.verify("toy", table=rows) == path
+        kept = path.with_name(f"{path.name}.set-aside-{number}")
+        assert (kept / "own" / "a.txt").read_text() == f"work {number}"
+        assert str(kept) in caplog.text
+        assets.remove("toy", table=rows)
+
+
+def test_what_is_damaged_stays_until_another_is_there(tmp_path):
+    """Without a network the pictures that are sound are worth more than none."""
+    archive = zipped(tmp_path / "a.zip", FILES)
+    rows = load_table(folder_table(tmp_path, local(archive, unpack="zip"), FILES))
+    path = fetch("toy", table=rows)
+    (path / "images/a.png").write_bytes(b"")
+    kept = archive.read_bytes()
+    archive.unlink()
+    with pytest.raises(AssetError):
+        fetch("toy", table=rows)
+    assert (path / "labels.csv").read_bytes() == FILES["labels.csv"]
+    archive.write_bytes(kept)
+    fetch("toy", table=rows)
+    assert assets.verify("toy", table=rows) == path
+    assert not list(path.parent.glob("*set-aside*"))
+
+
 def registry_rows(tmp_path: Path) -> Path:
     wheel = {"name": "toy-1.0-py3-none-any.whl", "hash": sha256(b"-"), "size": 1}
     address = "https://weights.example/toy.bin"
@@ -518,6 +551,16 @@ def test_verify_names_what_is_wrong_and_remove_takes_all_away(tmp_path):
     assets.remove("toy", table=rows)
     assert leftovers() == []
     assert fetch("toy", table=rows) == path
+
+
+def test_the_command_looks_at_what_is_damaged_too_and_at_all_of_it(call):
+    for name in ("vgg16-imagenet-notop.npz", "mobilenetv2-imagenet-notop.h5"):
+        written(assets.assets_dir() / name, b"half")
+    code, out, err = call("assets", "verify")
+    assert code == 2
+    assert "sound" not in out
+    assert "2 of 2 are not sound: vgg16-imagenet-notop, mobilenetv2-imagenet-notop" in err
+    assert "no asset is here" not in err
 
 
 def test_verify_trusts_the_table_and_not_the_stamp(tmp_path):

@@ -17,7 +17,7 @@ import sys
 import tarfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
@@ -188,6 +188,31 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
     import pooch
 
     return str(pooch.file_hash(str(path), alg=algorithm))
+
+
+def list_digests(path: Path) -> dict[str, tuple[int, str]]:
+    """Map each file below a path to its (size, SHA-256); hidden files are not ours.
+
+    Args:
+        path: a file or a folder.
+    """
+    if path.is_file():
+        return {path.name: (path.stat().st_size, file_digest(path))}
+    files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+    return {p.relative_to(path).as_posix(): (p.stat().st_size, file_digest(p)) for p in files}
+
+
+def compare_digests(
+    listing: Mapping[str, tuple[int, str]], known: Mapping[str, tuple[int, str]]
+) -> None:
+    """Raise SourceError naming the first file that two listings do not share."""
+    missing = [name for name in known if name not in listing]
+    extra = [name for name in listing if name not in known]
+    changed = [n for n in known if n in listing and listing[n] != known[n]]
+    for names, what in ((missing, "missing"), (changed, "changed"), (extra, "not part of it")):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise SourceError(f"{names[0]}{more} {'is' if not more else 'are'} {what}")
 
 
 class _Meter:

@@ -28,8 +28,9 @@ from safelight.asset_sources import (
     Source,
     SourceError,
     check_file,
+    compare_digests,
     extract,
-    file_digest,
+    list_digests,
     obtain,
 )
 from safelight.files import write_text
@@ -288,9 +289,9 @@ def verify(name: str, *, table: Mapping[str, Asset] = ASSETS) -> Path:
         )
     stamp = _read_stamp(asset)
     try:
-        listing = _listing(asset.path)
+        listing = list_digests(asset.path)
         if stamp:
-            _compare(listing, stamp["files"])
+            compare_digests(listing, stamp["files"])
         _check_content(asset, asset.path, listing)
     except SourceError as error:
         raise AssetError(_damaged(asset, str(error))) from error
@@ -324,6 +325,18 @@ def _discard(asset: Asset) -> None:
         asset.path.unlink(missing_ok=True)
 
 
+def _make_way(asset: Asset) -> None:
+    """Drop what is damaged, now that another is there; what has no stamp may be somebody's own."""
+    if asset.stamp_path.exists() or not asset.path.exists():
+        _discard(asset)
+        return
+    number, aside = 1, asset.path
+    while aside.exists():
+        number, aside = number + 1, asset.path.with_name(f"{asset.path.name}.set-aside-{number}")
+    os.replace(asset.path, aside)
+    logger.warning("%s was in the way and is now %s", asset.path, aside)
+
+
 @contextmanager
 def _locked(asset: Asset) -> Iterator[None]:
     import filelock
@@ -336,24 +349,6 @@ def _locked(asset: Asset) -> Iterator[None]:
         for leftover in assets_dir().glob(f".{asset.name}.stamp.*.partial.json"):
             leftover.unlink(missing_ok=True)
         yield
-
-
-def _listing(path: Path) -> dict[str, tuple[int, str]]:
-    """Map each file below a path to its (size, SHA-256); hidden files are not ours."""
-    if path.is_file():
-        return {path.name: (path.stat().st_size, file_digest(path))}
-    files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-    return {p.relative_to(path).as_posix(): (p.stat().st_size, file_digest(p)) for p in files}
-
-
-def _compare(listing: Mapping[str, tuple[int, str]], known: Mapping[str, tuple[int, str]]) -> None:
-    missing = [name for name in known if name not in listing]
-    extra = [name for name in listing if name not in known]
-    changed = [n for n in known if n in listing and listing[n] != known[n]]
-    for names, what in ((missing, "missing"), (changed, "changed"), (extra, "not part of it")):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise SourceError(f"{names[0]}{more} {'is' if not more else 'are'} {what}")
 
 
 def _check_content(asset: Asset, path: Path, listing: Mapping[str, tuple[int, str]]) -> None:
@@ -399,15 +394,14 @@ def _write_stamp(asset: Asset, listing: Mapping[str, tuple[int, str]], source: s
 
 
 def _adopt(asset: Asset) -> bool:
-    """Keep what lost its stamp to a kill if it is right, else drop it."""
+    """Keep what lost its stamp to a kill if it is right."""
     if not asset.path.exists():
         return False
     try:
-        listing = _listing(asset.path)
+        listing = list_digests(asset.path)
         _check_content(asset, asset.path, listing)
     except SourceError as error:
         logger.warning("%s is damaged (%s) and is fetched again", asset.path, error)
-        _discard(asset)
         return False
     _write_stamp(asset, listing, "found in the cache")
     return True
@@ -441,10 +435,11 @@ def _try_source(
             arrived = True
         files = [check_file(file, folder / file.name) for file in source.files]
         content = _arrange(asset, source, files, work)
-        listing = _listing(content)
+        listing = list_digests(content)
         if asset.kind != "folder":
             listing = {asset.file: listing[content.name]}
         _check_content(asset, content, listing)
+        _make_way(asset)
         os.replace(content, asset.path)
         shutil.rmtree(work, ignore_errors=True)  # with a stamp nobody looks for leftovers again
         _write_stamp(asset, listing, label)

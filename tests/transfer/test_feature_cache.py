@@ -245,10 +245,19 @@ def test_rows_in_use_stay_readable_when_another_process_drops_them(cache):
 def test_clear_takes_broken_entries_too(three):
     sizes = sum(entry.bytes for entry in three.entries())
     (three.root / "doomed-1").mkdir()
-    (three.root / "half").mkdir()
+    (three.root / ("0" * 40)).mkdir()
     assert three.clear() == (3, sizes)
     assert contents(three) == set()
     assert not list(three.root.iterdir())
+
+
+def test_clear_leaves_what_is_not_ours(three):
+    """SAFELIGHT_HOME may be a disk on which somebody keeps features of their own."""
+    (three.root / "resnet").mkdir()
+    (three.root / "resnet" / "rows.npy").write_bytes(b"work")
+    three.clear()
+    assert [path.name for path in three.root.iterdir()] == ["resnet"]
+    assert (three.root / "resnet" / "rows.npy").read_bytes() == b"work"
 
 
 def test_an_entry_tells_what_it_is_and_using_it_makes_it_young(three):

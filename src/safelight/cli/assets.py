@@ -35,8 +35,15 @@ def fetch(names: Names = None) -> None:
 @app.command()
 def verify(names: Names = None) -> None:
     """Hash what is in the cache again and compare it with what it should be."""
-    chosen = names or [row.name for row in assets.list_assets() if row.cached]
+    chosen = names or [row.name for row in assets.list_assets() if row.path.exists()]
     if not chosen:
         console.remark("no asset is here yet: `safelight assets fetch` gets them")
+    wrong = []
     for name in chosen:
-        console.say(f"{name}: sound, {assets.verify(name)}")
+        try:
+            console.say(f"{name}: sound, {assets.verify(name)}")
+        except assets.AssetError as error:
+            console.remark(str(error))
+            wrong.append(name)
+    if wrong:
+        raise assets.AssetError(f"{len(wrong)} of {len(chosen)} are not sound: {', '.join(wrong)}.")

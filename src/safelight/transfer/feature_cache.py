@@ -18,6 +18,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_BYTES = 20 * 2**30
 _SPARE_DISK_BYTES = 256 * 2**20
+_OURS = re.compile(r"[0-9a-f]{40}|doomed-.*")  # names of folders: keys, and what is being removed
 _MOST_OPEN = 64  # shards of an entry; systems allow 256 to 1,024 open files, and there are a dozen
 
 
@@ -414,7 +416,7 @@ class FeatureCache:
         found = []
         for facts_file in self.root.glob("*/facts.json"):
             folder = facts_file.parent
-            if folder.name.startswith("doomed-"):
+            if folder.name.startswith("doomed-") or not _OURS.fullmatch(folder.name):
                 continue
             with contextlib.suppress(OSError, ValueError, TypeError):
                 found.append(
@@ -457,7 +459,8 @@ class FeatureCache:
         """Deletes every entry, broken ones too; returns how many were whole, and their bytes."""
         entries = self.entries()
         for folder in self.root.glob("*/"):
-            self.remove(folder.name)
+            if _OURS.fullmatch(folder.name):  # the rest is somebody's own
+                self.remove(folder.name)
         return len(entries), sum(entry.bytes for entry in entries)
 
 
