@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from safelight import datasets
+from safelight import datasets, duplicates
 from safelight.datasets import ImageDataset, from_directory, load, make_shapes, split
-from safelight.duplicates import find_duplicates
+from safelight.duplicates import find_duplicates, hash_picture
 from safelight.images import ImageError, read_image
 
 
@@ -259,6 +259,19 @@ def test_duplicates_agree_with_brute_force():
     clusters = find_duplicates(digests, [None] * 60, lambda i: images[i])
     same = {frozenset(i for i in range(60) if digests[i] == d) for d in digests}
     assert {frozenset(c) for c in clusters} == {s for s in same if len(s) > 1}
+
+
+def test_very_many_copies_are_found_in_bounded_memory(monkeypatch):
+    """Pairs that are held are thinned out now and then, and join the same pictures."""
+    shades = np.linspace(0, 40, 7).astype(np.uint8)
+    images = [np.asarray(picture(i % 3, 32), np.uint8) // 2 + shades[i % 7] for i in range(42)]
+    digests = [str(i) for i in range(42)]
+    hashes = [hash_picture(image) for image in images]
+    whole = find_duplicates(digests, hashes, lambda i: images[i])
+    monkeypatch.setattr(duplicates, "_MOST_HELD", 10)
+    monkeypatch.setattr(duplicates, "_BLOCK", 5)
+    assert find_duplicates(digests, hashes, lambda i: images[i]) == whole
+    assert max(map(len, whole)) > 10
 
 
 # Known data sets

@@ -189,7 +189,13 @@ def test_a_bad_file_gets_its_reason(tmp_path, content, reason):
 
 def test_paths_that_are_no_files(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
-    for name, reason in [("pipe.png", "regular"), ("none.png", "no such file"), ("", "folder")]:
+    for name, reason in [
+        ("pipe.png", "regular"),
+        ("none.png", "no such file"),
+        ("", "folder"),
+        ("a\0.png", "is no name"),
+        ("\ud800.png", "is no name"),
+    ]:
         with pytest.raises(ImageError, match=reason):
             read_image(tmp_path / name)
 

@@ -25,6 +25,7 @@ MIN_CONTRAST = 2.0
 
 _THUMBNAIL_SIZE = 32
 _BLOCK = 512
+_MOST_HELD = 1_000_000  # confirmed pairs, 16 bytes each; of n alike pictures there are n^2 / 2
 
 
 def find_duplicates(
@@ -90,12 +91,17 @@ def _near_pairs(
         return np.empty((0, 2), dtype=np.int64)
     rows = np.cumsum(involved) - 1
     greys, colours = _shapes(hashed[involved], read, num_threads)
-    confirmed = []
+    confirmed: list[NDArray[np.int64]] = []
+    held = 0
     for first, second in _candidates(codes):
+        if held > _MOST_HELD:
+            confirmed = [_span(len(hashes), np.concatenate(confirmed))]
+            held = 0
         one, other = rows[first], rows[second]
         same = np.vecdot(greys[one], greys[other]) >= MIN_CORRELATION
         same &= np.vecdot(colours[one], colours[other]) >= MIN_COLOUR_CORRELATION
         confirmed.append(np.stack([hashed[first[same]], hashed[second[same]]], axis=1))
+        held += int(same.sum())
     return np.concatenate(confirmed)
 
 
@@ -126,14 +132,27 @@ def _standardised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
 
 
-def _clusters(num_items: int, pairs: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
+def _components(num_items: int, pairs: NDArray[np.int64]) -> NDArray[np.int32]:
+    """The number of each item's cluster, (num_items,)."""
     # Imported here to keep `import safelight.datasets` quick.
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     ones = np.ones(len(pairs), dtype=np.int8)
     graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(num_items, num_items))
-    _, names = connected_components(graph, directed=False)
+    return connected_components(graph, directed=False)[1]
+
+
+def _span(num_items: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pairs that join the same items, fewer than there are items."""
+    names = _components(num_items, pairs)
+    firsts = np.unique(names, return_index=True)[1][names]
+    rest = np.flatnonzero(firsts != np.arange(num_items))
+    return np.stack([rest, firsts[rest]], axis=1)
+
+
+def _clusters(num_items: int, pairs: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
+    names = _components(num_items, pairs)
     order = np.argsort(names, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(names[order])) + 1)
     return tuple(sorted(tuple(group.tolist()) for group in groups if len(group) > 1))

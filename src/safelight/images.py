@@ -118,6 +118,10 @@ def open_image(path: str | Path, *, file: str | None = None) -> BufferedReader:
         raise ImageError(file, "may not be read (permission denied)") from None
     except OSError as error:
         raise ImageError(file, f"cannot be opened ({error.strerror or error})") from None
+    except ImageError:  # which is a ValueError, too
+        raise
+    except ValueError:  # a NUL in it, or half a character
+        raise ImageError(file, "is no name that a file can have") from None
 
 
 def decode_image(stream: BinaryIO, *, file: str, mode: Mode = "RGB") -> NDArray[np.uint8]:

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import functools
 import hashlib
+import json
 import os
 import pickle
 import shutil
@@ -98,7 +99,7 @@ def as_dataset(paths) -> datasets.ImageDataset:
     names = tuple(map(str, paths))
     return datasets.ImageDataset(
         name="files", class_names=("a", "b"), labels=np.zeros(len(paths), np.int64),
-        digests=tuple(hashlib.sha256(name.encode()).hexdigest() for name in names),
+        digests=tuple(hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in names),
         files=names, source=Files(tuple(paths), names),
     )  # fmt: skip
 
@@ -295,6 +296,34 @@ def test_two_at_once_are_one_too_many(run, begun):
     assert answer_files(run, begun)["num_answered"] == NUM_FILES
 
 
+def test_a_table_that_another_process_has_finished_meanwhile_is_left_alone(run, begun, monkeypatch):
+    """It was not there when this process looked first, and its work was."""
+    load = volume.load_classifier
+
+    def finish_elsewhere(run):
+        (begun.parts / "job.json").unlink()
+        begun.output.write_text("theirs")
+        return load(run)
+
+    monkeypatch.setattr(volume, "load_classifier", finish_elsewhere)
+    with pytest.raises(ValueError, match="is there; replace it with --overwrite"):
+        answer_files(run, begun)
+    assert begun.output.read_text() == "theirs"
+    assert not begun.parts.exists()
+
+
+def test_a_name_that_no_file_can_have_is_a_row_among_the_problems(run, pictures, tmp_path):
+    names = [str(pictures[0]), "a\0.png", "\ud800.png"]
+    listed = tmp_path / "names.txt"
+    listed.write_text("".join(f"{json.dumps(name)}\n" for name in names))
+    request = Request(tmp_path / "out.csv", listed=str(listed))
+    found = answer_files(run, request)
+    assert (found["num_answered"], found["num_problems"]) == (1, 2)
+    assert (
+        request.problems.read_text(encoding="utf-8").count("is no name that a file can have") == 2
+    )
+
+
 def test_a_folder_of_others_is_left_alone(run, pictures, tmp_path):
     request = Request(tmp_path / "out.csv", pictures)
     request.parts.mkdir()
@@ -447,6 +476,7 @@ def test_the_command_answers_refuses_and_lists(run, pictures, tmp_path, call):
 WRONG = {
     "--list without a table": (["x.png", "--list", "x"], "--output TABLE"),
     "a cluster without a table": (["x.png", "--executor", "ray"], "--output TABLE"),
+    "workers without a cluster": (["x.png", "--workers", 4], "--executor ray"),
     "nothing": ([], "no picture is named"),
     "both kinds": (["x.png", "--output", "a.csv", "--explain", "d"], "expected one of them"),
     "workers here": (["x.png", "--output", "a.csv", "--workers", "2"], "--executor ray"),

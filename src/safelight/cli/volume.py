@@ -113,6 +113,7 @@ class Volume:
             if self.listed is not None or self.where != "local":
                 flag = "--list" if self.listed is not None else "--executor ray"
                 raise ValueError(f"{flag}: expected --output TABLE with it.")
+            find_executor(self.where, self.workers, self.address)
             if not images:
                 raise ValueError("no picture is named: expected IMAGE, or --output with --list.")
         elif explain is not None:

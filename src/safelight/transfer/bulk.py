@@ -15,12 +15,14 @@ import contextlib
 import dataclasses
 import itertools
 import os
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import keras
 import numpy as np
+import PIL
 from scipy.special import softmax
 
 from safelight.images import ImageError, decode_image, read_image, resize
@@ -123,8 +125,15 @@ class BulkPredictor:
 
     @property
     def computed_by(self) -> str:
-        """Engine with its version, and precision: others answer otherwise in the last digits."""
-        return f"{engines.describe_engine(self.engine)}, {self.precision}"
+        """Versions of all that computes, and precision: others answer otherwise in the last digits.
+
+        The engine, Keras and its backend, on which the head runs, and Pillow, which decodes.
+        """
+        backend = keras.backend.backend()
+        version = sys.modules[backend].__version__  # its package may be tensorflow-cpu
+        keras_name = f"keras {keras.__version__} on {backend} {version}"
+        engine = engines.describe_engine(self.engine)
+        return f"{engine}, {keras_name}, pillow {PIL.__version__}, {self.precision}"
 
     def look(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """What is said of one batch.
@@ -282,6 +291,6 @@ class PredictionWork:
         if predictor.computed_by != self.computed_by:
             raise ValueError(
                 f"a worker computes by {predictor.computed_by}, and this machine by "
-                f"{self.computed_by}: expected the same versions on all of them."
+                f"{self.computed_by}: expected the same versions and kind of device on all."
             )
         return predictor.answer

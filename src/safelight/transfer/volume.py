@@ -19,7 +19,6 @@ import json
 import math
 import os
 import re
-import shutil
 import time
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
@@ -236,6 +235,7 @@ def _open_job(request: Request, question: dict[str, Any]) -> Iterator[_Job]:
             f"{parts}: another process is at work there; wait for it, or choose another --output."
         ) from error
     try:
+        request.check()  # another process may have finished a table here meanwhile
         fresh = freeze(request.pictures, parts / "files.new", listed=request.listed, without=parts)
         question |= {"num_files": fresh.num_files, "list": fresh.digest, "folder": fresh.folder}
         _settle(request, question)
@@ -243,11 +243,20 @@ def _open_job(request: Request, question: dict[str, Any]) -> Iterator[_Job]:
         files = dataclasses.replace(fresh, path=parts / "files.txt")
         yield _Job(request, files, question["class_names"], question["table"])
     finally:
-        is_over = not (parts / "job.json").exists()
         (parts / "files.new").unlink(missing_ok=True)
+        # While it is locked: whoever takes the lock next begins its own work there.
+        is_over = not (parts / "job.json").exists()
+        for path in list(parts.iterdir()) if is_over else ():
+            if path.name != "lock":
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        if is_over:
+            with contextlib.suppress(OSError):  # Windows keeps an open file, and removes it itself
+                (parts / "lock").unlink()
         lock.release()
         if is_over:
-            shutil.rmtree(parts, ignore_errors=True)
+            with contextlib.suppress(OSError):  # somebody else is at work there already
+                parts.rmdir()
 
 
 def _make_parts(folder: Path) -> None:
