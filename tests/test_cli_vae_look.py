@@ -180,13 +180,15 @@ def test_a_temperature_for_a_fitted_density_is_a_sentence(trained, call):
 # --- rate-distortion
 
 
+@pytest.mark.parametrize("layers", [(), ("--second-latent-dim", 2)], ids=["one", "two"])
 def test_a_curve_has_a_point_for_each_beta_and_goes_on_where_it_stopped(
-    cells, call, tmp_path, monkeypatch
+    cells, call, tmp_path, monkeypatch, layers
 ):
     from safelight.vae import rate_distortion
 
     run = tmp_path / "curve"
-    command = ("vae", "rate-distortion", cells, "--output", run, *SMALL, "--betas", "4,0.5")
+    command = ("vae", "rate-distortion", cells, "--output", run, *SMALL, *layers)
+    command = (*command, "--betas", "4,0.5")
     measure, tried = rate_distortion._measure, []
 
     def stop_at_the_second(run, parts, config, *, report):

@@ -24,6 +24,25 @@ def test_any_size_is_drawn_and_judged(architecture, shape):
     assert keras.ops.convert_to_numpy(model(np.zeros((3, *shape), "uint8"))).shape == (3,)
 
 
+def test_large_pictures_are_drawn_and_encoded_a_few_at_a_time(monkeypatch):
+    config = TrainConfig(latent_dim=4, filters=(4, 6), precision="float32", autoencoder=True)
+    model = build_gan((16, 12, 1), config)
+    drawn = model.generate(7, seed=2)
+    images = np.random.default_rng(0).integers(0, 256, (7, 16, 12, 1)).astype("uint8")
+    encoded = model.encode(images)
+    sizes, decode = [], type(model).decode
+    monkeypatch.setattr("safelight.gan.models._BATCH_PIXELS", 3 * 16 * 12)
+    monkeypatch.setattr(
+        type(model),
+        "decode",
+        lambda self, z, told: (sizes.append(len(z)), decode(self, z, told))[1],
+    )
+    np.testing.assert_allclose(model.generate(7, seed=2), drawn, atol=1e-5)
+    assert sizes == [3, 3, 1]
+    for mine, wanted in zip(model.encode(images), encoded, strict=True):
+        np.testing.assert_allclose(mine, wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("shape", "filters", "one_more"),
     [

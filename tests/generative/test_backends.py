@@ -60,6 +60,23 @@ def test_tensors_have_memory_of_their_own(backend):
     assert not ops.convert_to_numpy(tensor).any()
 
 
+def test_a_full_product_has_the_digits_of_float32(monkeypatch):
+    """Where factors have eleven bits, as TF32's, hardly three of seven digits are left."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=shape).astype("float32") for shape in ((5, 3, 80), (80, 7)))
+    found = keras.ops.convert_to_numpy(backends.full_product(a, b))
+    assert found.dtype == np.float32
+    wanted = a.astype("float64") @ b.astype("float64")
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
+    if keras.backend.backend() == "tensorflow":  # as on a GPU
+        import tensorflow as tf
+
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+        there = keras.ops.convert_to_numpy(backends.full_product(a, b))
+        assert there.dtype == np.float32
+        np.testing.assert_array_equal(there, wanted.astype("float32"))
+
+
 def test_a_backend_that_cannot_train_is_refused(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "openvino")
     with pytest.raises(ValueError, match=r"openvino.*KERAS_BACKEND"):

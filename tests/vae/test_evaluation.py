@@ -11,6 +11,7 @@ from scipy import special, stats
 
 from safelight import runs
 from safelight.metrics import mean_intervals
+from safelight.transfer.backbones import dtype_policy
 from safelight.vae import networks, objectives, weighing
 from safelight.vae.building import build_vae
 from safelight.vae.config import TrainConfig
@@ -502,6 +503,36 @@ def test_probes_limit_what_they_fit_on_and_say_so(two_dots, monkeypatch):
     assert (report.num_train, report.num_test) == (60, 60)
     assert "fitted on 60 training images, judged on 60 others" in report.protocol
     assert report.to_dict()["latent"]["linear"]["value"] == 1
+
+
+@pytest.mark.parametrize("likelihood", ["discretized_logistic", "bernoulli"])
+def test_keras_policy_changes_nothing_about_log_p_of_x(likelihood):
+    """Sums are float32, and networks have the policy that they were built with."""
+    shape = (6, 5, 3) if likelihood == "discretized_logistic" else (5, 3, 1)
+    start = small_vae(shape, likelihood=likelihood).get_weights()
+    images = np.random.default_rng(0).integers(0, 256, (4, *shape)).astype("uint8")
+    found = []
+    for policy in ("float32", "mixed_bfloat16"):
+        small_vae.cache_clear()  # a model keeps its compiled programs
+        model = small_vae(shape, likelihood=likelihood)
+        model.set_weights(start)
+        with dtype_policy(policy):
+            report = estimate_log_likelihood(
+                model, images, num_importance_samples=50, precision="float32"
+            )
+        found.append(report.values)
+    np.testing.assert_allclose(*found, rtol=1e-5)
+
+
+def test_probes_do_not_lose_a_rare_class_by_the_draw(two_dots, monkeypatch):
+    monkeypatch.setattr("safelight.vae.probes.MAX_IMAGES", 4)
+    images, labels = two_dots.train
+    rare = np.zeros_like(labels)
+    rare[-1] = 1
+    for seed in range(4):
+        kept = len(choose(len(rare), 4, seed=seed))
+        report = probe(two_dots.model, (images, rare), two_dots.test, seed=seed)
+        assert report.num_train in (kept, kept + 1)
 
 
 def test_probes_refuse_what_teaches_nothing(two_dots):

@@ -214,6 +214,13 @@ def test_two_units_are_their_own_plane():
     np.testing.assert_array_equal(plane.place(means), means)
 
 
+def test_one_picture_has_a_plane_too():
+    means = np.array([[1.0, 2.0, 3.0]])
+    plane = Plane.of(means)
+    np.testing.assert_array_equal(plane.place(means), [[0, 0]])
+    np.testing.assert_array_equal(plane.place(means + np.eye(3)), np.eye(3)[:, :2])
+
+
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_a_turned_plane_is_turned_back(mirrored):
     rng = np.random.default_rng(0)

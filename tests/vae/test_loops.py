@@ -11,6 +11,7 @@ from safelight.vae import loops
 from safelight.vae.building import build_vae
 from safelight.vae.config import TrainConfig
 from safelight.vae.loops import EpochLoop, Validator
+from safelight.vae.models import VAE
 
 SHAPE = (5, 3, 1)
 CONFIG = TrainConfig(latent_dim=3, hidden_units=(6,), batch_size=4, seed=3)
@@ -172,6 +173,37 @@ def test_a_seed_generator_inside_the_networks_starts_anew_each_epoch(no_xla):
     assert not any("seed" in name for name in EpochLoop(model, make_images(), batch_size=4).read())
 
 
+def dropping(layer):
+    """A model whose encoder has one more layer."""
+    inputs = keras.Input(SHAPE)
+    hidden = layer(keras.layers.Dense(8, "tanh")(keras.layers.Flatten()(inputs)))
+    outputs = [keras.layers.Dense(3)(hidden), keras.layers.Dense(3)(hidden)]
+    return VAE(keras.Model(inputs, outputs), build().decoder)
+
+
+def test_dropout_drops_while_a_model_is_trained_and_not_while_it_is_asked(no_xla):
+    """With rate 0 the loop's answers are those of no dropout; with .5 they are others."""
+    images, told = make_images(), []
+    for rate in (0.0, 0.5):
+        keras.utils.set_random_seed(0)
+        model = dropping(keras.layers.Dropout(rate, seed=1))
+        asked = [model.elbo(images, seed=0)["elbo"] for _ in range(2)]
+        np.testing.assert_array_equal(*asked)
+        loop = EpochLoop(model, images, batch_size=4)
+        told.append((asked[0].mean(), run(loop, rate=0.0).means()["kl"]))
+    assert told[0][0] == pytest.approx(told[1][0], rel=1e-5)
+    assert abs(told[0][1] - told[1][1]) > 1e-3
+
+
+def test_statistics_of_batches_are_refused(no_xla):
+    model = dropping(keras.layers.BatchNormalization())
+    with pytest.raises(ValueError, match=r"BatchNormalization.*LayerNormalization"):
+        EpochLoop(model, make_images(), batch_size=4)
+    for layer in model.encoder.layers:
+        layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
+    EpochLoop(model, make_images(), batch_size=4)
+
+
 @pytest.mark.parametrize("few", [{}, {"backward_samples": 2}])
 def test_a_loop_with_an_objective_of_its_own_is_that_of_a_model_with_it(no_xla, few):
     images, tight = make_images(), {"num_samples": 3, "gradient": "dreg", **few}
@@ -194,7 +226,6 @@ def test_weight_decay_takes_its_part_of_kernels_only_and_beside_adam(no_xla, pri
         for amount in (0.0, decay)
     ]
     # Of dense networks the kernels are what has two axes; a mixture's components have them, too.
-    # (A second mixture has a name of its own.)
     rows = [*zip(start.items(), *(loop.read().values() for loop in ends), strict=True)]
     rows = [row for row in rows if row[0][0].startswith("weights/")]
     kernels = [name for (name, old), *_ in rows if old.ndim == 2 and "/mixture" not in name]

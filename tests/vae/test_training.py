@@ -123,13 +123,15 @@ def test_the_model_gets_the_average_of_the_weights(every_epoch):
         {"warmup_epochs": 2},
         {"final_samples": 3, "backward_samples": 2},
         {"gradient": "stl", "final_gradient": "plain", "epochs": 8},
+        {"prior": "mixture", "prior_components": 3},
+        {"prior": "vamp", "prior_components": 3},
     ],
 )
 def test_a_training_taken_up_again_ends_with_the_same_bits(every_epoch, tmp_path, changes):
     """Stopped after every epoch in turn; the model that goes on starts with other weights."""
     images, held_out = make_images(), make_images(11, seed=3)
     config = change(**changes)
-    whole = train(build(), images, validation=held_out, config=config)
+    whole = train(build(config), images, validation=held_out, config=config)
     path = tmp_path / "checkpoint.npz"
 
     class StopError(Exception):
@@ -141,7 +143,7 @@ def test_a_training_taken_up_again_ends_with_the_same_bits(every_epoch, tmp_path
     for epoch in range(config.epochs):
         with pytest.raises(StopError):
             train(
-                build(change(seed=config.seed + epoch)),
+                build(dataclasses.replace(config, seed=config.seed + epoch)),
                 images,
                 validation=held_out,
                 config=config,
@@ -149,7 +151,11 @@ def test_a_training_taken_up_again_ends_with_the_same_bits(every_epoch, tmp_path
                 callback=stop,
             )
     again = train(
-        build(change(seed=8)), images, validation=held_out, config=config, checkpoint=path
+        build(dataclasses.replace(config, seed=8)),
+        images,
+        validation=held_out,
+        config=config,
+        checkpoint=path,
     )
     for mine, wanted in zip(weights(again.model), weights(whole.model), strict=True):
         np.testing.assert_array_equal(mine, wanted)

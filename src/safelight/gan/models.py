@@ -9,6 +9,7 @@ The game itself is played by `gan.train`: `fit` of Keras knows one loss, and her
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,9 +20,11 @@ from keras import ops
 from safelight.environment import describe_environment
 from safelight.gan import networks
 from safelight.gan.config import TrainConfig
+from safelight.generative.backends import without_gradients
 from safelight.generative.inputs import check_labels
 
 _BATCH_SIZE = 500
+_BATCH_PIXELS = 500 * 64 * 64  # what all layers hold of larger pictures has to fit, too
 
 
 @keras.saving.register_keras_serializable(package="safelight")
@@ -145,11 +148,16 @@ class GAN(keras.Model):
         """Pictures in [0, 1] of any number of latents, as an array."""
         labels = self._check_labels(labels, len(z))
         parts = []
-        for start in range(0, len(z), _BATCH_SIZE):
-            rows = slice(start, start + _BATCH_SIZE)
+        for rows in self._batches(len(z)):
             told = None if labels is None else labels[rows]
-            parts.append(ops.convert_to_numpy(self.decode(ops.convert_to_tensor(z[rows]), told)))
+            with without_gradients():
+                decoded = self.decode(ops.convert_to_tensor(z[rows]), told)
+            parts.append(ops.convert_to_numpy(decoded))
         return np.concatenate(parts)
+
+    def _batches(self, num: int) -> list[slice]:
+        size = max(1, min(_BATCH_SIZE, _BATCH_PIXELS // math.prod(self.image_shape[:2])))
+        return [slice(start, start + size) for start in range(0, num, size)]
 
     def _check_labels(self, labels: Any, num: int) -> np.ndarray | None:
         if not self.num_classes:
@@ -174,9 +182,11 @@ class GAN(keras.Model):
                 "a GAN has no encoder: expected a VAE/GAN (autoencoder=True) to encode pictures."
             )
         parts = []
-        for start in range(0, len(images), _BATCH_SIZE):
-            some = np.asarray(images[start : start + _BATCH_SIZE], "float32") / 255
-            parts.append([ops.convert_to_numpy(each) for each in self.encoder(some)])
+        for rows in self._batches(len(images)):
+            some = np.asarray(images[rows], "float32") / 255
+            with without_gradients():
+                encoded = self.encoder(some)
+            parts.append([ops.convert_to_numpy(each) for each in encoded])
         mean, log_variance = (np.concatenate(each) for each in zip(*parts, strict=True))
         return mean, log_variance
 

@@ -5,7 +5,9 @@ Adam is that of Keras, written as one pass over the memory (Kingma & Ba 2015, ar
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -72,14 +74,15 @@ def _update_torch(
     """In place, and Adam in one pass: new memory would cost more than the sums."""
     import torch
 
+    # The correction for averages that start at 0 is in the step size; here it is over.
+    steps = [torch.full((), 1e9, device=state["weights"][0].device)] * len(gradients)
     torch._fused_adam_(
         state["weights"],
         gradients,
         state["mean"],
         state["square"],
         [],
-        # The correction for averages that start at 0 is in the step size; here it is over.
-        [torch.tensor(1e9)] * len(gradients),
+        steps,
         lr=float(size),
         beta1=betas[0],
         beta2=betas[1],
@@ -163,12 +166,42 @@ def _torch() -> Backend:
                 state = body(step, state)
         return state
 
+    # Keras computes on a GPU where there is one; PyTorch makes its tensors on the processor.
+    tensor = functools.partial(torch.tensor, device=ops.zeros(()).device)
     return Backend(
-        gradient, input_gradient, _update_torch, repeat, lambda function, _: function, torch.tensor
+        gradient, input_gradient, _update_torch, repeat, lambda function, _: function, tensor
     )
 
 
 _BACKENDS = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
+
+
+def without_gradients() -> contextlib.AbstractContextManager[Any]:
+    """Within it nothing is kept that gradients would need; the others do so only when asked."""
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.no_grad()
+
+
+def full_product(a: Any, b: Any) -> Any:
+    """The product of two float32 matrices in float32, on a GPU as well.
+
+    There JAX and TensorFlow round the factors to TF32, eleven bits, unless they are told otherwise;
+    what is left of a difference of large products is then nothing.
+    """
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.numpy.matmul(a, b, precision="highest")
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        if tf.config.list_physical_devices("GPU"):
+            a, b = ops.cast(a, "float64"), ops.cast(b, "float64")
+    return ops.cast(ops.matmul(a, b), "float32")
 
 
 def find_backend() -> Backend:

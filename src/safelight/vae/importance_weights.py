@@ -87,7 +87,7 @@ class PlainWeights(keras.Model):
     """log w `(images, samples)` for x `(images, height, width, channels)`; any decoder."""
 
     def __init__(self, vae: VAE, prior: Prior) -> None:
-        super().__init__(name="plain_weights")
+        super().__init__(name="plain_weights", dtype="float32")
         self.vae, self.prior = vae, prior
         self.built = True
         self.compile(optimizer=None, jit_compile=_suits_xla(vae))
@@ -113,7 +113,7 @@ class PixelSurvey(keras.Model):
     """
 
     def __init__(self, vae: VAE, prior: Prior) -> None:
-        super().__init__(name="pixel_survey")
+        super().__init__(name="pixel_survey", dtype="float32")
         self.vae, self.prior = vae, prior
         self.built = True
         self.compile(optimizer=None, jit_compile=_suits_xla(vae))
@@ -190,7 +190,7 @@ class DenseWeights(keras.Model):
     """
 
     def __init__(self, vae: VAE, prior: Prior, decoder: DenseDecoder) -> None:
-        super().__init__(name="dense_weights")
+        super().__init__(name="dense_weights", dtype="float32")
         self.prior = prior
         self.hidden = list(decoder.hidden)
         num_pixels, units = decoder.kernel.shape

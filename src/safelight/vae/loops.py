@@ -89,6 +89,7 @@ class EpochLoop:
         self._model, self._seed, self._backend = model, seed, find_backend()
         self._devices = devices
         self._weight_decay, self._objective = weight_decay, objective
+        _check_statistics(model)
         self._num_images, self._batch_size = len(images), batch_size
         self.num_steps = -(-len(images) // batch_size)
         data = [images] if labels is None else [images, np.asarray(labels, "int32")]
@@ -180,9 +181,10 @@ class EpochLoop:
     @contextlib.contextmanager
     def _own_objective(self) -> Iterator[None]:
         """Within it the model is trained for what this loop was told to."""
-        before = {name: getattr(self._model, name) for name in self._objective}
+        wanted = {**self._objective, "learning": True}
+        before = {name: getattr(self._model, name) for name in wanted}
         try:
-            for name, value in self._objective.items():
+            for name, value in wanted.items():
                 setattr(self._model, name, value)
             yield
         finally:
@@ -247,6 +249,18 @@ class EpochLoop:
             loss, logs = self._model.objective(terms)
             others = [scope.get_current_value(v) for v in self._variables.others]
         return loss, ({**logs, "kl_per_unit": ops.mean(_kl_per_unit(terms), axis=0)}, others)
+
+
+def _check_statistics(model: VAE) -> None:
+    """Statistics of batches would be those of other weights than the averaged ones."""
+    layers = [*model.encoder._flatten_layers(), *model.decoder._flatten_layers()]
+    for layer in layers:
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:
+            raise ValueError(
+                f"{layer.name} is a BatchNormalization layer: a VAE is trained with averaged "
+                "weights, for which it has no statistics; expected LayerNormalization or "
+                "GroupNormalization in its place, or trainable=False."
+            )
 
 
 def _kl_per_unit(terms: dict[str, Any]) -> Any:

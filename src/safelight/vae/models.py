@@ -136,7 +136,8 @@ class VAE(keras.Model):
                 "one; expected gradient='plain', or 'stl' with num_samples=1."
             )
         self.beta, self.num_samples, self.free_bits = beta, num_samples, free_bits
-        self.gradient, self.backward_samples = gradient, backward_samples
+        # A loop of ours says that networks are learning, where Keras' own fit would.
+        self.gradient, self.backward_samples, self.learning = gradient, backward_samples, False
 
     def _add_variables(self) -> None:
         self.kl_weight = self.add_weight(
@@ -259,7 +260,8 @@ class VAE(keras.Model):
 
     def _encode(self, x: Any, labels: Any) -> list[Any]:
         """What the encoder gives: mean and log variance, float32."""
-        outputs = self.encoder(x if labels is None else [x, labels])
+        told = {"training": True} if self.learning else {}
+        outputs = self.encoder(x if labels is None else [x, labels], **told)
         return [ops.cast(output, "float32") for output in outputs]
 
     def _log_likelihood(self, x: Any, z: Any, labels: Any, num_samples: int) -> Any:
@@ -290,8 +292,8 @@ class VAE(keras.Model):
         if num_samples > 1:
             z = ops.reshape(z, (-1, z.shape[-1]))
             labels = None if labels is None else ops.tile(labels, (num_samples, 1))
-        location = self.decoder(z if labels is None else [z, labels])
-        location = ops.cast(location, "float32")
+        told = {"training": True} if self.learning else {}
+        location = ops.cast(self.decoder(z if labels is None else [z, labels], **told), "float32")
         if num_samples > 1:
             location = ops.reshape(location, (num_samples, -1, *self.image_shape))
         return location
@@ -343,9 +345,8 @@ class VAE(keras.Model):
                 "fit(images), or fit((images, labels)) if it is conditional."
             )
         loss, logs = self.objective(y_pred)
-        num_images = ops.shape(y_pred["mean"])[0]
         for tracker in self._trackers:
-            tracker.update_state(logs[tracker.name], sample_weight=num_images)
+            tracker.update_state(logs[tracker.name], sample_weight=ops.shape(y_pred["mean"])[0])
         return loss
 
     # What it is used for: NumPy in, NumPy out.

@@ -29,7 +29,8 @@ class Plane:
         """The plane in which latent means vary most.
 
         Args:
-            means: `(n, latent_dim)`. Of one unit the second direction means nothing.
+            means: `(n, latent_dim)`. Of one unit the second direction means nothing; of one mean
+                the plane is that of the first two units.
         """
         latent_dim = means.shape[1]
         if latent_dim == 1:
@@ -39,6 +40,10 @@ class Plane:
             names = ("first latent unit", "second latent unit")
             return cls(np.zeros(2), np.eye(2), names, whole=True)
         centre = means.mean(0, dtype="float64")
+        if len(means) < 2:  # which vary in no direction
+            return cls(
+                centre, np.eye(latent_dim, 2), ("latent unit 0", "latent unit 1"), whole=False
+            )
         _, vectors = np.linalg.eigh(np.cov((means - centre).T))
         names = ("first principal component of the means", "second principal component")
         return cls(centre, vectors[:, :-3:-1], names, whole=False)

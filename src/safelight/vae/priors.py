@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from safelight.generative.backends import full_product
 from safelight.vae import objectives
 
 # Standard deviations of a mixture's components lie between e^-5 and e^5.
@@ -209,8 +210,8 @@ def mixture_log_density(z: Any, means: Any, log_variances: Any, log_shares: Any)
     constant = log_shares - 0.5 * ops.sum(
         means * means * precisions + log_variances + math.log(2 * math.pi), axis=-1
     )
-    linear = ops.matmul(z, ops.transpose(means * precisions))
-    square = ops.matmul(z * z, ops.transpose(precisions))
+    linear = full_product(z, ops.transpose(means * precisions))
+    square = full_product(z * z, ops.transpose(precisions))
     return ops.logsumexp(linear - 0.5 * square + constant, axis=-1)
 
 
@@ -224,7 +225,7 @@ class Mixture(_OfComponents):
     """
 
     def __init__(self, num_components: int = 100, *, seed: int = 0, **kwargs: Any) -> None:
-        super().__init__(num_components, **kwargs)
+        super().__init__(num_components, **{"name": "mixture", **kwargs})
         self.seed = seed
 
     def connect(self, encoder: keras.Model, latent_dim: int) -> None:
@@ -259,7 +260,7 @@ class VampPrior(_OfComponents):
     """
 
     def __init__(self, num_components: int = 500, *, seed: int = 0, **kwargs: Any) -> None:
-        super().__init__(num_components, **kwargs)
+        super().__init__(num_components, **{"name": "vamp_prior", **kwargs})
         self.seed = seed
 
     def connect(self, encoder: keras.Model, latent_dim: int) -> None:

@@ -84,7 +84,7 @@ def probe(
     Args:
         model: Not conditional: an encoder that is told the label would give it away.
         train: Images `(n, height, width, channels)` uint8 and labels `(n,)` to fit on; of more
-            than `MAX_IMAGES`, that many are drawn.
+            than `MAX_IMAGES`, that many are drawn, and one of each class that is not among them.
         test: The same, to judge on.
         seed: Of that draw, and of PCA where it is computed by random projections.
         confidence: Coverage of the intervals.
@@ -98,6 +98,12 @@ def probe(
             "off the latents shows nothing. Probe a model with conditional=False."
         )
     (fit, labels), (held, truth) = (_limit(*part, seed) for part in (train, test))
+    every = np.asarray(train[1])
+    # A rare class may not be among those that were drawn.
+    missed = [np.flatnonzero(every == each)[0] for each in np.setdiff1d(every, labels)]
+    if missed:
+        fit = np.concatenate([fit, train[0][missed]])
+        labels = np.concatenate([labels, every[missed]])
     if len(np.unique(labels)) < 2:
         raise ValueError("the training images bear one label only: a probe needs two classes.")
     plan = Resampling(len(truth), None, 1, confidence, seed)

@@ -86,7 +86,7 @@ class Point:
         return cls(
             beta=float(row["beta"]),
             **{name: Interval(value, low, high) for name, (value, low, high) in ends.items()},
-            mutual_information=float(row["mutual_information"]),
+            mutual_information=float(row["mutual_information"] or "nan"),
             active_units=int(row["active_units"]),
             seconds=float(row["seconds"]),
         )
