@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from safelight import scoring
+from safelight.cli.runs import say_distance
 from safelight.generative.scores import Features
 
 SMALL = ("--epochs", 1, "--latent-dim", 3, "--filters", 4, "--batch-size", 16)
@@ -138,6 +139,13 @@ def test_a_report_can_be_written(trained, call, tmp_path):
     assert "game" in page
 
 
+def test_a_small_distance_has_digits_that_differ():
+    small = {"value": 0.0319, "low": 0.0267, "high": 0.0371}
+    assert say_distance(small) == "0.0319 [0.0267, 0.0371]"
+    assert say_distance({"value": 9.086, "low": 8.404, "high": 9.767}) == "9.09 [8.40, 9.77]"
+    assert say_distance({"value": 0.1, "low": None, "high": None}) == "0.1000 [?, ?]"
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -148,6 +156,7 @@ def test_a_report_can_be_written(trained, call, tmp_path):
         ("gan", "interpolate", "{run}", "--output", "nowhere/a.png"),
         ("gan", "interpolate", "{run}", "a.png", "b.png"),
         ("gan", "interpolate", "{both}", "a.png"),
+        ("gan", "interpolate", "{both}", "a.png", "b.png", "--seed", "3"),
         ("gan", "interpolate", "{both}", "a.png", "b.png"),
         ("gan", "reconstruct", "{run}", "a.png"),
         ("gan", "reconstruct", "{both}", "a.png"),

@@ -155,7 +155,8 @@ def choose_features(
         labels: `(n,)`, where there are some.
         drawn: Whether they are digits, of which ImageNet says little.
     """
-    if drawn and labels is not None and len(np.unique(labels)) <= _MOST_CLASSES:
+    # Of one class there is nothing to tell apart, and such a judge would have learned nothing.
+    if drawn and labels is not None and 2 <= len(np.unique(labels)) <= _MOST_CLASSES:
         judge = digit_judge.train_judge(images, labels)
         return Features(
             judge.features, judge.protocol, judge.classify, num_classes=int(labels.max()) + 1
@@ -219,7 +220,7 @@ def compare(
     features = choose_features(images, told, drawn=dataset.name == "mnist")
     rng = np.random.default_rng(seed)
     unseen = _load(generators[0], dataset, "test")[0]
-    num = min(num, len(unseen), MAX_PICTURES)
+    num = min(num, len(unseen), len(images), MAX_PICTURES)  # as many of learned ones, to compare
     real = features.extract(unseen[rng.permutation(len(unseen))[:num]])
     report("judging", 0, len(runs) + 1, "")
     first = _Learned.of(images, labels, features, most=num + MAX_LEARNED, seed=seed)

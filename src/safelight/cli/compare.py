@@ -9,7 +9,7 @@ import typer
 
 from safelight.cli import console
 from safelight.cli.data import Strict, load_pictures, open_trained
-from safelight.cli.runs import Json
+from safelight.cli.runs import Json, say_distance
 from safelight.cli.trained import Seed, check_output, find_source, save_picture
 
 
@@ -86,9 +86,9 @@ def _cells(row: Any) -> list[str]:
     likelihood = (row.likelihood or {}).get("value")
     return [
         console.printable(row.name),
-        f"{score.frechet.value:.2f} [{score.frechet.low:.2f}, {score.frechet.high:.2f}]",
+        say_distance(score.frechet.to_dict()),
         f"{score.frechet_plain:.2f}",
-        f"{score.kernel.value:.2f} [{score.kernel.low:.2f}, {score.kernel.high:.2f}]",
+        say_distance(score.kernel.to_dict()),
         *(f"{100 * each.value:.1f} %" for each in shares),
         f"{score.density:.2f}",
         f"{100 * score.coverage.value:.1f} %",

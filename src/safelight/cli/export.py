@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from safelight.export.parity import Parity
 
 _SHOWN = 2000
+_THRESHOLD = 0.5
 
 
 def export(
@@ -74,7 +75,7 @@ def export(
         bool, typer.Option("--overwrite", help="Replace an earlier export in that folder.")
     ] = False,
     strict: Strict = False,
-    threshold: Threshold = 0.5,
+    threshold: Threshold = _THRESHOLD,
 ) -> None:
     """Write a run for programs that know nothing of Safelight.
 
@@ -89,6 +90,10 @@ def export(
     if web is not None:
         if output is not None or data is not None:
             raise ValueError("--web DIR: --output and DATA go with --format, for classifiers.")
+        if threshold != _THRESHOLD:
+            raise ValueError(
+                f"--threshold {threshold}: expected --format with it, for classifiers."
+            )
         shown = _SHOWN if num_pictures is None else num_pictures
         _write_page(run, web, shown, overwrite=overwrite, strict=strict)
         return

@@ -213,6 +213,9 @@ def interpolate(
         raise ValueError(
             f"{len(ends)} picture{'s' * (len(ends) > 1)} to walk between: expected two, or none."
         )
+    if ends and (label is not None or seed):
+        flag = "--seed" if label is None else "--label"
+        raise ValueError(f"{flag}: of the way between two pictures nothing is drawn; leave it out.")
     opened = _open_encoding(run, "walk between") if ends else open_kind(run, "gan")
     label_number = number_of(opened, label)
     console.start_keras()
@@ -226,6 +229,7 @@ def interpolate(
     else:
         figure = album.draw_walks(model, num, label=label_number, seed=seed)
     name = "interpolated" if ends or not seed else f"interpolated-seed{seed}"
+    name += "" if label is None else f"-{label.replace('/', '_').replace(chr(92), '_')}"
     save_picture(figure, output or opened.picture_path(name))
 
 

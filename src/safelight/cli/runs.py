@@ -125,7 +125,10 @@ def print_numbers(metrics: dict[str, Any]) -> None:
 
 def say_distance(found: dict[str, float]) -> str:
     """A distance with its interval."""
-    value, low, high = (_rounded(found[end], 2) for end in ("value", "low", "high"))
+    ends = [found[end] for end in ("value", "low", "high")]
+    # Those by VGG16's features are a hundred times as small as those by a classifier of digits.
+    small = all(end is None or abs(end) < 1 for end in ends)
+    value, low, high = (_rounded(end, 4 if small else 2) for end in ends)
     return f"{value} [{low}, {high}]"
 
 
@@ -322,6 +325,9 @@ def _print_results(run: Run, metrics: dict[str, Any]) -> None:
         console.say(f"{'intervals':<18}{protocol['intervals']}")
     if protocol.get("interrupted"):
         console.say(f"{'interrupted':<18}training ended early, best weights until then kept")
+    if number := protocol.get("stopped_splits"):
+        word = "folds" if protocol.get("fold") else "splits"
+        console.say(f"{'interrupted':<18}judged on the first of {number} {word} alone")
     seconds = {name: value for name, value in metrics.get("seconds", {}).items() if value >= 0.05}
     if seconds:
         stages = ", ".join(f"{name.replace('_', '-')} {s:.1f}" for name, s in seconds.items())

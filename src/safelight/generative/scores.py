@@ -21,7 +21,10 @@ from safelight import sample_quality
 from safelight.metrics import Interval
 from safelight.sample_quality import Distance
 
-INTERVALS = "95 %; distances by jackknife, over draws of both sides; shares by Wilson"
+INTERVALS = (
+    "95 %; Frechet distance by jackknife and kernel distance by the variance of its U-statistic, "
+    "over draws of both sides; shares by Wilson, over draws of what is counted"
+)
 # Of real pictures that were not learned from, the part nearer to a learned one than any of the
 # others: what lies that near is called a copy.
 COPY_PART = 0.01
