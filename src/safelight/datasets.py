@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -186,6 +186,7 @@ class Splits:
         strategy: "stratified", "grouped", or "given" where the data set's parts decided.
         straddling: Clusters of duplicates that given parts tear apart; empty otherwise.
         fold: Its number from 0, and how many there are, if it is one fold of a cross-validation.
+        asked: Its `test_fraction`, `validation_fraction` and `folds`, as far as they were given.
     """
 
     train: ImageDataset
@@ -196,6 +197,7 @@ class Splits:
     strategy: str
     straddling: tuple[tuple[int, ...], ...] = ()
     fold: tuple[int, int] | None = None
+    asked: Mapping[str, float] = field(default_factory=dict)
 
     def groups_of(self, part: ImageDataset) -> NDArray[np.int64] | None:
         """The groups of a part's pictures, (n,), if this split keeps groups together."""
@@ -356,6 +358,7 @@ def split(
         seed=seed,
         strategy="given" if dataset.parts else strategy,
         straddling=straddling,
+        asked={"test_fraction": test_fraction, "validation_fraction": validation_fraction},
     )
 
 

@@ -83,6 +83,7 @@ def deal_folds(
                 test=replace(rest.test, parts=None),
                 strategy=strategy,
                 fold=(number, num_folds),
+                asked={"validation_fraction": validation_fraction, "folds": num_folds},
             )
         )
     return tuple(found)

@@ -4,13 +4,16 @@ import dataclasses
 import json
 import shlex
 
+import numpy as np
 import pytest
 import typer
 
-from safelight import cli
+from safelight import cli, datasets
 from safelight.cli import flags
+from safelight.report import sweep
 from safelight.report.provenance import licences, tell_command, train_command
 from safelight.report.reading import read_run
+from safelight.runs import Run
 from safelight.transfer.config import TrainConfig as TransferConfig
 from safelight.vae.config import TrainConfig as VAEConfig
 
@@ -147,3 +150,117 @@ def test_versions_of_somebodys_making_are_spelt_out(make_classifier):
     told = " ".join(str(block) for block in tell_command(read_run(run.path)))
     assert "\\x1b[2J" in told
     assert told.isprintable()
+
+
+ASKED = [
+    ("stratified", {"test_fraction": 0.3, "validation_fraction": 0.12, "splits": 1}),
+    ("grouped", {"test_fraction": 0.25, "validation_fraction": 0.1, "splits": 5}),
+    ("given", {"test_fraction": 0.25, "validation_fraction": 0.2, "splits": 1}),
+    ("stratified", {"validation_fraction": 0.3, "folds": 4}),
+]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(("strategy", "asked"), ASKED)
+def test_what_was_asked_for_is_asked_for_again(make_classifier, strategy, asked, finished):
+    """Sizes of parts say something else: two classes of few pictures round every share."""
+    parts = {"train": ["a"] * 5, "validation": ["b"] * 2, "test": ["c"] * 3}
+    run = make_classifier()
+    if not finished:
+        (run.path / "metrics.json").unlink()
+    split = {"strategy": strategy, "digests": parts, "asked": asked}
+    found = parse(train_command(rewrite(run, split=split)))
+    usual = {"test_fraction": 0.25, "validation_fraction": 0.1, "splits": 1, "folds": None}
+    assert {name: found[name] for name in usual} == {**usual, **asked}
+    assert found["split"] == ("grouped" if strategy == "grouped" else "stratified")
+
+
+def test_splits_take_the_place_of_folds(make_classifier):
+    """The command line refuses both."""
+    asked = {"validation_fraction": 0.1, "folds": 4}
+    found = parse(
+        train_command(rewrite(make_classifier(), split={"asked": asked}), "--splits", "9")
+    )
+    assert (found["folds"], found["splits"]) == (None, 9)
+
+
+def test_a_model_that_draws_is_asked_for_its_test_part_alone(make_vae, make_gan):
+    for run in (make_vae(), make_gan()):
+        asked = {"test_fraction": 0.4, "validation_fraction": 0.05}
+        assert parse(train_command(rewrite(run, split={"asked": asked})))["test_fraction"] == 0.4
+
+
+def test_folds_of_an_older_run_that_was_killed_are_found_in_what_was_dealt(make_classifier):
+    run = make_classifier()
+    (run.path / "metrics.json").unlink()
+    assert parse(train_command(rewrite(run, split={"fold": [0, 4]})))["folds"] == 4
+
+
+@pytest.mark.parametrize("asked", [3, {"validation_fraction": "x"}, {"validation_fraction": None}])
+def test_a_damaged_account_of_what_was_asked_is_passed_over(make_classifier, asked):
+    parts = {"train": ["a"] * 100, "validation": ["b"] * 20, "test": ["c"] * 80}
+    reading = rewrite(make_classifier(), split={"digests": parts, "asked": asked})
+    assert parse(train_command(reading))["test_fraction"] == 0.4
+
+
+# --- a sweep
+
+
+@pytest.fixture
+def swept(tmp_path):
+    """A sweep's configuration as the command writes it, and the data set that it was made from."""
+    shapes = datasets.make_shapes(200, image_size=8, num_classes=2)
+    dataset = dataclasses.replace(shapes, groups=np.arange(200) // 5)
+    rules = {"strategy": "grouped", "test_fraction": 0.35, "validation_fraction": 0.15}
+    outer = datasets.split(dataset, seed=3, **rules)
+    run = Run.create(tmp_path / "sweep")
+    run.write_config(
+        {
+            "kind": "transfer-sweep",
+            "dataset": {"name": "shapes", "class_names": list(dataset.class_names)},
+            "split": {
+                "strategy": outer.strategy,
+                "seed": outer.seed,
+                "asked": {**outer.asked, "splits": 4},
+                "untouched": list(outer.test.digests),
+            },
+            "cuts": [None, "block5"],
+            "settings": dataclasses.asdict(TransferConfig(seed=3, backbone="vgg19", views=1)),
+        }
+    )
+    cuts = [{"name": name, "unfreeze_from": name, "accuracy": {}} for name in (None, "block5")]
+    found = {"cuts": cuts, "recommended": "block5", "num_untouched": len(outer.test)}
+    run.write_metrics({"sweep": {**found, "num_splits": 4}})
+    return run, dataset
+
+
+def test_the_training_that_a_sweep_advises_is_judged_on_pictures_it_never_saw(swept):
+    """That they were not used is true of no other seed, split and fractions."""
+    run, dataset = swept
+    (step,) = sweep.answer(read_run(run.path)).steps
+    found = parse(step.command)
+    dealt = datasets.split(
+        dataset,
+        seed=found["seed"],
+        strategy=found["split"],
+        test_fraction=found["test_fraction"],
+        validation_fraction=found["validation_fraction"],
+    )
+    assert list(dealt.test.digests) == run.config["split"]["untouched"]
+    settings = TransferConfig(seed=3, backbone="vgg19", views=1, unfreeze_from="block5")
+    assert settings_from(step.command, "TRANSFER") == settings
+    assert (found["splits"], found["folds"]) == (1, None)
+    assert "add them" not in str(step.words)
+
+
+def test_a_sweeps_own_command_has_its_fractions_splits_and_cuts(swept):
+    found = parse(train_command(read_run(swept[0].path)))
+    assert (found["test_fraction"], found["validation_fraction"]) == (0.35, 0.15)
+    assert (found["splits"], list(found["cut"]), found["split"]) == (4, ["block5"], "grouped")
+
+
+def test_an_older_sweep_says_that_it_keeps_no_fractions(swept):
+    reading = rewrite(swept[0], split={"asked": None})
+    told = "If fractions were given, add them"
+    assert told in str(sweep.answer(reading).steps[0].words)
+    assert told in str(tell_command(reading)[1].words)

@@ -258,6 +258,8 @@ def test_several_splits_are_each_one_training_and_their_mean(tmp_path, dataset, 
     assert metrics["splits"]["test_to_train"] == pytest.approx(1 / 3)
     assert "splits" not in alone[0]
     assert run.metrics["splits"] == json.loads(json.dumps(metrics["splits"]))
+    fractions = {"test_fraction": 0.25, "validation_fraction": 0.15}
+    assert run.config["split"]["asked"] == {**fractions, "splits": 2}
 
 
 def test_ctrl_c_among_other_splits_leaves_a_run_of_the_first_alone(
@@ -313,6 +315,7 @@ def test_folds_judge_every_picture_once_and_are_pooled(tmp_path, dataset, build_
     assert found["method"].startswith("3-fold cross-validation; Student's interval")
     assert metrics["protocol"]["fold"] == (0, 3)
     assert run.config["split"]["fold"] == [0, 3]
+    assert run.config["split"]["asked"] == {"validation_fraction": 0.15, "folds": 3}
 
     with (run.path / "predictions_folds.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

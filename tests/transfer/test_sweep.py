@@ -134,6 +134,8 @@ def test_a_run_has_numbers_and_a_picture_and_never_reads_the_test_part(swept, ou
     assert seen == digests(outer.train, outer.validation)
     assert run.config["kind"] == sweep.KIND
     assert run.config["cuts"] == list(CUTS)
+    fractions = {"test_fraction": 0.25, "validation_fraction": 0.15}
+    assert run.config["split"]["asked"] == {**fractions, "splits": 2}
     assert {d[: sweep._DIGEST_DIGITS] for d in digests(outer.test)} == set(
         run.config["split"]["untouched"]
     )

@@ -46,6 +46,7 @@ def describe_run(
         "split": {
             "strategy": splits.strategy,
             "seed": splits.seed,
+            "asked": dict(splits.asked),
             # Enough of each digest to tell, later, which pictures the model has seen.
             "digests": {
                 name: [digest[:_DIGEST_DIGITS] for digest in part.digests]
@@ -128,9 +129,20 @@ def unseen_part(run: Run, dataset: ImageDataset) -> tuple[ImageDataset, int]:
     return dataset.subset(keep), len(dataset) - len(keep)
 
 
+def _compared(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A description without the fractions that were asked for, which older runs do not keep.
+
+    Other fractions that deal the same parts are as good: the parts are compared.
+    """
+    split = config.get("split")
+    if not isinstance(split, Mapping):
+        return config
+    return {**config, "split": {name: x for name, x in split.items() if name != "asked"}}
+
+
 def _refuse_other(run: Run, description: Mapping[str, Any]) -> None:
     """Lets an unfinished run be continued by its own data and settings only."""
-    found, wanted = run.config, json.loads(to_json(description))
+    found, wanted = (_compared(each) for each in (run.config, json.loads(to_json(description))))
     differing = [name for name in wanted if found.get(name) != wanted[name]]
     if not differing:
         return

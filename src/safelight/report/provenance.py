@@ -66,13 +66,32 @@ def train_command(reading: Reading, *more: str) -> str:
     """
     another = more and more != ("--overwrite",)
     output = argument(reading.name) + ("-2" if another else "")
+    verb, data = COMMANDS[reading.kind].split(), argument(reading.dataset)
+    known = known_flags(reading, *more)
+    return shlex.join(["safelight", *verb, data, "--output", output, *known, *more])
+
+
+def known_flags(reading: Reading, *more: str) -> list[str]:
+    """The arguments that say how a run was trained: every setting that is not the default.
+
+    Args:
+        reading: The run.
+        more: New arguments; options that these take the place of are left out.
+    """
     flags = [*_setting_flags(reading), *_split_flags(reading)]
-    known = [
+    return [
         words.printable(each) for pair in flags if not _is_replaced(pair[0], more) for each in pair
     ]
-    verb = COMMANDS[reading.kind].split()
-    data = argument(reading.dataset)
-    return shlex.join(["safelight", *verb, data, "--output", output, *known, *more])
+
+
+def tell_forgotten(reading: Reading) -> str:
+    """What has to be added to a command, if it was given, as the run does not keep it."""
+    told = []
+    if reading.kind == "transfer-sweep" and not _keeps_fractions(reading):
+        told.append("If fractions were given, add them: this sweep, an older one, keeps none.")
+    if reading.dataset == "elpv" and reading.kind not in _DRAW:
+        told.append("If another --threshold than 0.5 was given, add it: a run does not keep it.")
+    return " ".join(told)
 
 
 def argument(name: str) -> str:
@@ -124,9 +143,8 @@ def tell_command(reading: Reading) -> Sequence[Block]:
         "gives the same numbers. A folder of pictures stands here by its name alone, as where it "
         "lies is not kept; settings that are not named have their defaults."
     )
-    if reading.dataset == "elpv" and reading.kind not in _DRAW:
-        told += " If another --threshold than 0.5 was given, add it: a run does not keep it."
-    return [Command(train_command(reading)), Text(told)]
+    more = tell_forgotten(reading)
+    return [Command(train_command(reading)), Text(f"{told} {more}".rstrip())]
 
 
 def tell_environment(reading: Reading) -> Sequence[Block]:
@@ -189,8 +207,8 @@ def _flag(name: str, value: object) -> list[tuple[str, ...]]:
 
 def _split_flags(reading: Reading) -> list[tuple[str, ...]]:
     """How the pictures were dealt out, as far as the run tells."""
-    split, metrics = mapping(reading.config.get("split")), reading.metrics
-    cuts, only = reading.config.get("cuts"), dig(reading.config, "dataset", "only")
+    split, only = mapping(reading.config.get("split")), dig(reading.config, "dataset", "only")
+    cuts = reading.config.get("cuts")
     flags: list[tuple[str, ...]] = [
         ("--cut", str(cut)) for cut in (cuts if isinstance(cuts, list) else ()) if cut
     ]
@@ -198,29 +216,59 @@ def _split_flags(reading: Reading) -> list[tuple[str, ...]]:
         flags.append(("--only", words.printable(only)))
     if split.get("strategy") == "grouped" and reading.kind not in _DRAW:
         flags.append(("--split", "grouped"))
+    return flags + (_asked_flags(reading) if _keeps_fractions(reading) else _guess_flags(reading))
+
+
+def _keeps_fractions(reading: Reading) -> bool:
+    """Older runs do not tell what was asked for, but what came of it."""
+    return number(dig(reading.config, "split", "asked", "validation_fraction")) is not None
+
+
+def _asked_flags(reading: Reading) -> list[tuple[str, ...]]:
+    """Folds, splits and fractions as they were asked for, where these are not the default."""
+    asked = mapping(dig(reading.config, "split", "asked"))
+    counts = {name: number(asked.get(name)) for name in ("folds", "splits")}
+    fractions = {name: number(asked.get(f"{name}_fraction")) for name in _fractions_of(reading)}
+    return [
+        *((f"--{name}", f"{found:.0f}") for name, found in counts.items() if found and found > 1),
+        *(
+            (f"--{name}-fraction", str(found))
+            for name, found in fractions.items()
+            if found not in (None, _FRACTIONS[name])
+        ),
+    ]
+
+
+def _fractions_of(reading: Reading) -> Sequence[str]:
+    """The parts whose share a command of this kind takes."""
+    return ("test",) if reading.kind in _DRAW else ("test", "validation")
+
+
+def _guess_flags(reading: Reading) -> list[tuple[str, ...]]:
+    """Folds, splits and fractions of an older run, from its numbers and the sizes of its parts."""
+    metrics, fold = reading.metrics, dig(reading.config, "split", "fold")
     folds, splits = dig(metrics, "splits", "num_folds"), dig(metrics, "splits", "num_splits")
     splits = splits or dig(metrics, "sweep", "num_splits")
-    # Nobody is left with one of many because the others were stopped.
+    # Nobody is left with one of many because the others were stopped, or all were killed.
     if stopped := dig(metrics, "protocol", "stopped_splits"):
         folds, splits = (stopped, None) if dig(metrics, "protocol", "fold") else (None, stopped)
+    if not folds and isinstance(fold, list) and len(fold) == 2:
+        folds = fold[1]
     if folds:
-        return [*flags, ("--folds", str(folds))]
-    if splits:
-        flags.append(("--splits", str(splits)))
-    return flags + _fraction_flags(reading)
+        return [("--folds", str(folds))]
+    return [*([("--splits", str(splits))] if splits else []), *_guess_fractions(reading)]
 
 
-def _fraction_flags(reading: Reading) -> list[tuple[str, ...]]:
+def _guess_fractions(reading: Reading) -> list[tuple[str, ...]]:
     parts = {
         name: len(each) for name, each in mapping(dig(reading.config, "split", "digests")).items()
     }
     total = sum(parts.values())
     if not total or dig(reading.config, "split", "strategy") == "given":
         return []
-    wanted = ("test",) if reading.kind in _DRAW else ("test", "validation")
     # Of few pictures each class gives a whole one more or less.
     about = max(_DEALT_ABOUT, len(reading.class_names) / total)
-    shares = {name: parts.get(name, 0) / total for name in wanted}
+    shares = {name: parts.get(name, 0) / total for name in _fractions_of(reading)}
     return [
         (f"--{name}-fraction", f"{share:.2g}")
         for name, share in shares.items()
@@ -232,7 +280,7 @@ def _is_replaced(option: str, more: Sequence[str]) -> bool:
     """Whether a new argument takes the place of an old one; folds take that of fractions."""
     if "--folds" in more and option in ("--splits", "--test-fraction"):
         return True
-    return option in more
+    return option in more or ("--splits" in more and option == "--folds")
 
 
 def _shown(value: object) -> Words:

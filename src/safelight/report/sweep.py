@@ -12,7 +12,7 @@ from safelight.report import charts, pictures, words
 from safelight.report.blocks import Answer, Block, Chapter, Step, Table, Text, Words
 from safelight.report.chapters import Teller, make_chapter
 from safelight.report.charts import Axis, Row
-from safelight.report.provenance import argument
+from safelight.report.provenance import argument, known_flags, tell_forgotten
 from safelight.report.reading import Reading, dig, interval_or_nan, mapping
 
 _NO_NUMBERS = "There are no numbers yet: give the same command again."
@@ -39,11 +39,13 @@ def answer(reading: Reading) -> Answer:
     accuracy = interval_or_nan(chosen.get("accuracy"))
     untouched = dig(sweep, "num_untouched")
     line = ["safelight", "transfer", "train", argument(reading.dataset), "--output", "tuned"]
+    # Any other seed, split or fraction would deal another test part, one that was looked at.
+    line += known_flags(reading, "--cut", "--splits", "--unfreeze-from")
     if chosen.get("unfreeze_from"):
-        line += ["--unfreeze-from", str(chosen["unfreeze_from"])]
+        line += ["--unfreeze-from", words.printable(chosen["unfreeze_from"])]
     kept = Markup(
         "The {} pictures of the test part were not used: train once more and be judged on them."
-    )
+    ).format(words.count(untouched or 0))
     return Answer(
         what=what,
         label=Markup("is what to train from; mean accuracy {}").format(
@@ -54,7 +56,7 @@ def answer(reading: Reading) -> Answer:
         sentences=[words.printable(sweep.get("reading") or "")],
         steps=[
             Step(
-                kept.format(words.count(untouched)) if untouched else "Train with it.",
+                words.sentences(kept, tell_forgotten(reading)) if untouched else "Train with it.",
                 shlex.join(line),
             )
         ],

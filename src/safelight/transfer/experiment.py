@@ -77,7 +77,7 @@ def run_training(
         What was written to `metrics.json`.
     """
     started = time.perf_counter()
-    described = _describe(dataset, splits, config)
+    described = _describe(dataset, splits, config, num_splits=1 + len(others))
     run.write_config(described)
     run.write_environment()
     trained = train(splits, config, cache=cache, report=report)
@@ -140,7 +140,10 @@ def _sum_up(
     return summary
 
 
-def _describe(dataset: ImageDataset, splits: Splits, config: TrainConfig) -> dict[str, Any]:
+def _describe(
+    dataset: ImageDataset, splits: Splits, config: TrainConfig, *, num_splits: int
+) -> dict[str, Any]:
+    several = {} if splits.fold else {"splits": num_splits}
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     return {
         "kind": "transfer",
@@ -159,6 +162,7 @@ def _describe(dataset: ImageDataset, splits: Splits, config: TrainConfig) -> dic
             "strategy": splits.strategy,
             "seed": splits.seed,
             "fold": splits.fold,
+            "asked": {**splits.asked, **several},  # parts alone do not tell it exactly
             # Enough of each digest to tell, later, which pictures the model has seen.
             "digests": {
                 name: [digest[:_DIGEST_DIGITS] for digest in part.digests]

@@ -449,6 +449,7 @@ def _describe(
         "split": {
             "strategy": outer.strategy,
             "seed": outer.seed,
+            "asked": {**outer.asked, "splits": len(dealt.splits)},
             # Enough of each digest to tell, later, which pictures stayed unseen.
             "untouched": [digest[:_DIGEST_DIGITS] for digest in outer.test.digests],
         },
