@@ -1,5 +1,6 @@
 """Two runs: the page says what the comparison says, and refuses what cannot be compared."""
 
+import itertools
 import json
 import re
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from safelight.comparison import independent_difference
+from safelight.report import side_by_side
 from safelight.report.page import render
 from safelight.report.paired import compare
 from safelight.report.reading import read_run
@@ -176,3 +178,75 @@ def test_a_page_of_a_game_says_what_it_is_worth_and_what_it_has_learned_by_heart
         assert words in text.replace("\xa0", " ").replace("&nbsp;", " ")
     plain = re.sub("<[^>]+>", "", render(readings(make_gan("game"))))
     assert "learned by heart" not in plain
+
+
+# --- three and more
+
+
+def text_of(found):
+    return re.sub("<[^>]+>", "", str(found)).replace("&nbsp;", " ")
+
+
+def advice_for(*runs):
+    answer = side_by_side.chapter(readings(*runs)).answer
+    return [text_of(step.words) for step in answer.steps], text_of(answer)
+
+
+def test_of_several_the_best_is_used_though_the_first_pair_says_another(make_vae):
+    """Of the first two it is b; c is better still."""
+    runs = [make_vae(name, shift=shift) for name, shift in zip("abc", (0.0, 5.0, 9.0), strict=True)]
+    for order in itertools.permutations(runs):
+        steps, told = advice_for(*order)
+        assert steps == ["Use c."]
+        assert "c is better than every other one" in told
+    answer = side_by_side.chapter(readings(*runs)).answer
+    # The difference that is told is the smallest of the best: the advice is no better than that.
+    assert text_of(answer.label) == "log p(x) of c minus that of b"
+    assert text_of(answer.figure) == "+4.0 nats"
+
+
+def test_no_run_is_used_that_is_not_better_than_every_other(make_vae):
+    """Neither a nor b is better than the other, and both are than c: that is all that is said."""
+    noise = np.random.default_rng(1).normal(0, 2, 40)
+    a, b = make_vae("a", shift=9.0), make_vae("b", shift=9.0 + noise - noise.mean())
+    for order in itertools.permutations((a, b, make_vae("c"))):
+        steps, told = advice_for(*order)
+        assert "None is shown to be better than every other one" in told
+        assert not any(step.startswith("Use ") for step in steps)
+        assert "a rather than c" in steps[0]
+        assert "b rather than c" in steps[0]
+        assert re.fullmatch("Of (a, b|b, a) take the one that costs less.*", steps[1])
+
+
+def test_a_pair_decides_for_none_that_it_cannot_be_compared_with(make_vae):
+    other = make_vae("other", settings={"likelihood": "gaussian"})
+    a, b = make_vae("a", shift=5.0), make_vae("b")
+    for order in itertools.permutations((other, a, b)):
+        steps, told = advice_for(*order)
+        assert steps == ["Of two that differ clearly use a rather than b."]
+        assert "These cannot be compared" in told
+    assert "They cannot be compared" in advice_for(other, a)[1]
+
+
+def test_smaller_distances_are_better_among_several_too(make_gan):
+    runs = [make_gan(name, frechet=x) for name, x in zip("abc", (9.0, 3.0, 6.0), strict=True)]
+    assert advice_for(*runs)[0] == ["Use b."]
+
+
+def test_every_pair_has_its_difference_and_the_other_way_round_it_is_the_negative(make_vae):
+    runs = [make_vae(name, shift=shift) for name, shift in zip("abc", (0.0, 5.0, 9.0), strict=True)]
+    table = side_by_side._table_of_pairs(
+        [
+            side_by_side._Pair(x, y, compare(x, y))
+            for x, y in itertools.combinations(readings(*runs), 2)
+        ]
+    )
+    assert [text_of(row[0]) for row in table.rows] == ["a minus b", "a minus c", "b minus c"]
+    shown = [float(text_of(row[1]).split()[0].replace("−", "-")) for row in table.rows]
+    assert shown == [-5, -9, -4]
+    a, b = readings(*runs[:2])
+    pair = side_by_side._Pair(a, b, compare(a, b))
+    turned = pair.seen_from(b)
+    assert (turned.a, turned.b, turned.better) == (b, a, pair.better)
+    assert turned.difference.low == -pair.difference.high
+    assert turned.difference.value == -pair.difference.value

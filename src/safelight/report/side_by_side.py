@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -92,16 +94,64 @@ _IN_PERCENT = (
 _DISTANCES = ("frechet", "kernel")
 _ENVIRONMENT = ("safelight", "commit", "python", "backend", "processor", "cores", "accelerator")
 
+_SHOWN_PAIRS = 6
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Two runs and what separates them.
+
+    Attributes:
+        a: A run.
+        b: Another.
+        found: `a` minus `b`, or the reason why there is no comparison.
+    """
+
+    a: Reading
+    b: Reading
+    found: Paired | str
+
+    @property
+    def difference(self) -> Interval:
+        """Of the number that decides; only where they can be compared."""
+        assert not isinstance(self.found, str)
+        return self.found.difference[KINDS[self.a.kind].primary]
+
+    @property
+    def better(self) -> Reading | None:
+        """The run that is better, and not by chance; None where neither is shown to be."""
+        if isinstance(self.found, str):
+            return None
+        found = self.difference
+        if not (found.low > 0 or found.high < 0):
+            return None
+        lower = KINDS[self.a.kind].primary in _LOWER_IS_BETTER
+        return self.a if (found.value < 0) == lower else self.b
+
+    @property
+    def worse(self) -> Reading:
+        """The other one of the two than the better."""
+        return self.b if self.better is self.a else self.a
+
+    def seen_from(self, reading: Reading) -> _Pair:
+        """The same with one of both as the first."""
+        if reading is self.a or isinstance(self.found, str):
+            return self
+        turned = {
+            key: dataclasses.replace(x, value=-x.value, low=-x.high, high=-x.low)
+            for key, x in self.found.difference.items()
+        }
+        return _Pair(self.b, self.a, dataclasses.replace(self.found, difference=turned))
+
 
 def chapter(readings: Sequence[Reading]) -> Chapter:
-    """Runs of one kind, compared.
+    """Runs of one kind, compared: each with each.
 
     Args:
         readings: Two or more.
     """
-    first, *others = readings
-    kind = KINDS[first.kind]
-    pairs = [(other, _try_compare(first, other)) for other in others]
+    kind = KINDS[readings[0].kind]
+    pairs = [_Pair(a, b, _try_compare(a, b)) for a, b in itertools.combinations(readings, 2)]
     data = {reading.dataset for reading in readings}
     differences = "Paired differences" if kind.paired else "Differences"
     title = Markup("{} {} side by side").format(words.count(len(readings)), kind.plural)
@@ -112,7 +162,7 @@ def chapter(readings: Sequence[Reading]) -> Chapter:
         sections=sections(
             {
                 "Their numbers": functools.partial(_tell_numbers, readings),
-                differences: functools.partial(_tell_differences, first, pairs),
+                differences: functools.partial(_tell_differences, readings, pairs),
                 "What they differ in": functools.partial(_tell_settings, readings),
             }
         ),
@@ -135,31 +185,47 @@ def _try_compare(first: Reading, other: Reading) -> Paired | str:
         return words.printable(told)
 
 
-def _answer(readings: Sequence[Reading], pairs: Sequence[tuple[Reading, Paired | str]]) -> Answer:
-    first, (other, found) = readings[0], pairs[0]
+def _answer(readings: Sequence[Reading], pairs: Sequence[_Pair]) -> Answer:
     what = Markup("{} against {}").format(
-        words.name(first.name), words.join([words.name(each.name) for each in readings[1:]])
+        words.name(readings[0].name), words.join([words.name(each.name) for each in readings[1:]])
     )
-    if isinstance(found, str):
-        told = Markup("They cannot be compared: {}").format(found)
+    comparable = [pair for pair in pairs if not isinstance(pair.found, str)]
+    if not comparable:
+        told = Markup("They cannot be compared: {}").format(pairs[0].found)
         return Answer(what, "difference", "–", "", [told], [])
-    kind = KINDS[first.kind]
-    key = kind.primary
-    difference = found.difference[key]
+    pair = _leading(readings, comparable)
+    kind = KINDS[pair.a.kind]
     label = Markup("{} of {} minus that of {}").format(
-        _said_name(key), words.name(first.name), words.name(other.name)
+        _said_name(kind.primary), words.name(pair.a.name), words.name(pair.b.name)
     )
-    figure, ends = _figure(kind, difference)
-    told = Markup("Compared on {}; {}.").format(found.on, found.method)
+    figure, ends = _figure(kind, pair.difference)
+    assert not isinstance(pair.found, str)
+    told = Markup("Compared on {}; {}.").format(pair.found.on, pair.found.method)
     return Answer(
         what=what,
         label=label,
         figure=figure,
         ends=ends,
-        sentences=[_verdict(key, difference, (first, other)), told],
-        steps=_steps(key, difference, (first, other)),
-        chart=_difference_chart(first, pairs).svg,
+        sentences=[*_verdicts(readings, pairs), told],
+        steps=_steps(readings, pairs),
+        chart=_difference_chart(pair.a, comparable).svg,
     )
+
+
+def _best(readings: Sequence[Reading], pairs: Sequence[_Pair]) -> Reading | None:
+    """The run that is better than every other one, and not by chance."""
+    winners = [pair.better for pair in pairs]
+    wins = {reading: sum(each is reading for each in winners) for reading in readings}
+    return next((each for each in readings if wins[each] == len(readings) - 1), None)
+
+
+def _leading(readings: Sequence[Reading], comparable: Sequence[_Pair]) -> _Pair:
+    """The pair whose difference is told first: of the best of several and what is next to it."""
+    best = _best(readings, comparable)
+    if best is None or len(readings) == 2:
+        return comparable[0]
+    own = [pair.seen_from(best) for pair in comparable if best in (pair.a, pair.b)]
+    return min(own, key=lambda pair: abs(pair.difference.value))
 
 
 def _figure(kind: _Kind, difference: Interval) -> tuple[Words, Words]:
@@ -168,50 +234,102 @@ def _figure(kind: _Kind, difference: Interval) -> tuple[Words, Words]:
     return Markup("{} {}").format(value, kind.difference_unit), ends
 
 
-def _better(key: str, difference: Interval, pair: tuple[Reading, Reading]) -> tuple[Reading, ...]:
-    """The better run, then the other."""
-    first_wins = (difference.value < 0) == (key in _LOWER_IS_BETTER)
-    return pair if first_wins else pair[::-1]
+def _verdicts(readings: Sequence[Reading], pairs: Sequence[_Pair]) -> list[Words]:
+    if len(pairs) == 1:
+        return [_verdict(pairs[0])]
+    best = _best(readings, pairs)
+    if best is not None:
+        told = Markup(
+            "<strong>{} is better than every other one</strong>, and not by chance: no interval "
+            "of its differences holds 0."
+        )
+        return [told.format(words.name(best.name))]
+    clear = [
+        _named_pair(Markup("{} than {}"), p.better, p.worse) for p in pairs if p.better is not None
+    ]
+    alike = [
+        _named_pair(Markup("{} and {}"), pair.a, pair.b) for pair in pairs if _is_undecided(pair)
+    ]
+    apart = [_named_pair(Markup("{} and {}"), p.a, p.b) for p in pairs if isinstance(p.found, str)]
+    told_of = {
+        Markup("Better, and not by chance: {}."): clear,
+        Markup("No difference is shown between {}."): alike,
+        Markup("These cannot be compared: {}."): apart,
+    }
+    return [
+        Markup("<strong>None is shown to be better than every other one.</strong>"),
+        *(text.format(_listed(named)) for text, named in told_of.items() if named),
+    ]
 
 
-def _verdict(key: str, difference: Interval, pair: tuple[Reading, Reading]) -> Words:
+def _named_pair(text: Markup, a: Reading, b: Reading) -> Markup:
+    return text.format(words.name(a.name), words.name(b.name))
+
+
+def _listed(named: Sequence[Markup]) -> Markup:
+    """The first of some pairs, and how many more there are in the table of all."""
+    left = len(named) - _SHOWN_PAIRS
+    more = [f"{left:,} more pairs below"] if left > 0 else []
+    return words.join([*named[:_SHOWN_PAIRS], *more], "; ")
+
+
+def _is_undecided(pair: _Pair) -> bool:
+    return not isinstance(pair.found, str) and pair.better is None
+
+
+def _verdict(pair: _Pair) -> Words:
+    difference = pair.difference
     if math.isnan(difference.low) or math.isnan(difference.high):
         return "There is no interval, so nothing can be said of chance."
-    if difference.low <= 0 <= difference.high:
+    if pair.better is None:
         return Markup(
             "<strong>No difference is shown:</strong> the interval holds 0, so either may be the "
             "better one."
         )
-    better, worse = _better(key, difference, pair)
     return Markup(
         "<strong>{} is better than {}</strong>, and not by chance: the interval does not hold 0."
-    ).format(words.name(better.name), words.name(worse.name))
+    ).format(words.name(pair.better.name), words.name(pair.worse.name))
 
 
-def _steps(key: str, difference: Interval, pair: tuple[Reading, Reading]) -> list[Step]:
-    if difference.low > 0 or difference.high < 0:
-        better = _better(key, difference, pair)[0]
-        return [Step(Markup("Use {}.").format(words.name(better.name)))]
-    steps = [Step("Take the one that costs less, or is easier to explain.")]
-    if pair[0].kind == "transfer" and not dig(pair[0].metrics, "splits"):
-        told = "To see smaller differences, train both on ten splits and compare again."
-        return [
-            *steps,
-            *(
-                Step(told if i == 0 else "Likewise:", train_command(each, "--splits", "10"))
-                for i, each in enumerate(pair)
-            ),
-        ]
-    return steps
+def _steps(readings: Sequence[Reading], pairs: Sequence[_Pair]) -> list[Step]:
+    """What to use: the best one, or the better one of each pair that differs."""
+    best = _best(readings, pairs)
+    if best is not None:
+        return [Step(Markup("Use {}.").format(words.name(best.name)))]
+    clear = [pair for pair in pairs if pair.better is not None]
+    named = [_named_pair(Markup("{} rather than {}"), p.better, p.worse) for p in clear if p.better]
+    steps = (
+        [Step(Markup("Of two that differ clearly use {}.").format(_listed(named)))] if named else []
+    )
+    beaten = {pair.worse for pair in clear}
+    undecided = [p for p in pairs if _is_undecided(p) and not beaten & {p.a, p.b}]
+    left = list(dict.fromkeys(each for pair in undecided for each in (pair.a, pair.b)))
+    if not left:
+        return steps
+    told = "Take the one that costs less, or is easier to explain."
+    if len(readings) > 2:
+        told = Markup("Of {} take the one that costs less, or is easier to explain.").format(
+            words.join([words.name(each.name) for each in left])
+        )
+    return [*steps, Step(told), *_judge_more(left)]
 
 
-def _difference_chart(first: Reading, pairs: Sequence[tuple[Reading, Paired | str]]) -> Any:
-    kind = KINDS[first.kind]
-    rows = [
-        Row(f"minus {words.shorten(other.name, 11)}", (found.difference[kind.primary],))
-        for other, found in pairs
-        if not isinstance(found, str)
+def _judge_more(readings: Sequence[Reading]) -> list[Step]:
+    """How to tell classifiers apart that were judged on one split."""
+    if readings[0].kind != "transfer" or any(dig(each.metrics, "splits") for each in readings):
+        return []
+    them = "both" if len(readings) == 2 else "each"
+    told = f"To see smaller differences, train {them} on ten splits and compare again."
+    return [
+        Step(told if i == 0 else "Likewise:", train_command(each, "--splits", "10"))
+        for i, each in enumerate(readings)
     ]
+
+
+def _difference_chart(first: Reading, comparable: Sequence[_Pair]) -> Any:
+    kind = KINDS[first.kind]
+    own = [pair.seen_from(first) for pair in comparable if first in (pair.a, pair.b)]
+    rows = [Row(f"minus {words.shorten(pair.b.name, 11)}", (pair.difference,)) for pair in own]
     title = ", ".join(filter(None, (_said_name(kind.primary), kind.difference_unit)))
     zero = (0, "no difference")
     axis = Axis(title, scale=kind.scale, reference=zero, digits=kind.digits, sign=True)
@@ -255,25 +373,36 @@ def _charts_of(readings: Sequence[Reading], found: Sequence[dict[str, Interval]]
     ]
 
 
-def _tell_differences(
-    first: Reading, pairs: Sequence[tuple[Reading, Paired | str]]
-) -> Sequence[Block]:
+def _tell_differences(readings: Sequence[Reading], pairs: Sequence[_Pair]) -> Sequence[Block]:
+    """All differences of the first from the others; of every pair the one that decides."""
     blocks: list[Block] = []
-    for other, found in pairs:
-        if isinstance(found, str):
+    for pair in pairs[: len(readings) - 1]:
+        names = words.name(pair.a.name), words.name(pair.b.name)
+        if isinstance(pair.found, str):
             told = Markup("{} and {} cannot be compared: {}")
-            names = words.name(first.name), words.name(other.name)
-            blocks.append(Text(told.format(*names, found), tone="warning"))
+            blocks.append(Text(told.format(*names, pair.found), tone="warning"))
             continue
         rows: list[list[Words]] = [
             [_named(key), _said_difference(key, difference), _said_chance(difference)]
-            for key, difference in found.difference.items()
+            for key, difference in pair.found.difference.items()
         ]
-        caption = Markup("{} minus {}, on {}; {}").format(
-            words.name(first.name), words.name(other.name), found.on, found.method
-        )
+        caption = Markup("{} minus {}, on {}; {}").format(*names, pair.found.on, pair.found.method)
         blocks.append(Table(caption, ["number", "difference", "by chance?"], rows, "lrl"))
-    return blocks
+    return [*blocks, *([_table_of_pairs(pairs)] if len(pairs) > 1 else [])]
+
+
+def _table_of_pairs(pairs: Sequence[_Pair]) -> Table:
+    key = KINDS[pairs[0].a.kind].primary
+    rows: list[list[Words]] = []
+    for pair in pairs:
+        row: list[Words] = [_named_pair(Markup("{} minus {}"), pair.a, pair.b)]
+        if isinstance(pair.found, str):
+            rows.append([*row, "–", "cannot be compared"])
+        else:
+            found = pair.difference
+            rows.append([*row, _said_difference(key, found), _said_chance(found)])
+    columns = ["pair", "difference", "by chance?"]
+    return Table(f"Every pair: {_named(key)}", columns, rows, "lrl")
 
 
 def _said_name(key: str) -> str:
