@@ -76,8 +76,10 @@ def test_a_page_is_made_without_keras_or_matplotlib(run):
     assert done.stdout.strip() == "set()"
 
 
-def test_a_run_that_is_replaced_loses_its_page_and_keeps_other_files(call, run):
+def test_a_run_that_is_replaced_loses_its_page_and_card_and_keeps_other_files(call, run):
     call("report", run.path)
+    (run.path / "notes.md").write_text("mine")
     Run.create(run.path, overwrite=True)
     assert not (run.path / "report.html").exists()
-    assert (run.path / "README.md").exists()
+    assert not (run.path / "README.md").exists()
+    assert (run.path / "notes.md").exists()

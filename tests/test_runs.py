@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import safelight.runs as runs_module
+from safelight import report
 from safelight.environment import describe_environment
 from safelight.metrics import Interval
 from safelight.runs import Run, atomic_path, list_runs, to_json
@@ -109,6 +110,19 @@ def test_overwrite_removes_the_files_of_a_run_and_no_other(tmp_path):
     assert set(snapshot(run.path)) == {
         Path(".lock"), Path("config.json"), Path("notes.txt"), Path("pictures/sketch.svg"),
     }  # fmt: skip
+
+
+def test_overwrite_takes_a_card_of_the_older_run_along_and_keeps_one_that_was_changed(tmp_path):
+    """Beside the new model it would tell numbers of the one before."""
+    run = finish(tmp_path / "run")
+    card, _ = report.write_model_card(run.path)
+    Run.create(run.path, overwrite=True)
+    assert not card.exists()
+    finish(run.path)
+    report.write_model_card(run.path)
+    card.write_text(mine := card.read_text("utf-8").replace("## Limits", "## Limits\n\n- Mine."))
+    Run.create(run.path, overwrite=True)
+    assert card.read_text() == mine
 
 
 def test_overwrite_does_not_follow_a_link_to_pictures_of_others(tmp_path):

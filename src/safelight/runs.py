@@ -36,7 +36,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from safelight import locks, untrusted
+from safelight import locks, seals, untrusted
 from safelight.environment import describe_environment
 from safelight.files import (
     StrPath,
@@ -75,7 +75,7 @@ class Run:
     def create(cls, path: StrPath, *, overwrite: bool = False) -> Self:
         """Make a run folder, or empty one that holds a run.
 
-        Only files of a run are ever removed; whatever else lies in the folder stays.
+        Only files of a run are ever removed; whatever else, and a card that was changed, stays.
 
         Args:
             path: a folder that does not exist, is empty, or holds an older run.
@@ -491,9 +491,10 @@ def _refuse_unwritable(folder: Path) -> None:
 def _remove_run_files(folder: Path) -> None:
     pictures = folder / "pictures"
     # A link may lead to pictures that belong to someone else; it goes, and what it leads to stays.
-    if pictures.is_symlink():
-        drawn = [pictures]
-    else:
+    drawn = [pictures]
+    if not pictures.is_symlink():
         drawn = [*pictures.glob("*.png"), pictures / "film.gif", *list_partials(pictures)]
-    for path in [*(folder / name for name in _FILES), *drawn, *list_partials(folder)]:
+    # A card that somebody changed is theirs, and stays.
+    card = [folder / seals.CARD] if seals.is_untouched(folder / seals.CARD) else []
+    for path in [*(folder / name for name in _FILES), *card, *drawn, *list_partials(folder)]:
         path.unlink(missing_ok=True)

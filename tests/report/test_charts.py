@@ -85,6 +85,9 @@ def test_an_interval_without_ends_has_a_mark_and_no_whisker():
     )
     assert len(of_class(root, "mark")) == 2
     assert len([e for e in of_class(root, "whisker") if e.get("y1") == e.get("y2")]) == 1
+    assert [e[0].text for e in of_class(root, "mark")] == ["0.4", "0.6 [0.5, 0.7]"]
+    (told,) = (e.text for e in root.iter("desc"))
+    assert "a 0.4; b 0.6 [0.5, 0.7]" in told
 
 
 def test_the_meter_shows_the_interval_and_the_number_to_beat():
@@ -158,6 +161,15 @@ def test_the_reliability_diagram_shows_the_bins_of_the_metric():
     (x1, x2), (y1, y2) = numbers(dashed, "x1", "x2"), numbers(dashed, "y1", "y2")
     on_line = [number(y1 + (float(e.get("cx")) - x1) * (y2 - y1) / (x2 - x1)) for e in marks]
     assert on_line == pytest.approx([mean for mean, _, _ in bins], abs=3e-3)
+
+
+def test_answers_that_are_all_wholly_sure_have_a_diagram():
+    """Of two classes and a strong network every stated probability may be 1.000000."""
+    bins = calibration_bins(np.array([0, 1, 0, 1]), np.eye(2)[[0, 1, 1, 1]], num_bins=10)
+    root = drawn(charts.reliability(bins))
+    (mark,), (dashed,) = of_class(root, "mark"), of_class(root, "reference")
+    assert upwards(root, scale=100)(float(mark.get("cy"))) == pytest.approx(0.75, abs=2e-3)
+    assert float(mark.get("cx")) == float(dashed.get("x2")) > float(dashed.get("x1"))
 
 
 def test_bars_are_as_high_as_their_numbers_and_fall():

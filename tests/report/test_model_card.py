@@ -75,3 +75,17 @@ def test_an_unfinished_run_has_a_card_without_numbers(make_classifier):
     text = render_model_card(read_run(run.path))
     assert "there are no numbers" in text
     assert "model-index" not in front_matter(text)
+
+
+@pytest.mark.parametrize("kind", ["classifier", "vae", "gan"])
+def test_a_number_without_an_interval_has_no_brackets(make_classifier, make_vae, make_gan, kind):
+    run = {"classifier": make_classifier, "vae": make_vae, "gan": make_gan}[kind]()
+    lone = {"value": 0.5, "low": None, "high": None}
+    metrics = run.metrics
+    metrics |= {"accuracy": lone, "log_likelihood": lone, "score": {"frechet": lone, "num_real": 9}}
+    run.write_metrics(metrics)
+    text = render_model_card(read_run(run.path))
+    said = {"classifier": "50.0 %", "vae": "0.5 nats", "gan": "0.500"}[kind]
+    assert f"| {said} |" in text
+    assert "nan" not in text
+    assert "[]" not in text

@@ -289,7 +289,8 @@ def reliability(bins: Sequence[tuple[float, Interval, int]]) -> Chart:
         "accuracy does not reach the confidence."
     )
     drawing = Drawing(title, told, 330)
-    low = math.floor(10 * min(mean for mean, _, _ in bins)) / 10
+    # Answers that are all wholly sure still need an axis.
+    low = min(0.9, math.floor(10 * min(mean for mean, _, _ in bins)) / 10)
     across, up = Scale(low, 1, 62, WIDTH - 22), Scale(0, 1, 276, 20)
     _grid(
         drawing,
@@ -454,8 +455,11 @@ def _said(value: float, axis: Axis) -> str:
 
 
 def _said_interval(mark: Interval, axis: Axis) -> str:
-    ends = ", ".join(_said(end, axis) for end in (mark.low, mark.high) if math.isfinite(end))
-    return f"{_said(mark.value, axis)} [{ends}]"
+    """As `words.interval` says it: without ends where these are not defined."""
+    value, low, high = (_said(end, axis) for end in (mark.value, mark.low, mark.high))
+    if math.isnan(mark.low) or math.isnan(mark.high):
+        return value
+    return f"{value} [{low}, {high}]"
 
 
 def _said_short(marks: Sequence[Interval], axis: Axis) -> str:

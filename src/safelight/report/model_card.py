@@ -5,10 +5,8 @@ Reference: Mitchell et al. 2019, Model Cards for Model Reporting, arXiv:1810.039
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +18,9 @@ from safelight.report.blocks import DAMAGE
 from safelight.report.provenance import COMMANDS, licences, train_command
 from safelight.report.reading import Reading, dig, interval, mapping, number, read_run
 from safelight.report.words import plain, printable
+from safelight.seals import CARD, is_untouched, seal
 from safelight.transfer.data_page import escape
-from safelight.untrusted import read_bytes
 
-FILE_NAME = "README.md"
-_MAX_BYTES = 16 * 2**20  # a larger one is somebody's own
-_MARK = "Written by safelight report; a card that was changed since is kept. Checksum:"
 _TASKS = {
     "transfer": "image-classification",
     "vae": "unconditional-image-generation",
@@ -59,8 +54,8 @@ def write_model_card(run: StrPath) -> tuple[Path, bool]:
         ValueError: There is no run, or its folder cannot be written.
     """
     reading = read_run(run)
-    path = reading.run.path / FILE_NAME
-    if path.exists() and not _is_untouched(path):
+    path = reading.run.path / CARD
+    if path.exists() and not is_untouched(path):
         return path, False
     try:
         text = render_model_card(reading)
@@ -94,22 +89,7 @@ def render_model_card(reading: Reading) -> str:
     if reading.kind in COMMANDS:
         parts["How to make it again"] = f"```sh\n{_fenced(train_command(reading))}\n```"
     body = "\n\n".join([f"# {title}", *(f"## {name}\n\n{text}" for name, text in parts.items())])
-    text = f"{_front_matter(reading)}\n{body}\n"
-    return f"{text}\n<!-- {_MARK} {_checksum(text)} -->\n"
-
-
-def _is_untouched(path: Path) -> bool:
-    """Whether a card is as it was written here."""
-    try:
-        text = read_bytes(path, limit=_MAX_BYTES).decode("utf-8")
-    except (OSError, ValueError):
-        return False
-    found = re.fullmatch(rf"(?s)(.*)\n<!-- {re.escape(_MARK)} ([0-9a-f]+) -->\n", text)
-    return found is not None and _checksum(found[1]) == found[2]
-
-
-def _checksum(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", errors="backslashreplace")).hexdigest()[:16]
+    return seal(f"{_front_matter(reading)}\n{body}\n")
 
 
 def _front_matter(reading: Reading) -> str:
@@ -290,18 +270,20 @@ def _limits_of_classifier(reading: Reading) -> list[str]:
 
 
 def _said(found: Interval | None, *, nats: bool = False) -> str:
-    if found is None or math.isnan(found.value):
+    if found is None:
         return "not defined"
-    scale, unit = (1, "nats") if nats else (100, "%")
-    value, low, high = (plain(scale * x, 1) for x in (found.value, found.low, found.high))
-    return f"{value} {unit} [{low}, {high}]"
+    scale, unit = (1, " nats") if nats else (100, " %")
+    return _plain(found, 1, scale=scale, unit=unit)
 
 
-def _plain(found: Interval) -> str:
+def _plain(found: Interval, digits: int = 3, *, scale: float = 1, unit: str = "") -> str:
+    """As `words.interval` says it: without ends where these are not defined."""
     if math.isnan(found.value):
         return "not defined"
-    value, low, high = (plain(x, 3) for x in (found.value, found.low, found.high))
-    return f"{value} [{low}, {high}]"
+    value, low, high = (plain(scale * x, digits) for x in (found.value, found.low, found.high))
+    if math.isnan(found.low) or math.isnan(found.high):
+        return f"{value}{unit}"
+    return f"{value}{unit} [{low}, {high}]"
 
 
 def _number(value: object) -> str:
