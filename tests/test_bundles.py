@@ -6,6 +6,15 @@ import pytest
 from safelight import bundles
 
 
+def write(folder, name, text, *, overwrite=True):
+    """An export of one file."""
+
+    def fill(work):
+        (work / name).write_text(text)
+
+    bundles.with_folder(folder, fill, mark="a", names={"b"}, overwrite=overwrite)
+
+
 def test_only_an_export_of_its_kind_is_replaced_and_only_if_asked(tmp_path):
     names = {"a.txt"}
 
@@ -73,23 +82,23 @@ def test_what_cannot_be_looked_into_is_not_replaced(tmp_path, monkeypatch):
 
 def test_a_folder_is_whole_or_as_it_was(tmp_path):
     folder = tmp_path / "export"
-    bundles.with_folder(folder, lambda work: (work / "a").write_text("first"))
+    write(folder, "a", "first")
 
     def fail(work):
         (work / "a").write_text("half")
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        bundles.with_folder(folder, fail)
+        bundles.with_folder(folder, fail, mark="a", names={"b"}, overwrite=True)
     assert (folder / "a").read_text() == "first"
-    bundles.with_folder(folder, lambda work: (work / "b").write_text("second"))
+    write(folder, "b", "second")
     assert [file.name for file in folder.iterdir()] == ["b"]
     assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_the_older_one_is_put_back_if_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
     folder = tmp_path / "export"
-    bundles.with_folder(folder, lambda work: (work / "a").write_text("first"))
+    write(folder, "a", "first")
     real = bundles.os.replace
 
     def replace(source, target):
@@ -99,15 +108,57 @@ def test_the_older_one_is_put_back_if_the_new_one_cannot_take_its_place(tmp_path
 
     monkeypatch.setattr(bundles.os, "replace", replace)
     with pytest.raises(KeyboardInterrupt):
-        bundles.with_folder(folder, lambda work: (work / "a").write_text("second"))
+        write(folder, "a", "second")
     assert (folder / "a").read_text() == "first"
     assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path):
     folder, link = tmp_path / "export", tmp_path / "link"
-    bundles.with_folder(folder, lambda work: (work / "a").write_text("first"))
+    write(folder, "a", "first")
     link.symlink_to(folder, target_is_directory=True)
-    bundles.with_folder(link, lambda work: (work / "a").write_text("second"))
+    write(link, "a", "second")
     assert link.is_symlink()
     assert (folder / "a").read_text() == "second"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("came", ["a folder", "a file", "into the export"])
+def test_what_came_there_while_an_export_was_made_stays_and_so_does_the_export(
+    tmp_path, came, overwrite
+):
+    folder = tmp_path / "export"
+    (tmp_path / "export-2").mkdir()  # a name that is taken
+    mine = folder if came == "a file" else folder / "thesis.tex"
+    if came == "into the export":
+        write(folder, "a", "first")
+
+    def fill(work):
+        (work / "a").write_text("second")
+        if came != "a file":
+            folder.mkdir(exist_ok=True)
+        mine.write_text("years of work")
+
+    with pytest.raises(ValueError, match=r"export: .*It came there while .* is (.*) now\.") as told:
+        bundles.with_folder(folder, fill, mark="a", names=(), overwrite=overwrite)
+    assert mine.read_text() == "years of work"
+    kept = tmp_path / "export-3"
+    assert str(kept) in str(told.value)
+    assert (kept / "a").read_text() == "second"
+    assert sorted(tmp_path.iterdir()) == [folder, tmp_path / "export-2", kept]
+    if came == "into the export":
+        assert (folder / "a").read_text() == "first"
+
+
+def test_another_export_that_was_quicker_is_replaced_only_if_asked(tmp_path):
+    folder = tmp_path / "export"
+
+    def fill(work):
+        write(folder, "a", "quick")
+        (work / "a").write_text("slow")
+
+    with pytest.raises(ValueError, match=r"holds an export; replace it with --overwrite"):
+        bundles.with_folder(folder, fill, mark="a", names={"b"})
+    assert (folder / "a").read_text() == "quick"
+    bundles.with_folder(folder, fill, mark="a", names={"b"}, overwrite=True)
+    assert (folder / "a").read_text() == "slow"

@@ -37,8 +37,7 @@ def check_folder(
             not to be replaced.
     """
     folder = Path(folder).resolve()  # where links lead to is what is replaced
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: is a file; pass the name of a folder.")
+    _refuse_file(folder)
     if not folder.parent.is_dir():
         raise ValueError(
             f"{folder}: there is no folder {folder.parent}; make it first, or choose another."
@@ -49,6 +48,15 @@ def check_folder(
             "folder that may be written."
         )
     _end_killed(folder)
+    _refuse_taken(folder, names, mark=mark, overwrite=overwrite)
+
+
+def _refuse_file(folder: Path) -> None:
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise ValueError(f"{folder}: is a file; pass the name of a folder.")
+
+
+def _refuse_taken(folder: Path, names: Collection[str], *, mark: str, overwrite: bool) -> None:
     there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if foreign := _find_foreign(folder, {mark, *names}) if mark in there else there[:1]:
         what = ", ".join(foreign)
@@ -90,15 +98,41 @@ def _is_one_of(path: Path, names: Collection[str]) -> bool:
     return any(len(n) == len(path.parts) and all(map(fnmatchcase, path.parts, n)) for n in each)
 
 
-def with_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Fills a folder under a temporary name beside it, and then puts it in the other's place."""
-    folder = folder.resolve()
-    parent = folder.parent
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=parent))
+def with_folder(
+    folder: StrPath,
+    fill: Callable[[Path], None],
+    *,
+    mark: str,
+    names: Collection[str],
+    overwrite: bool = False,
+) -> None:
+    """Fills a folder under a temporary name beside it, and then puts it in the other's place.
+
+    Args:
+        folder: As `check_folder` has passed it.
+        fill: Writes all that belongs into the folder that it is given.
+        mark: As for `check_folder`, as the next two.
+        names: All that such an export holds.
+        overwrite: Whether an earlier export there may be replaced.
+
+    Raises:
+        ValueError: What `check_folder` would refuse has come there meanwhile: it stays, and the new
+            one is kept beside it.
+    """
+    folder = Path(folder).resolve()
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
     try:
         with hold(work):
             (work / "new").mkdir()
             fill(work / "new")
+            try:  # once more, as filling may have taken minutes
+                _refuse_file(folder)
+                _refuse_taken(folder, names, mark=mark, overwrite=overwrite)
+            except ValueError as error:
+                kept = _put_beside(work, folder)
+                raise ValueError(
+                    f"{error} It came there while the new export was made, which is {kept} now."
+                ) from error
             _put_in_place(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -114,6 +148,14 @@ def _put_in_place(work: Path, folder: Path) -> None:
         if old.exists() and not folder.exists():
             os.replace(old, folder)
         raise
+
+
+def _put_beside(work: Path, folder: Path) -> Path:
+    """Gives what was made the first free name like that of the folder."""
+    names = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+    kept = next(path for path in names if not os.path.lexists(path))
+    os.replace(work / "new", kept)
+    return kept
 
 
 def _end_killed(folder: Path) -> None:

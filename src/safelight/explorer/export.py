@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from safelight import __version__, assets, datasets
-from safelight.bundles import with_folder
 from safelight.datasets import ImageDataset
 from safelight.explorer import packing, points
-from safelight.explorer.folders import ENTRY, MARK, PAGE, check_target
+from safelight.explorer.folders import ENTRY, MARK, PAGE, check_target, fill_target
 from safelight.explorer.onnx_graph import decoder_graph
 from safelight.explorer.points import Points
 from safelight.explorer.subjects import Subject, check_kind, find_subject
@@ -83,7 +82,7 @@ def export_web(
             progress=lambda done, total: tell("reading", done, total, ""),
         )
     content = describe(subject, shown)
-    with_folder(Path(folder), lambda work: _fill(work, subject, content, fetched))
+    fill_target(folder, lambda work: _fill(work, subject, content, fetched), overwrite=overwrite)
     return Path(folder) / ENTRY
 
 

@@ -18,11 +18,10 @@ import keras
 import numpy as np
 
 from safelight import __version__, images
-from safelight.bundles import with_folder
 from safelight.credits import tell_licences
 from safelight.datasets import ImageDataset
 from safelight.export import onnx_files
-from safelight.export.folders import MARK, READER, SCRIPT, check_target
+from safelight.export.folders import MARK, READER, SCRIPT, check_target, fill_target
 from safelight.export.formats import Format, check_format
 from safelight.export.parity import (
     NUM_PICTURES,
@@ -99,7 +98,7 @@ def export_classifier(
         found.append(_compare(classifier, exported, row, unseen, tell))
         write_text(work / MARK, to_json({**describe(classifier, row, found[0]), **about}))
 
-    with_folder(Path(folder), fill)
+    fill_target(folder, fill, overwrite=overwrite)
     return found[0]
 
 

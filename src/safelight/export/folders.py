@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from safelight import bundles
@@ -33,3 +34,17 @@ def check_target(folder: StrPath, *, overwrite: bool = False) -> None:
         ValueError: See `bundles.check_folder`.
     """
     bundles.check_folder(folder, mark=MARK, names=_NAMES, overwrite=overwrite)
+
+
+def fill_target(folder: StrPath, fill: Callable[[Path], None], *, overwrite: bool = False) -> None:
+    """Writes an export as a whole, in place of an earlier one.
+
+    Args:
+        folder: As `check_target` has passed it.
+        fill: Writes all that belongs into the folder that it is given.
+        overwrite: As for `export_classifier`.
+
+    Raises:
+        ValueError: See `bundles.with_folder`.
+    """
+    bundles.with_folder(folder, fill, mark=MARK, names=_NAMES, overwrite=overwrite)
