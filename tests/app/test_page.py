@@ -156,6 +156,16 @@ def test_more_files_than_are_taken_are_said_so(stub, picture):
     assert list(page.stream_cards(stub, None)) == [""]
 
 
+def test_programs_get_an_answer_for_each_file_they_sent(stub, picture):
+    paths = [str(picture(f"{number}.png", 0.5)) for number in range(page.MOST_FILES + 3)]
+    found = page.list_answers(stub, paths)
+    assert [each["file"] for each in found] == [f"{number}.png" for number in range(len(paths))]
+    answered = ["error" not in each for each in found]
+    assert answered == [True] * page.MOST_FILES + [False] * 3
+    assert all(f"first {page.MOST_FILES} files" in each["error"] for each in found[-3:])
+    assert page.list_answers(stub, None) == []
+
+
 def test_what_gradio_keeps_of_visitors_does_not_grow_with_their_number(served):
     """Ten thousand requests took 100 MB before; benchmarks/app_soak.py sends them."""
     routes = served._server.config.app._app.routes

@@ -303,3 +303,56 @@ def test_it_fits_a_phone_and_keeps_nobody_out(visit, faults, width, scheme):
     settle(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert faults(page) == []
+
+
+def decoded(page):
+    """Pixels of the drawn samples and of the way, as they are shown."""
+    return page.evaluate("""() => [...document.querySelectorAll("#drawn canvas, #strip canvas")]
+      .map((each) => [...each.getContext("2d").getImageData(0, 0, width, height).data])""")
+
+
+def choose_class(page, label):
+    """By hand, and waits until all is drawn."""
+    page.select_option("#class", str(label))
+    page.evaluate("Promise.all([showWay(), showSamples()])")
+    return decoded(page)
+
+
+def test_a_picture_of_another_class_redraws_all_that_is_decoded_with_it(visit):
+    """As a class chosen by hand does; what is drawn was of the class before."""
+    page = visit("told")
+    for name in "ab":
+        page.click("#draw")
+        page.click(f"#set-{name}")
+    page.wait_for_selector("#strip button")
+    by_hand = choose_class(page, 2)
+    assert choose_class(page, 0) != by_hand
+    page.evaluate("take([...points.labels].indexOf(2))")
+    assert page.evaluate("state.label") == 2
+    for _ in range(200):  # a slow machine takes its time
+        settle(page)
+        if decoded(page) == by_hand:
+            break
+    assert decoded(page) == by_hand
+
+
+def test_a_class_of_which_no_picture_is_shown_is_said_to_be_so(visit):
+    """A page shows some pictures, and of a small class that may be none."""
+    page = visit()
+    page.evaluate("""() => {
+      points.labels.forEach((label, i) => { if (label === 1) points.labels[i] = 0; });
+      state.shown.clear();
+      state.shown.add(1);
+    }""")
+    before = latents(page)
+    for act in (
+        lambda: page.click("#mean"),
+        lambda: page.click("#nearest"),
+        lambda: page.locator("#over").press("Enter"),
+    ):
+        page.evaluate("say('')")
+        act()
+        settle(page)
+        assert page.inner_text("#status") == "No picture is shown."
+        np.testing.assert_array_equal(latents(page), before)
+    assert page.wrong == []

@@ -5,6 +5,10 @@ import shutil
 
 import pytest
 
+from safelight import datasets
+from safelight.cli import serve
+from safelight.runs import Run
+
 
 def test_it_says_where_the_page_is_and_how_to_look_at_it(call, run, runtime, tmp_path):
     page = tmp_path / "page"
@@ -72,11 +76,53 @@ def test_a_damaged_run_of_a_gan_is_one_line(call, make_game, runtime, tmp_path, 
 
 
 def test_a_run_of_another_kind_is_told(call, tmp_path):
-    from safelight.runs import Run
-
     other = Run.create(tmp_path / "run")
     other.write_config({"kind": "transfer", "dataset": {}, "split": {}})
     other.model_path.write_bytes(b"")
     code, _, err = call("export", other.path, "--web", tmp_path / "page", early=True)
     assert code == 2
     assert "'transfer'" in err
+
+
+@pytest.fixture
+def moved(run, photos, tmp_path):
+    """A run beside a copy of its pictures, where it looks for them."""
+    shutil.copytree(run.path, tmp_path / "run")
+    shutil.copytree(photos, tmp_path / "clouds")
+    config = json.loads((tmp_path / "run" / "config.json").read_text("utf-8"))
+    config["dataset"]["source"] = "../clouds"
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config), "utf-8")
+    return Run.open(tmp_path / "run")
+
+
+def lose_one_learned_from(run, folder):
+    learned = set(run.config["split"]["digests"]["train"])
+    dataset = datasets.from_directory(folder)
+    number = next(i for i, digest in enumerate(dataset.digests) if digest[:16] in learned)
+    (folder / dataset.files[number]).unlink()
+
+
+@pytest.mark.parametrize("fault", ["one is gone", "a class has another name", "all are gone"])
+def test_a_page_is_served_without_pictures_where_they_are_gone(
+    moved, runtime, tmp_path, capsys, fault
+):
+    clouds = tmp_path / "clouds"
+    if fault == "one is gone":
+        lose_one_learned_from(moved, clouds)
+    elif fault == "all are gone":
+        shutil.rmtree(clouds)
+    else:
+        (clouds / "green").rename(clouds / "verdant")
+    page = serve._export(moved, tmp_path / "page", None)
+    assert '"points": null' in (page / "data.js").read_text("utf-8")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "no training pictures are shown" in said
+    if fault != "all are gone":
+        with pytest.raises(ValueError, match="clouds"):
+            serve._export(moved, tmp_path / "other", str(clouds))
+
+
+def test_a_page_is_served_with_the_pictures_that_are_there(moved, runtime, tmp_path, capsys):
+    page = serve._export(moved, tmp_path / "page", None)
+    assert '"points": null' not in (page / "data.js").read_text("utf-8")
+    assert "no training pictures" not in capsys.readouterr().err

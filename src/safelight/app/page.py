@@ -104,8 +104,13 @@ def _answer(answerer: Answering, paths: list[str] | None) -> Iterator[Answer]:
 
 
 def list_answers(answerer: Answering, paths: list[str] | None) -> list[dict[str, Any]]:
-    """Answers for programs."""
-    return [to_dict(answer, answerer) for answer in _answer(answerer, paths)]
+    """Answers for programs, one for each file: those beyond the most of a request are errors."""
+    beyond = (paths or [])[MOST_FILES:]
+    refused = f"only the first {MOST_FILES} files of a request are answered, send the rest anew"
+    return [
+        *(to_dict(answer, answerer) for answer in _answer(answerer, paths)),
+        *({"file": Path(path).name, "error": refused} for path in beyond),
+    ]
 
 
 def to_dict(answer: Answer, answerer: Answering) -> dict[str, Any]:

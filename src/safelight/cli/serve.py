@@ -19,7 +19,7 @@ from safelight.cli.data import (
     load_pictures,
     open_trained,
 )
-from safelight.cli.trained import can_encode, find_source
+from safelight.cli.trained import can_encode, class_names_of, find_source
 from safelight.runs import Run
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _export(run: Run, folder: Path, data: str | None) -> Path:
     options: dict[str, Any] = {"num_points": 0}
     try:
         if can_encode(run):
-            options = {"dataset": load_pictures(find_source(run) if data is None else data)}
+            options = {"dataset": _find_pictures(run, data)}
     except ValueError as error:
         if data is not None:
             raise
@@ -152,6 +152,21 @@ def _export(run: Run, folder: Path, data: str | None) -> Path:
     with damage(run.path), console.progress() as report:
         export_web(run.path, folder, progress=report, **options)
     return folder
+
+
+def _find_pictures(run: Run, data: str | None) -> ImageDataset:
+    """What a generative model was trained on, with every picture that it learned from.
+
+    Looked at here already, so that a page can still be made where some are gone.
+    """
+    from safelight.generative import pictures, records
+
+    dataset = load_pictures(find_source(run) if data is None else data)
+    with damage(run.path):
+        records.find_part(run, dataset, "train")
+        if len(names := class_names_of(run)) > 1:
+            pictures.check_classes(dataset, run, names)
+    return dataset
 
 
 def _serve(server: Server, page: gradio.Blocks | Path, *, open_browser: bool) -> None:

@@ -213,16 +213,29 @@ function complain(error) {
   byId("status").className = "wrong";
 }
 
+const noneShown = () => say("No picture is shown.");
+
 function take(i) {
+  if (i < 0) return noneShown();
+  const before = state.label;
   const label = known.conditional && points.labels ? points.labels[i] : state.label;
   go(points.means[i], { chosen: i, label });
+  if (label !== before) showLabel();
+  return undefined;
+}
+
+// A class chosen is what all other pictures of the page are decoded with, too.
+function showLabel() {
+  showWay();
+  showSamples();
 }
 
 function takeMean(chosen) {
+  if (!chosen.length) return noneShown();
   const mean = new Float64Array(units);
   for (const i of chosen) points.means[i].forEach((x, unit) => { mean[unit] += x / chosen.length; });
   go(mean);
-  say(`Mean of ${chosen.length} pictures${countClasses(chosen)}.`);
+  return say(`Mean of ${chosen.length} pictures${countClasses(chosen)}.`);
 }
 
 function countClasses(chosen) {
@@ -627,8 +640,7 @@ function setUpClasses() {
   byId("class-choice").hidden = !known.conditional;
   on("class", "change", () => {
     go(state.z, { label: Number(byId("class").value) });
-    showWay();
-    showSamples();
+    showLabel();
   });
 }
 
