@@ -3,6 +3,8 @@
 import pytest
 
 from safelight.report import advice, autoencoder_advice
+from safelight.report import sweep as sweeps
+from safelight.report.data_problems import tell_data
 from safelight.report.page import render
 from safelight.report.probabilities import answered_when_sure, read_answers
 from safelight.report.reading import read_run
@@ -123,6 +125,16 @@ def test_no_more_steps_than_fit_the_first_screen(make_classifier, make_vae):
     assert 1 <= len(steps) <= advice.MAX_STEPS
     steps = autoencoder_advice.next_steps(read_run(make_vae().path))
     assert 1 <= len(steps) <= autoencoder_advice.MAX_STEPS
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "pets"])
+@pytest.mark.parametrize("number", [0, 3])
+def test_near_copies_are_not_ruled_out_where_nobody_looked_for_them(make_classifier, name, number):
+    run = make_classifier(dataset=name)
+    run.write_config({**run.config, "dataset": {**run.config["dataset"], "duplicates": number}})
+    text = " ".join(str(getattr(each, "words", "")) for each in tell_data(read_run(run.path)))
+    assert ("nearly" in text) == (name == "pets")
+    assert ("only exact copies were looked for" in text) == (name != "pets")
 
 
 # --- autoencoders
@@ -251,8 +263,13 @@ def test_a_sweep_says_which_cut_to_take(tmp_path):
         "reading": "block5: the best.", "num_untouched": 30, "num_splits": 3, "method": "m",
     }  # fmt: skip
     run.write_metrics({"sweep": sweep})
-    page = render([read_run(run.path)])
+    reading = read_run(run.path)
+    page = render([reading])
     assert "<strong><bdi>block5</bdi></strong>" in page
     assert '<data value="0.05">+5.0</data>' in page
     assert '<span class="part">--unfreeze-from</span> <span class="part">block5</span>' in page
     assert '<span class="part">--cut</span> <span class="part">block5</span>' in page
+    (line,) = commands(sweeps.answer(reading).steps)
+    assert "--unfreeze-from block5" in line
+    assert "--seed 3" in line  # of another seed the 30 pictures that were not used are others
+    assert "--cut" not in line

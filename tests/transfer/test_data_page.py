@@ -203,3 +203,12 @@ def test_suspects_come_with_their_picture_and_long_lists_end():
     assert "| 50.png" not in page
     assert "... and 1 more, in metrics.json." in page
     assert "... and 70 more, in config.json." in page
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "pets"])
+@pytest.mark.parametrize("number", [0, 3])
+def test_near_copies_are_not_ruled_out_where_nobody_looked_for_them(name, number):
+    page = render_data_page(make_config(name=name, duplicates=number), make_data())
+    text = section(page, "The same picture twice")
+    assert ("nearly" in text) == (name == "pets")
+    assert ("only exact copies were looked for" in text) == (name != "pets")

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from safelight.report import pictures, words
 from safelight.report.blocks import Block, Bullets, Table, Text, Words
 from safelight.report.reading import Reading, dig, mapping
+from safelight.transfer.data_page import tell_copies_looked_for
 
 _MAX_ROWS = 20
 _PARTS = ("train", "validation", "test")
@@ -59,13 +60,13 @@ def _problems(dataset: Mapping[str, Any]) -> list[Block]:
 
 
 def _copies(dataset: Mapping[str, Any], data: Mapping[str, Any]) -> list[Block]:
-    number = dataset.get("duplicates")
+    number, looked_for = dataset.get("duplicates"), tell_copies_looked_for(dataset.get("name"))
     if not number:
-        return [Text("No picture is there twice, neither exactly nor nearly.")]
-    told = Markup("{} the same picture, exactly or nearly; a random split keeps each together.")
+        return [Text(f"No picture is there twice, {looked_for}.")]
+    told = Markup("{} the same picture, {}; a random split keeps each together.")
     are = Markup("{} {}").format(words.count(number), "group is" if number == 1 else "groups are")
     return [
-        Text(told.format(are)),
+        Text(told.format(are, looked_for)),
         *_clusters(
             dataset.get("conflicting_duplicates"),
             "in different classes, where at most one label can be right:",

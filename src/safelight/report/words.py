@@ -123,7 +123,7 @@ def one_in(rate: float) -> str:
     """A rate of errors as people say it: `1 in 8`; several of them where it is high."""
     if rate <= 0:
         return "none"
-    if rate > 0.4:
+    if rate > 11 / 30:  # nearer to 4 in 10 than to 1 in 3
         return f"{round(10 * rate)} in 10"
     return f"1 in {round(1 / rate):,}"
 

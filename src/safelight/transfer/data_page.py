@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from safelight import idx
 from safelight.untrusted import printable
 
 MAX_IMBALANCE = 3
@@ -89,6 +90,19 @@ def escape(name: object) -> str:
     return re.sub(r"^([-+=]|\d+(?=[.)](\s|$)))", _escape_start, text)
 
 
+def tell_copies_looked_for(name: object) -> str:
+    """What kind of copies of pictures is looked for, as the end of a sentence about them.
+
+    Of digits and clothes, which are nearly the same by nature, only exact copies are.
+
+    Args:
+        name: Of the data set.
+    """
+    if str(name) in idx.CLASS_NAMES:
+        return "exactly (only exact copies were looked for)"
+    return "exactly or nearly"
+
+
 def _escape_start(found: re.Match[str]) -> str:
     """A number at the start of a line would begin a list, and so would a sign."""
     return f"{found[0]}\\" if found[0].isdigit() else f"\\{found[0]}"
@@ -138,10 +152,11 @@ def _tell_problems(problems: Sequence[str]) -> str:
 
 
 def _tell_duplicates(dataset: Mapping[str, Any], straddling: Sequence[Sequence[str]]) -> str:
+    looked_for = tell_copies_looked_for(dataset["name"])
     if not dataset["duplicates"]:
-        return "No picture is there twice, neither exactly nor nearly."
+        return f"No picture is there twice, {looked_for}."
     texts = [
-        f"{_count_groups(dataset['duplicates'])} the same picture, exactly or nearly; a random "
+        f"{_count_groups(dataset['duplicates'])} the same picture, {looked_for}; a random "
         "split keeps each together."
     ]
     conflicting = dataset["conflicting_duplicates"]
