@@ -29,6 +29,14 @@ def dataset_of(labels, **options):
     )
 
 
+def draw_clusters(data, size):
+    """Some pictures that are copies: the cluster of each picture, and those of several."""
+    pairs = data.draw(st.lists(st.tuples(*[st.integers(0, size - 1)] * 2), max_size=8))
+    units = merge_units(size, tuple(pairs))
+    clusters = [tuple(np.flatnonzero(units == unit).tolist()) for unit in np.unique(units)]
+    return units, tuple(cluster for cluster in clusters if len(cluster) > 1)
+
+
 def fold_of(folds, size):
     """The fold whose test part has each picture, by brute force; and that it is only one."""
     found = [[k for k, each in enumerate(folds) if i in each.indices["test"]] for i in range(size)]
@@ -76,10 +84,7 @@ def test_every_picture_judges_once_and_shares_are_exact(labels, seed, num_folds)
 def test_duplicates_and_groups_stay_together_in_all_parts(labels, seed, data):
     labels = np.array([0, 1, 2] * 20 + labels)
     size = len(labels)
-    pairs = data.draw(st.lists(st.tuples(*[st.integers(0, size - 1)] * 2), max_size=8))
-    units = merge_units(size, tuple(pairs))
-    clusters = [tuple(np.flatnonzero(units == u).tolist()) for u in np.unique(units)]
-    clusters = tuple(c for c in clusters if len(c) > 1)
+    _, clusters = draw_clusters(data, size)
     groups = np.arange(size) // 3
     made = dataset_of(labels, groups=groups, duplicates=clusters)
     for strategy in ("stratified", "grouped"):
@@ -103,15 +108,13 @@ def test_what_a_split_keeps_together_is_one_unit_of_what_is_learned_from(labels,
     """By brute force over all pairs; parts that were given may hold a copy each."""
     labels = np.array([0, 1, 2] * 20 + labels)
     size = len(labels)
-    pairs = data.draw(st.lists(st.tuples(*[st.integers(0, size - 1)] * 2), max_size=8))
-    clusters = merge_units(size, tuple(pairs))
-    found = [tuple(np.flatnonzero(clusters == unit).tolist()) for unit in np.unique(clusters)]
+    clusters, copies = draw_clusters(data, size)
     given_parts = data.draw(st.booleans())
     options = {"parts": tuple(PARTS[i // 3 % 3] for i in range(size))} if given_parts else {}
     made = dataset_of(
         labels,
         groups=np.arange(size) // 3,
-        duplicates=tuple(cluster for cluster in found if len(cluster) > 1),
+        duplicates=copies,
         **options,
     )
     for strategy in ("stratified", "grouped"):

@@ -132,27 +132,35 @@ def _standardised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
 
 
-def _components(num_items: int, pairs: NDArray[np.int64]) -> NDArray[np.int32]:
-    """The number of each item's cluster, (num_items,)."""
+def find_components(num_items: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number the sets of items that pairs join, directly or by others between them.
+
+    Args:
+        num_items: How many items there are.
+        pairs: Indices of two items each, (num_pairs, 2).
+
+    Returns:
+        The set of each item, (num_items,), numbered from 0.
+    """
     # Imported here to keep `import safelight.datasets` quick.
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     ones = np.ones(len(pairs), dtype=np.int8)
     graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(num_items, num_items))
-    return connected_components(graph, directed=False)[1]
+    return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def _span(num_items: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
     """Pairs that join the same items, fewer than there are items."""
-    names = _components(num_items, pairs)
+    names = find_components(num_items, pairs)
     firsts = np.unique(names, return_index=True)[1][names]
     rest = np.flatnonzero(firsts != np.arange(num_items))
     return np.stack([rest, firsts[rest]], axis=1)
 
 
 def _clusters(num_items: int, pairs: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
-    names = _components(num_items, pairs)
+    names = find_components(num_items, pairs)
     order = np.argsort(names, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(names[order])) + 1)
     return tuple(sorted(tuple(group.tolist()) for group in groups if len(group) > 1))

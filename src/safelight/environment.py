@@ -58,6 +58,18 @@ def _backend() -> str | None:
     return str(keras.config.backend()) if keras else os.environ.get("KERAS_BACKEND")
 
 
+def describe_keras() -> str:
+    """Keras' version, its backend, and what that computes on unless it is the processor.
+
+    All that its random numbers depend on, and the last digits of what it computes.
+    """
+    import keras
+
+    device = find_accelerator()
+    on = f" on {device}" if device else ""
+    return f"keras {keras.__version__} {keras.backend.backend()}{on}"
+
+
 def find_accelerator() -> str | None:
     """Name of the first GPU, or the like, of a backend that is loaded already; `None` for none."""
     backend = _backend()

@@ -282,14 +282,12 @@ def paired_difference(
     (value,), (low,), (high,) = bootstrap(means(difference[:, None]), plan)
     if not difference.any():
         low, high = -plan.unseen_rate, plan.unseen_rate
-    elif low > 0 or high < 0:
+    low, high = _open_ends(value, low, high, plan.unseen_rate)
+    if low > 0 or high < 0:
         # Of a handful of differing images the bootstrap is too sure; the sign test is exact.
         sums = np.bincount(plan.unit_of_image, weights=difference)
         if _sign_test(int((sums > 0).sum()), int((sums < 0).sum())) > 1 - confidence:
             low, high = min(low, 0.0), max(high, 0.0)
-    if abs(value) == 1 and plan.num_units > 1:
-        low, high = (min(low, 1 - plan.unseen_rate), 1.0) if value > 0 else (
-            -1.0, max(high, plan.unseen_rate - 1))  # fmt: skip
     return _interval(value, low, high)
 
 
@@ -461,6 +459,8 @@ def _open_ends(value: float, low: float, high: float, unseen: float) -> tuple[fl
     """Replace the end that a bootstrap without any variation cannot know."""
     if value == 1 and low == high:
         low = 1 - unseen
+    elif value == -1 and low == high:  # of a difference
+        high = unseen - 1
     elif value == 0 and low == high:
         high = unseen
     return low, high

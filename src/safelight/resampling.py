@@ -58,12 +58,7 @@ class Resampling:
         """The largest rate that leaves all units clean with probability (1 - confidence) / 2."""
         return 1 - ((1 - self.confidence) / 2) ** (1 / self.num_units)
 
-    @property
-    def quantile(self) -> float:
-        """As `quantile_of` all units."""
-        return self.quantile_of(self.num_units)
-
-    def quantile_of(self, num_units: int) -> float:
+    def quantile(self, num_units: int) -> float:
         """Normal quantile, or Student's where the units are groups, of which there are so many.
 
         A single group is as doubtful as two: of its own spread nothing is known.
@@ -123,7 +118,7 @@ def proportion(
     share = float(hits[among].mean())
     units = plan.unit_of_image[among]
     count = _effective_count(hits[among], units) if plan.grouped else total
-    square = plan.quantile_of(len(np.unique(units)) if plan.grouped else total) ** 2 / count
+    square = plan.quantile(len(np.unique(units))) ** 2 / count
     centre = (share + square / 2) / (1 + square)
     half = math.sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)
     # At 0 and 1 one end is the value itself; rounding must not put it on the wrong side.

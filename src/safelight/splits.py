@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from safelight.duplicates import find_components
+
 
 def merge_units(
     num_items: int,
@@ -22,18 +24,12 @@ def merge_units(
     Returns:
         The unit of each item, (num_items,), numbered from 0.
     """
-    # Imported here to keep `import safelight.datasets` quick.
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     joined = [(member, cluster[0]) for cluster in clusters for member in cluster]
     pairs = np.array(joined, dtype=np.int64).reshape(-1, 2)
     if groups is not None:
         _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
         pairs = np.concatenate([pairs, np.stack([np.arange(num_items), first[inverse]], axis=1)])
-    ones = np.ones(len(pairs), dtype=np.int8)
-    graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(num_items, num_items))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
+    return find_components(num_items, pairs)
 
 
 def class_quotas(counts: NDArray[np.int64], fractions: tuple[float, ...]) -> NDArray[np.int64]:

@@ -20,6 +20,7 @@ from safelight.cli.trained import (
     Temperature,
     TestFraction,
     answers_for,
+    as_file_name,
     can_encode,
     check_output,
     check_pictures_output,
@@ -229,7 +230,7 @@ def interpolate(
     else:
         figure = album.draw_walks(model, num, label=label_number, seed=seed)
     name = "interpolated" if ends or not seed else f"interpolated-seed{seed}"
-    name += "" if label is None else f"-{label.replace('/', '_').replace(chr(92), '_')}"
+    name += "" if label is None else f"-{as_file_name(label)}"
     save_picture(figure, output or opened.picture_path(name))
 
 

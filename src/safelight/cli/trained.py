@@ -303,10 +303,15 @@ def name_drawn(seed: int, label: str | None, temperature: float, drawn_from: str
     """Of a file among the run's pictures: another draw does not take its place."""
     asked = [f"samples{drawn_from}-seed{seed}"]
     if label is not None:
-        asked.append(label.replace("/", "_").replace("\\", "_"))
+        asked.append(as_file_name(label))
     if temperature != 1:
         asked.append(f"temperature{temperature:g}")
     return "-".join(asked)
+
+
+def as_file_name(label: str) -> str:
+    """A class in the name of a file."""
+    return label.replace("/", "_").replace("\\", "_")
 
 
 def save_drawn(path: Path, draw_figure: Callable[[], Any], draw: Callable[[], np.ndarray]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from safelight.environment import find_accelerator
+from safelight.environment import describe_keras
 from safelight.transfer.config import Augmentation
 
 
@@ -168,8 +168,5 @@ class ViewMaker:
             return {"view": "exact", "symmetry": self._symmetry(view)}
         settings = dataclasses.asdict(self.augmentation)
         # The backends' generators differ, whichever engine computes the activations.
-        device = find_accelerator() or "cpu"
-        drawn_by = f"keras {keras.__version__} {keras.backend.backend()} {device}"
-        return {
-            "view": view, "seed": self.seed, "flips": "dealt", "drawn by": drawn_by, **settings
-        }  # fmt: skip
+        by = {"drawn by": describe_keras()}
+        return {"view": view, "seed": self.seed, "flips": "dealt", **by, **settings}

@@ -25,6 +25,7 @@ import numpy as np
 import PIL
 from scipy.special import softmax
 
+from safelight.environment import describe_keras
 from safelight.images import ImageError, decode_image, read_image, resize
 from safelight.remote import is_remote, open_remote
 from safelight.transfer import backbones, engines, models, parcels
@@ -131,9 +132,9 @@ class BulkPredictor:
         """
         backend = keras.backend.backend()
         version = sys.modules[backend].__version__  # its package may be tensorflow-cpu
-        keras_name = f"keras {keras.__version__} on {backend} {version}"
-        engine = engines.describe_engine(self.engine)
-        return f"{engine}, {keras_name}, pillow {PIL.__version__}, {self.precision}"
+        parts = dict.fromkeys([engines.describe_engine(self.engine), describe_keras()])
+        versions = f"{backend} {version}, pillow {PIL.__version__}"
+        return f"{', '.join(parts)}, {versions}, {self.precision}"
 
     def look(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """What is said of one batch.

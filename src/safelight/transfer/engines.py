@@ -23,7 +23,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from safelight.environment import find_accelerator
+from safelight.environment import describe_keras
 from safelight.telemetry import import_openvino
 from safelight.transfer import ncnn_engine
 from safelight.transfer.config import CHOICES
@@ -109,9 +109,7 @@ def describe_engine(engine: str) -> str:
         return ncnn_engine.version()
     if engine == "openvino":
         return f"openvino {importlib.metadata.version('openvino')}"
-    # A GPU's sums differ, and PyTorch draws other random numbers there.
-    device = find_accelerator()
-    return f"keras {keras.__version__} {keras.backend.backend()}{f' on {device}' if device else ''}"
+    return describe_keras()
 
 
 def build_engine(engine: str, trunk: keras.Model, *, precision: str) -> Run:

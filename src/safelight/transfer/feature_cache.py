@@ -33,7 +33,8 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_BYTES = 20 * 2**30
 _SPARE_DISK_BYTES = 256 * 2**20
-_OURS = re.compile(r"[0-9a-f]{40}|doomed-.*")  # names of folders: keys, and what is being removed
+_KEY = re.compile(r"[0-9a-f]{40}")  # as of `facts_key`; folders of other names are somebody's own
+_DOOMED = "doomed-"  # what the name of an entry begins with that is being removed
 _MOST_OPEN = 64  # shards of an entry; systems allow 256 to 1,024 open files, and there are a dozen
 
 
@@ -389,7 +390,7 @@ class FeatureCache:
             CacheError: They do not fit under the limit or on the disk even so.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        for doomed in self.root.glob("doomed-*"):  # whoever was removing it was killed
+        for doomed in self.root.glob(f"{_DOOMED}*"):  # whoever was removing it was killed
             shutil.rmtree(doomed, ignore_errors=True)
         kept = {entry.folder.name for entry in keep}
         entries = self.entries()
@@ -416,7 +417,7 @@ class FeatureCache:
         found = []
         for facts_file in self.root.glob("*/facts.json"):
             folder = facts_file.parent
-            if folder.name.startswith("doomed-") or not _OURS.fullmatch(folder.name):
+            if not _KEY.fullmatch(folder.name):
                 continue
             with contextlib.suppress(OSError, ValueError, TypeError):
                 found.append(
@@ -432,7 +433,7 @@ class FeatureCache:
 
     def remove(self, key: str) -> None:
         """Deletes one entry: renamed first, so that a reader never meets half of it."""
-        doomed = self.root / f"doomed-{uuid.uuid4().hex}"
+        doomed = self.root / f"{_DOOMED}{uuid.uuid4().hex}"
         with contextlib.suppress(FileNotFoundError):
             os.replace(self.root / key, doomed)
             shutil.rmtree(doomed, ignore_errors=True)
@@ -459,7 +460,7 @@ class FeatureCache:
         """Deletes every entry, broken ones too; returns how many were whole, and their bytes."""
         entries = self.entries()
         for folder in self.root.glob("*/"):
-            if _OURS.fullmatch(folder.name):  # the rest is somebody's own
+            if _KEY.fullmatch(folder.name) or folder.name.startswith(_DOOMED):
                 self.remove(folder.name)
         return len(entries), sum(entry.bytes for entry in entries)
 

@@ -107,11 +107,7 @@ def _by_picture(a: Run, b: Run) -> dict[str, Any]:
         for run, table in ((a, first), (b, second))
     ]
     grouped = next((table for table in (first, second) if GROUP in table), None)
-    groups = (
-        None
-        if grouped is None
-        else np.array([grouped[GROUP][row] for row in _places(grouped, shared)])
-    )
+    groups = None if grouped is None else [grouped[GROUP][i] for i in _places(grouped, shared)]
     difference: Interval = paired_difference(
         labels, arrays[0], probabilities_b=arrays[1], groups=groups
     )

@@ -234,7 +234,7 @@ class _Session:
         """The kind of head, `"auto"` decided."""
         if self.config.head != "auto":
             return self.config.head
-        small = self.num_images * self.num_views <= kernel_heads.MAX_ROWS
+        small = self._num_rows <= kernel_heads.MAX_ROWS
         return "kernel" if small and not self.plan.fine_tunes else "logistic"
 
     @property
@@ -249,6 +249,10 @@ class _Session:
         if not self.plan.fine_tunes:
             parts.append(self.splits.validation)
         return sum(map(len, parts))
+
+    @property
+    def _num_rows(self) -> int:
+        return self.num_images * self.num_views
 
     @property
     def wanted_layers(self) -> list[FeatureLayer]:
@@ -267,7 +271,7 @@ class _Session:
             self.splits.train.num_classes,
             dropout=config.dropout,
             hidden_units=config.hidden_units if self.head == "dense" else None,
-            num_landmarks=self.num_images * self.num_views if self.head == "kernel" else None,
+            num_landmarks=self._num_rows if self.head == "kernel" else None,
             seed=config.seed,
         )
         if config.test_views == 1:

@@ -244,19 +244,23 @@ def _open_job(request: Request, question: dict[str, Any]) -> Iterator[_Job]:
         yield _Job(request, files, question["class_names"], question["table"])
     finally:
         (parts / "files.new").unlink(missing_ok=True)
-        # While it is locked: whoever takes the lock next begins its own work there.
         is_over = not (parts / "job.json").exists()
-        for path in list(parts.iterdir()) if is_over else ():
-            if path.name != "lock":
-                with contextlib.suppress(OSError):
-                    path.unlink()
         if is_over:
-            with contextlib.suppress(OSError):  # Windows keeps an open file, and removes it itself
-                (parts / "lock").unlink()
+            _empty(parts)
         lock.release()
         if is_over:
             with contextlib.suppress(OSError):  # somebody else is at work there already
                 parts.rmdir()
+
+
+def _empty(folder: Path) -> None:
+    """Removes what lies there while it is locked: whoever takes the lock next begins its own work.
+
+    The lock goes last; Windows keeps an open file, and removes it itself.
+    """
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == "lock"):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _make_parts(folder: Path) -> None:

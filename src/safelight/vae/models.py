@@ -136,7 +136,6 @@ class VAE(keras.Model):
                 "one; expected gradient='plain', or 'stl' with num_samples=1."
             )
         self.beta, self.num_samples, self.free_bits = beta, num_samples, free_bits
-        # A loop of ours says that networks are learning, where Keras' own fit would.
         self.gradient, self.backward_samples, self.learning = gradient, backward_samples, False
 
     def _add_variables(self) -> None:
@@ -260,9 +259,12 @@ class VAE(keras.Model):
 
     def _encode(self, x: Any, labels: Any) -> list[Any]:
         """What the encoder gives: mean and log variance, float32."""
-        told = {"training": True} if self.learning else {}
-        outputs = self.encoder(x if labels is None else [x, labels], **told)
-        return [ops.cast(output, "float32") for output in outputs]
+        return [ops.cast(output, "float32") for output in self._ask(self.encoder, x, labels)]
+
+    def _ask(self, network: keras.Model, inputs: Any, labels: Any) -> Any:
+        """What a network gives; a loop of ours says that it is learning, as Keras' fit would."""
+        given = inputs if labels is None else [inputs, labels]
+        return network(given, training=True) if self.learning else network(given)
 
     def _log_likelihood(self, x: Any, z: Any, labels: Any, num_samples: int) -> Any:
         """Log p(x|z), `(batch,)` or `(samples, batch)`."""
@@ -292,8 +294,7 @@ class VAE(keras.Model):
         if num_samples > 1:
             z = ops.reshape(z, (-1, z.shape[-1]))
             labels = None if labels is None else ops.tile(labels, (num_samples, 1))
-        told = {"training": True} if self.learning else {}
-        location = ops.cast(self.decoder(z if labels is None else [z, labels], **told), "float32")
+        location = ops.cast(self._ask(self.decoder, z, labels), "float32")
         if num_samples > 1:
             location = ops.reshape(location, (num_samples, -1, *self.image_shape))
         return location
@@ -482,11 +483,7 @@ class VAE(keras.Model):
             "likelihood": self.likelihood.name,
             "binarization": self.binarization,
             "seed": self.seed,
-            "beta": self.beta,
-            "num_samples": self.num_samples,
-            "free_bits": self.free_bits,
-            "gradient": self.gradient,
-            "backward_samples": self.backward_samples,
+            **{name: getattr(self, name) for name in Options.__annotations__},
             "name": self.name,
         }
 
