@@ -29,6 +29,7 @@ from safelight.generative.scores import (
     nearest_rows,
     score_features,
 )
+from safelight.known_pictures import digests_of
 from safelight.runs import Run
 
 KINDS = ("vae", "gan")
@@ -225,10 +226,10 @@ def compare(
     report("judging", 0, len(runs) + 1, "")
     first = _Learned.of(images, labels, features, most=num + MAX_LEARNED, seed=seed)
     rows = [_judge_learned(first, num, real, seed)]
-    learned = {_digests(generators[0], "train"): first.some(slice(MAX_LEARNED))}
+    learned = {digests_of(generators[0].run, "train"): first.some(slice(MAX_LEARNED))}
     for number, generator in enumerate(generators, 1):
         report("judging", number, len(runs) + 1, "")
-        digests = _digests(generator, "train")
+        digests = digests_of(generator.run, "train")
         if digests not in learned:  # another seed deals the pictures out in another way
             again = *_load(generator, dataset, "train"), features
             learned = {digests: _Learned.of(*again, most=MAX_LEARNED, seed=seed)}
@@ -324,19 +325,6 @@ def _judge(
     )
 
 
-def _digests(generator: Generator, part: str) -> tuple[str, ...]:
-    """What the pictures of a part of a run's data are told by."""
-    found: Any = generator.run.config
-    for name in ("split", "digests", part):
-        found = found.get(name) if isinstance(found, dict) else None
-    if not isinstance(found, list) or not all(isinstance(digest, str) for digest in found):
-        raise ValueError(
-            f"{generator.run.path}: config.json is damaged (it does not say which pictures are its "
-            f"{part} part); train the run again."
-        )
-    return tuple(found)
-
-
 def _check_alike(generators: Sequence[Generator]) -> None:
     """Whether runs can be judged by the same pictures.
 
@@ -353,7 +341,8 @@ def _check_alike(generators: Sequence[Generator]) -> None:
                 f"{other.run.path} {other.image_shape}: expected one size; train with the same "
                 "--image-size."
             )
-        if set(_digests(other, "test")) != set(_digests(first, "test")):
+        tests = (set(digests_of(each.run, "test")) for each in (first, other))
+        if next(tests) != next(tests):
             raise ValueError(
                 f"{first.run.path} and {other.run.path} keep different pictures for their tests: "
                 "expected the same data, --seed and --test-fraction (mnist and fashion-mnist "
@@ -366,7 +355,6 @@ def _load(
 ) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
     """Pictures and labels of a part of what a run was trained on."""
     height, width, channels = generator.image_shape
-    _digests(generator, name)
     part = records.find_part(generator.run, dataset, name)
     images = pictures.load_images(part, (height, width), channels=channels).images
     return images, part.labels

@@ -10,7 +10,7 @@ import typer
 
 from safelight import cli, datasets
 from safelight.cli import flags
-from safelight.report import sweep
+from safelight.report import advice, sweep
 from safelight.report.provenance import licences, tell_command, train_command
 from safelight.report.reading import read_run
 from safelight.runs import Run
@@ -251,6 +251,27 @@ def test_the_training_that_a_sweep_advises_is_judged_on_pictures_it_never_saw(sw
     assert settings_from(step.command, "TRANSFER") == settings
     assert (found["splits"], found["folds"]) == (1, None)
     assert "add them" not in str(step.words)
+
+
+def test_the_sweep_that_a_training_advises_has_its_settings(make_classifier):
+    config = TransferConfig(seed=5, backbone="vgg19", views=1)
+    asked = {"test_fraction": 0.35, "validation_fraction": 0.15, "folds": 5}
+    reading = rewrite(
+        make_classifier("x"), settings=dataclasses.asdict(config), split={"asked": asked}
+    )
+    line = next(
+        step.command for step in advice.next_steps(reading, None) if "sweep" in (step.command or "")
+    )
+    assert settings_from(line, "TRANSFER") == config
+    found = parse(line)
+    assert (found["test_fraction"], found["validation_fraction"]) == (0.35, 0.15)
+    assert (found["splits"], found["seed"], str(found["output"])) == (3, 5, "x-sweep")
+
+
+def test_a_network_that_is_all_trained_has_nothing_to_unfreeze(make_classifier):
+    config = TransferConfig(pretrained=False)
+    reading = rewrite(make_classifier(), settings=dataclasses.asdict(config))
+    assert not any("sweep" in (step.command or "") for step in advice.next_steps(reading, None))
 
 
 def test_a_sweeps_own_command_has_its_fractions_splits_and_cuts(swept):

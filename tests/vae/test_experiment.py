@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from safelight import datasets
+from safelight import datasets, known_pictures
 from safelight.generative import pictures, records
 from safelight.runs import Run, list_runs
 from safelight.vae import experiment, training
@@ -390,10 +390,10 @@ def test_the_own_test_part_and_unseen_pictures_are_told_apart(trained, parts):
     run, splits = trained[0], parts.splits
     own = records.find_part(run, parts.dataset, "test")
     assert own.digests == splits.test.digests
-    unseen, left_out = records.unseen_part(run, parts.dataset)
+    unseen, left_out = known_pictures.unseen_part(run, parts.dataset)
     assert (unseen.digests, left_out) == (own.digests, 45)
     with pytest.raises(ValueError, match="were used to train"):
-        records.unseen_part(run, splits.train)
+        known_pictures.unseen_part(run, splits.train)
     with pytest.raises(ValueError, match="15 of the 15 test pictures"):
         records.find_part(run, splits.train, "test")
 

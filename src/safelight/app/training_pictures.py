@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from safelight import known_pictures
 from safelight.datasets import ImageDataset
 from safelight.images import ImageError
 from safelight.runs import Run
@@ -37,13 +37,12 @@ class TrainingPictures:
     """
 
     def __init__(self, run: Run, dataset: ImageDataset | None = None) -> None:
-        digests = run.config["split"]["digests"]
-        self._digests: Sequence[str] = [*digests["train"], *digests["validation"]]
+        self._digests = known_pictures.learned_digests(run)
         self._dataset = dataset
         self._places: dict[str, int] = {}
         if dataset is not None:
-            short = len(self._digests[0]) if self._digests else 0
-            self._places = {d[:short]: i for i, d in enumerate(dataset.digests)}
+            short = known_pictures.shorten(dataset.digests)
+            self._places = {digest: i for i, digest in enumerate(short)}
 
     def __len__(self) -> int:
         return len(self._digests)

@@ -68,6 +68,7 @@ def anomalies(
     judged = source if data is None else load_pictures(data, strict=strict)
     normal = _normal_class(opened, judged, normal)
     console.start_keras()
+    from safelight import known_pictures
     from safelight.generative import records
     from safelight.vae import anomalies as odd
     from safelight.vae import experiment
@@ -75,7 +76,7 @@ def anomalies(
     with damage(run):
         config = experiment.settings_of(opened)
         learned = records.find_part(opened, source, "train")
-        unseen, _ = records.unseen_part(opened, _test_pictures(judged))
+        unseen, _ = known_pictures.unseen_part(opened, _test_pictures(judged))
     model = experiment.load_vae(opened)
     with console.progress() as report:
         images = experiment.judged_part(load_array(model, unseen, report), config)

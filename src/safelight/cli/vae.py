@@ -151,6 +151,7 @@ def evaluate(
     opened = open_vae(run)
     dataset = load_pictures(data or find_source(opened), strict=strict)
     console.start_keras()
+    from safelight import known_pictures
     from safelight.generative import records
     from safelight.vae import experiment
     from safelight.vae.evaluation import evaluate as judge
@@ -158,7 +159,7 @@ def evaluate(
     with damage(run):
         config = experiment.settings_of(opened)
         part, left_out = (
-            records.unseen_part(opened, dataset)
+            known_pictures.unseen_part(opened, dataset)
             if data
             else (records.find_part(opened, dataset, "test"), 0)
         )

@@ -17,7 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from safelight import __version__, images
+from safelight import __version__, images, known_pictures
 from safelight.credits import tell_licences
 from safelight.datasets import ImageDataset
 from safelight.export import onnx_files
@@ -184,10 +184,10 @@ def _about(run: Run, settings: TrainConfig) -> dict[str, Any]:
     Raises:
         ValueError: Its config.json lacks something.
     """
+    known_pictures.digests_of(run, "train")
     try:
         dataset = run.config["dataset"]
         class_names = [str(name) for name in dataset["class_names"]]
-        run.config["split"]["digests"]["train"]
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"{run.path}: config.json is damaged ({error}); train the run again."

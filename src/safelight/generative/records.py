@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safelight import known_pictures
 from safelight.datasets import ImageDataset
 from safelight.generative.pictures import Parts
 from safelight.runs import Run, to_json
 from safelight.untrusted import one_line
-
-_DIGEST_DIGITS = 16
 
 
 def describe_run(
@@ -30,7 +29,6 @@ def describe_run(
         only: The class that the pictures are all of, where the others were left out.
     """
     dataset, splits = parts.dataset, parts.splits
-    of_part = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     return {
         "kind": kind,
         "dataset": {
@@ -47,11 +45,7 @@ def describe_run(
             "strategy": splits.strategy,
             "seed": splits.seed,
             "asked": dict(splits.asked),
-            # Enough of each digest to tell, later, which pictures the model has seen.
-            "digests": {
-                name: [digest[:_DIGEST_DIGITS] for digest in part.digests]
-                for name, part in of_part.items()
-            },
+            "digests": known_pictures.describe_parts(splits),
         },
         "image_shape": parts.image_shape,
         "settings": dataclasses.asdict(config),
@@ -95,10 +89,10 @@ def find_part(run: Run, dataset: ImageDataset, name: str) -> ImageDataset:
     """The pictures of a data set that were a part of the run: "train", "validation" or "test".
 
     Raises:
-        ValueError: Some are not there any more.
+        ValueError: Some are not there any more, or the run does not say which they are.
     """
-    wanted = set(run.config["split"]["digests"][name])
-    found = [digest[:_DIGEST_DIGITS] for digest in dataset.digests]
+    wanted = set(known_pictures.digests_of(run, name))
+    found = known_pictures.shorten(dataset.digests)
     missing = wanted - set(found)
     if missing:
         raise ValueError(
@@ -107,26 +101,6 @@ def find_part(run: Run, dataset: ImageDataset, name: str) -> ImageDataset:
             "judged on others by `safelight vae evaluate RUN DATA`."
         )
     return dataset.subset([i for i, digest in enumerate(found) if digest in wanted])
-
-
-def unseen_part(run: Run, dataset: ImageDataset) -> tuple[ImageDataset, int]:
-    """The pictures of a data set that the run's model was neither trained nor chosen on.
-
-    Returns:
-        Them, and the number of pictures left out.
-
-    Raises:
-        ValueError: None remain.
-    """
-    digests = run.config["split"]["digests"]
-    seen = set(digests["train"]) | set(digests["validation"])
-    keep = [i for i, d in enumerate(dataset.digests) if d[:_DIGEST_DIGITS] not in seen]
-    if not keep:
-        raise ValueError(
-            f"all {len(dataset)} pictures of {dataset.name} were used to train {run.path}: "
-            "expected others, a number on these would say nothing."
-        )
-    return dataset.subset(keep), len(dataset) - len(keep)
 
 
 def _compared(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from safelight.metrics import Interval
 from safelight.report import words
 from safelight.report.blocks import Step, Words
 from safelight.report.probabilities import answered_when_sure
-from safelight.report.provenance import argument, train_command
+from safelight.report.provenance import argument, known_flags, tell_forgotten, train_command
 from safelight.report.reading import Reading, dig, interval, number
 
 MAX_STEPS = 5
@@ -251,8 +251,12 @@ def _use_with_care(reading: Reading) -> Sequence[Step]:
 
 
 def _try_more(reading: Reading) -> Sequence[Step]:
-    if reading.settings.get("unfreeze_from") is not None:
+    """A sweep over the run's own settings; one that is all trained has nothing to unfreeze."""
+    if reading.settings.get("unfreeze_from") is not None or (
+        reading.settings.get("pretrained") is False
+    ):
         return []
-    words_of_it = ["transfer", "sweep", data_name(reading), "--output"]
-    line = shlex.join(["safelight", *words_of_it, f"{argument(reading.name)}-sweep"])
-    return [Step("Ask whether fine-tuning the network pays here.", line)]
+    line = ["safelight", "transfer", "sweep", data_name(reading), "--output"]
+    line += [f"{argument(reading.name)}-sweep", *known_flags(reading, "--splits")]
+    ask = words.sentences("Ask whether fine-tuning the network pays here.", tell_forgotten(reading))
+    return [Step(ask, shlex.join(line))]

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from scipy.special import softmax
 
-from safelight import plots
+from safelight import known_pictures, plots
 from safelight.datasets import ImageDataset, Splits
 from safelight.locks import alone
 from safelight.metrics import brier_score, confident_mistakes, expected_calibration_error
@@ -44,7 +44,6 @@ from safelight.transfer.unfamiliar import DISTANCE, JudgedFamiliarity, keep_fami
 
 logger = logging.getLogger(__name__)
 
-_DIGEST_DIGITS = 16
 _PARITY_IMAGES = 16
 
 
@@ -144,7 +143,6 @@ def _describe(
     dataset: ImageDataset, splits: Splits, config: TrainConfig, *, num_splits: int
 ) -> dict[str, Any]:
     several = {} if splits.fold else {"splits": num_splits}
-    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     return {
         "kind": "transfer",
         "dataset": {
@@ -163,11 +161,7 @@ def _describe(
             "seed": splits.seed,
             "fold": splits.fold,
             "asked": {**splits.asked, **several},  # parts alone do not tell it exactly
-            # Enough of each digest to tell, later, which pictures the model has seen.
-            "digests": {
-                name: [digest[:_DIGEST_DIGITS] for digest in part.digests]
-                for name, part in parts.items()
-            },
+            "digests": known_pictures.describe_parts(splits),
         },
         "settings": dataclasses.asdict(config),
     }
@@ -200,22 +194,13 @@ def unseen_part(run: Run, dataset: ImageDataset) -> tuple[ImageDataset, int]:
     Raises:
         ValueError: None remain, or the classes are others than the model's.
     """
-    config = run.config
-    expected = config["dataset"]["class_names"]
+    expected = run.config["dataset"]["class_names"]
     if list(dataset.class_names) != expected:
         raise ValueError(
             f"{dataset.name} has the classes {list(dataset.class_names)}, but {run.path} was "
             f"trained on {expected}: expected the same folders."
         )
-    digests = config["split"]["digests"]
-    seen = set(digests["train"]) | set(digests["validation"])
-    keep = [i for i, d in enumerate(dataset.digests) if d[:_DIGEST_DIGITS] not in seen]
-    if not keep:
-        raise ValueError(
-            f"all {len(dataset)} pictures of {dataset.name} were used to train {run.path}: "
-            "expected others, a number on these would say nothing."
-        )
-    return dataset.subset(keep), len(dataset) - len(keep)
+    return known_pictures.unseen_part(run, dataset)
 
 
 def learned_part(run: Run, dataset: ImageDataset) -> ImageDataset:
@@ -231,14 +216,13 @@ def learned_part(run: Run, dataset: ImageDataset) -> ImageDataset:
             f"expected {known['name']} with {known['num_images']} pictures and the same labels. "
             "Train again if it has changed since."
         )
-    digests = run.config["split"]["digests"]
-    seen = set(digests["train"]) | set(digests["validation"])
+    seen = set(known_pictures.learned_digests(run))
     # A given test part may hold a copy of what was learned from.
     parts = dataset.parts or ("train",) * len(dataset)
     keep = [
         i
-        for i, digest in enumerate(dataset.digests)
-        if digest[:_DIGEST_DIGITS] in seen and parts[i] != "test"
+        for i, digest in enumerate(known_pictures.shorten(dataset.digests))
+        if digest in seen and parts[i] != "test"
     ]
     return dataclasses.replace(dataset.subset(keep), parts=None)
 
@@ -253,14 +237,14 @@ def deal_learned(run: Run, dataset: ImageDataset) -> DealtSizes:
     Raises:
         ValueError: Another data set, or too few pictures of a class.
     """
-    config, split = settings_of(run), run.config["split"]
+    config, num_all = settings_of(run), len(known_pictures.learned_digests(run))
+    num_validation = len(known_pictures.digests_of(run, "validation"))
     tunes = config.unfreeze_from is not None or not config.pretrained
     watches = tunes or config.head == "dense"
-    num_all = sum(len(split["digests"][part]) for part in ("train", "validation"))
     return deal_sizes(
         learned_part(run, dataset),
-        validation_fraction=len(split["digests"]["validation"]) / num_all if watches else 0,
-        strategy=split["strategy"],
+        validation_fraction=num_validation / num_all if watches else 0,
+        strategy=run.config["split"]["strategy"],
         seed=config.seed,
     )
 

@@ -6,22 +6,20 @@ of the frozen part in the cache another split costs a head, not a network.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from safelight import known_pictures
 from safelight.comparison import SPLITS_METHOD, folds_method, join_splits, mean_over_splits
-from safelight.datasets import ImageDataset, Splits
+from safelight.datasets import Splits
 from safelight.metrics import brier_score, expected_calibration_error
 from safelight.transfer.config import TrainConfig
 from safelight.transfer.evaluation import ClassificationReport, evaluate, report_on
 from safelight.transfer.feature_cache import FeatureCache
 from safelight.transfer.fine_tuning import Report, silent
 from safelight.transfer.training import EXTRACTING, train
-
-_DIGEST_DIGITS = 16
 
 
 def scores_of(judged: ClassificationReport) -> dict[str, float]:
@@ -130,18 +128,13 @@ def summarize_splits(
         "num_splits": len(judged),
         "num_folds": folds,
         "seeds": [each.seed for each in splits],
-        "test_parts": [_digest(each.test) for each in splits],
+        "test_parts": [known_pictures.name_part(each.test) for each in splits],
         "strategy": first.strategy,
         "test_to_train": ratio,
         "method": folds_method(folds) if folds else SPLITS_METHOD,
         "mean": {name: interval.to_dict() for name, interval in means.items()},
         "scores": columns,
     }
-
-
-def _digest(part: ImageDataset) -> str:
-    """The same for the same pictures in any order."""
-    return hashlib.sha256("".join(sorted(part.digests)).encode()).hexdigest()[:_DIGEST_DIGITS]
 
 
 def pool_folds(

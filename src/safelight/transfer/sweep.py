@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
-from safelight import datasets, plots
+from safelight import datasets, known_pictures, plots
 from safelight.comparison import (
     SPLITS_METHOD,
     join_splits,
@@ -45,7 +45,6 @@ KIND = "transfer-sweep"
 NUM_SPLITS = 3
 _HEAD_ALONE = "head alone"
 _TRAINING = ("head", "fine_tune", "calibrate")  # the stages that the cut makes dear or cheap
-_DIGEST_DIGITS = 16
 _TRAININGS = "trainings"  # the name of it all in what is reported
 # Of the last block; a row of the table of networks names its first.
 _LAST_CONVOLUTIONS = {"vgg16": "block5_conv3", "vgg19": "block5_conv4"}
@@ -450,8 +449,7 @@ def _describe(
             "strategy": outer.strategy,
             "seed": outer.seed,
             "asked": {**outer.asked, "splits": len(dealt.splits)},
-            # Enough of each digest to tell, later, which pictures stayed unseen.
-            "untouched": [digest[:_DIGEST_DIGITS] for digest in outer.test.digests],
+            "untouched": known_pictures.shorten(outer.test.digests),
         },
         "cuts": list(cuts),
         "settings": dataclasses.asdict(config),
