@@ -64,6 +64,31 @@ def test_parts_with_class_folders(tmp_path, middle):
     assert set(splits.test.parts) == {"test"}
 
 
+def test_groups_of_a_folder_are_never_torn(tmp_path):
+    """Patients have pictures in both classes; their names tell them, and so does a table."""
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        path = tmp_path / "data" / "ab"[number % 2] / f"p{number // 6:02d}_{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
+    data = from_directory(tmp_path / "data", groups=r"/(p\d+)_")
+    assert data.grouped_by == r"/(p\d+)_"
+    assert data.groups.max() == 9
+    for seed in range(3):
+        splits = split(data, seed=seed, strategy="grouped")
+        seen = [
+            set(part.groups.tolist()) for part in (splits.train, splits.validation, splits.test)
+        ]
+        assert sum(map(len, seen)) == len(set.union(*seen)) == 10
+    table = tmp_path / "groups.csv"
+    lines = [f"{file},{file[2:5]}" for file in data.files]
+    table.write_text("\n".join(["file,group", *lines]))
+    np.testing.assert_array_equal(
+        from_directory(tmp_path / "data", groups=table).groups, data.groups
+    )
+    assert from_directory(tmp_path / "data").groups is None
+
+
 def test_what_is_not_looked_at(tmp_path):
     folder_of(tmp_path, a=4, b=4)
     folder_of(tmp_path / "a" / ".hidden", x=2)

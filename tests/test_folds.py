@@ -123,7 +123,7 @@ def test_what_a_split_keeps_together_is_one_unit_of_what_is_learned_from(labels,
         units = find_units(dealt, ("train", "validation"))
         assert sorted(set(units.tolist())) == list(range(units.max() + 1))
         same = clusters[rows][:, None] == clusters[rows]
-        if dealt.strategy == "grouped":  # the groups of what is joined are joined, too
+        if dealt.keeps_groups:  # the groups of what is joined are joined, too
             joined = merge_units(
                 len(rows), tuple(tuple(np.flatnonzero(row)) for row in same), rows // 3
             )

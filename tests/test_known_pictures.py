@@ -1,5 +1,7 @@
 """Which pictures a run has seen."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -21,7 +23,7 @@ def splits():
 @pytest.fixture
 def run(tmp_path, splits):
     made = Run.create(tmp_path / "run")
-    made.write_config({"kind": "vae", "split": {"digests": known_pictures.describe_parts(splits)}})
+    made.write_config({"kind": "vae", "split": known_pictures.describe_split(splits)})
     return made
 
 
@@ -59,3 +61,24 @@ def test_a_run_that_does_not_say_it_is_refused(tmp_path, config):
     run.write_config({"kind": "vae", **config})
     with pytest.raises(ValueError, match=r"does not say which pictures are its (train|validation)"):
         known_pictures.learned_digests(run)
+
+
+def test_groups_are_found_again_by_contents(tmp_path):
+    known, strange = np.arange(40) // 4, make(7)
+    dataset = dataclasses.replace(make(0), groups=known)
+    run = Run.create(tmp_path / "run")
+    dealt = split(dataset, seed=0, strategy="grouped")
+    run.write_config({"kind": "transfer", "split": known_pictures.describe_split(dealt)})
+    assert known_pictures.keeps_groups(run)
+    found = known_pictures.with_groups(run, make(0)).groups
+    np.testing.assert_array_equal(found, known)
+    alone = known_pictures.with_groups(run, strange).groups
+    assert len(set(alone.tolist())) == 40
+    assert not {*alone.tolist()} & {*known.tolist()}
+    own = dataclasses.replace(strange, groups=known)
+    assert known_pictures.with_groups(run, own) is own
+
+
+def test_a_run_without_groups_adds_none(run):
+    assert not known_pictures.keeps_groups(run)
+    assert known_pictures.with_groups(run, make(0)).groups is None

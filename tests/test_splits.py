@@ -1,5 +1,7 @@
 """Splits meet their quotas, keep together what belongs together, and do not depend on order."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -150,3 +152,19 @@ def test_given_parts_win_and_what_they_lack_is_dealt_from_training(caplog):
     assert len(held) == 1
     only_train = split(dataset_of([0, 1] * 50, parts=("train",) * 100))
     assert [len(rows) for rows in only_train.indices.values()] == [60, 15, 25]
+
+
+def test_groups_of_given_parts_are_kept_where_there_is_a_choice(caplog):
+    parts, groups = ("train",) * 60 + ("test",) * 40, np.arange(100) // 5
+    data = dataset_of([0, 1] * 50, parts=parts, groups=groups)
+    splits = split(data, seed=3, strategy="grouped")
+    assert (splits.strategy, splits.keeps_groups) == ("given-grouped", True)
+    assert "straddle" not in caplog.text
+    rows = [set(groups[splits.indices[name]].tolist()) for name in splits.indices]
+    assert len(set.union(*rows)) == sum(map(len, rows)) == 20
+    np.testing.assert_array_equal(splits.groups_of(splits.test), groups[60:])
+    torn = split(dataclasses.replace(data, groups=(np.arange(100) + 2) // 5), strategy="grouped")
+    assert "1 of the groups straddle the given parts" in caplog.text
+    assert torn.indices["test"].tolist() == list(range(60, 100))
+    plain = split(data, seed=3)
+    assert (plain.strategy, plain.groups_of(plain.test)) == ("given", None)

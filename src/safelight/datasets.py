@@ -12,9 +12,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from safelight import assets, idx
+from safelight import assets, elpv, idx
 from safelight.duplicates import find_duplicates, hash_picture
+from safelight.files import StrPath
 from safelight.folders import Problem, scan_folder
+from safelight.groupings import find_groups
 from safelight.images import Mode
 from safelight.shapes import SHAPE_NAMES, draw_shape
 from safelight.sources import Arrays, Files, Source, array_digest, check_arrays
@@ -22,7 +24,7 @@ from safelight.splits import class_quotas, deal_units, merge_units
 
 _LOGGER = logging.getLogger(__name__)
 _PARTS = ("train", "validation", "test")
-_ELPV_BLOCK = 60
+_GIVEN = {"stratified": "given", "grouped": "given-grouped"}
 NAMES = ("elpv", *idx.CLASS_NAMES)
 """Of the data sets that `load` knows."""
 
@@ -41,6 +43,7 @@ class ImageDataset:
         digests: SHA-256 (hex) of each file's bytes, or of an array's shape, dtype and pixels.
         files: A name for each picture, unique, for messages.
         groups: Pictures that belong together share a number, (n,), int64; None if unknown.
+        grouped_by: The rule that told them, where a user gave one.
         targets: Soft labels, (n, num_classes), float32, rows that sum to 1; None if unknown.
         parts: "train", "validation" or "test" for each picture where that is given; else None.
         types: A further property of each picture (ELPV: "mono" or "poly"); None if unknown.
@@ -55,6 +58,7 @@ class ImageDataset:
     files: tuple[str, ...]
     source: Source = field(repr=False)
     groups: NDArray[np.int64] | None = None
+    grouped_by: str = ""
     targets: NDArray[np.float32] | None = None
     parts: tuple[str, ...] | None = None
     types: tuple[str, ...] | None = None
@@ -183,7 +187,8 @@ class Splits:
         test: For the final number, and nothing else.
         indices: Positions in the whole data set, ascending, by "train", "validation", "test".
         seed: What decided the order of dealing.
-        strategy: "stratified", "grouped", or "given" where the data set's parts decided.
+        strategy: "stratified" or "grouped"; "given" where the data set's parts decided, and
+            "given-grouped" where groups were to be minded beside them.
         straddling: Clusters of duplicates that given parts tear apart; empty otherwise.
         fold: Its number from 0, and how many there are, if it is one fold of a cross-validation.
         asked: Its `test_fraction`, `validation_fraction` and `folds`, as far as they were given.
@@ -199,9 +204,14 @@ class Splits:
     fold: tuple[int, int] | None = None
     asked: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def keeps_groups(self) -> bool:
+        """Whether pictures of one group are together, or count as one where given parts decide."""
+        return "grouped" in self.strategy
+
     def groups_of(self, part: ImageDataset) -> NDArray[np.int64] | None:
-        """The groups of a part's pictures, (n,), if this split keeps groups together."""
-        return part.groups if self.strategy == "grouped" else None
+        """The groups of a part's pictures, (n,), if this split minds them."""
+        return part.groups if self.keeps_groups else None
 
 
 def load(name: str, *, threshold: float = 0.5, part: str = "all") -> ImageDataset:
@@ -239,7 +249,12 @@ def load(name: str, *, threshold: float = 0.5, part: str = "all") -> ImageDatase
 
 
 def from_directory(
-    path: str | Path, *, strict: bool = False, min_images_per_class: int = 4, labels: bool = True
+    path: str | Path,
+    *,
+    strict: bool = False,
+    min_images_per_class: int = 4,
+    labels: bool = True,
+    groups: StrPath | Mapping[str, str] | None = None,
 ) -> ImageDataset:
     """Read a folder of pictures: a sub-folder for each class, pictures anywhere below it.
 
@@ -255,13 +270,17 @@ def from_directory(
         min_images_per_class: The fewest readable pictures that make a class (in all parts).
         labels: Whether sub-folders are classes; if not, pictures may lie anywhere, there are no
             class names, and all labels are 0.
+        groups: What tells which pictures belong together (see `split`): a regular expression with
+            one pair of parentheses that is looked for in names such as `cats/tom_1.jpg`, a `.csv`
+            file with the columns `file` and `group`, or a mapping from one to the other.
 
     Returns:
         The data set; nothing of it is kept in memory but names and digests.
 
     Raises:
         ValueError: If there is no such folder, its layout is none of the above, it has fewer than
-            two classes, a class is too small, or, with `strict`, a file is bad.
+            two classes, a class is too small, the groups cannot be told, or, with `strict`, a file
+            is bad.
     """
     root, num_threads = Path(path), os.cpu_count() or 1
     scan = scan_folder(
@@ -283,6 +302,8 @@ def from_directory(
         digests=digests,
         files=files,
         source=source,
+        groups=None if groups is None else find_groups(files, groups),
+        grouped_by="" if groups is None or isinstance(groups, Mapping) else str(groups),
         parts=parts if all(parts) else None,
         problems=scan.problems,
         duplicates=find_duplicates(
@@ -350,13 +371,15 @@ def split(
     straddling = tuple(c for c in dataset.duplicates if len(np.unique(parts[list(c)])) > 1)
     if straddling:
         _LOGGER.warning("%d clusters of duplicates straddle the given parts.", len(straddling))
+    if strategy == "grouped" and (torn := _count_torn(dataset.groups, parts)):
+        _LOGGER.warning("%d of the groups straddle the given parts, which flatters.", torn)
     return Splits(
         train=dataset.subset(indices["train"]),
         validation=dataset.subset(indices["validation"]),
         test=dataset.subset(indices["test"]),
         indices=indices,
         seed=seed,
-        strategy="given" if dataset.parts else strategy,
+        strategy=_GIVEN[strategy] if dataset.parts else strategy,
         straddling=straddling,
         asked={"test_fraction": test_fraction, "validation_fraction": validation_fraction},
     )
@@ -404,37 +427,23 @@ def _take(items: tuple[str, ...], indices: NDArray[np.int64]) -> tuple[str, ...]
 
 
 def _load_elpv(folder: Path, threshold: float) -> ImageDataset:
-    rows = [line.split() for line in (folder / "labels.csv").read_text().splitlines() if line]
-    files = tuple(row[0] for row in rows)
+    files, probability, types = elpv.read_table(folder)
     paths = tuple(folder / file for file in files)
-    probability = np.array([float(row[1]) for row in rows], dtype=np.float32)
     return ImageDataset(
         name="elpv",
-        class_names=("functional", "defective"),
+        class_names=elpv.CLASS_NAMES,
         labels=(probability > threshold).astype(np.int64),
         digests=tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths),
         files=files,
         source=Files(paths, files),
-        groups=np.arange(len(rows)) // _ELPV_BLOCK,
-        targets=_soft_targets(probability, threshold),
-        types=tuple(row[2] for row in rows),
+        groups=np.arange(len(files)) // elpv.BLOCK,
+        targets=elpv.soft_targets(probability, threshold),
+        types=types,
         # find_duplicates finds no copies here, and the files are pinned by their hashes, so the
         # search is not made at each load (a test repeats it). Wafers sawn from one brick do look
         # alike, up to their grain; they are different cells, mostly within a block.
         duplicates=(),
     )
-
-
-def _soft_targets(probability: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
-    """`(n, 2)`: the probability, stretched on either side so that the threshold lies at 1/2.
-
-    Otherwise a cell whose label is "defective" because it is so with p = 1/3 > 0 would be taught
-    as functional.
-    """
-    above = (probability - threshold) / max(1 - threshold, 1e-6)
-    below = probability / max(threshold, 1e-6)
-    found = np.where(probability > threshold, (1 + above) / 2, below / 2)
-    return np.stack([1 - found, found], axis=1).astype(np.float32)
 
 
 def _load_idx(name: str, part: str) -> ImageDataset:
@@ -460,9 +469,15 @@ def _check_split(
         )
     if strategy == "grouped" and dataset.groups is None:
         raise ValueError(
-            f"Data set '{dataset.name}' has no groups, so strategy 'grouped' cannot be used; use "
-            "'stratified'."
+            f"Data set '{dataset.name}' has no groups, so strategy 'grouped' cannot be used; say "
+            "which pictures belong together (groups, --groups), or use 'stratified'."
         )
+
+
+def _count_torn(groups: NDArray[np.int64] | None, parts: NDArray[np.int64]) -> int:
+    """Groups with pictures in the test part and outside it."""
+    judging = parts == _PARTS.index("test")
+    return 0 if groups is None else len(np.intersect1d(groups[judging], groups[~judging]))
 
 
 def _check_parts(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from safelight.datasets import ImageDataset, Splits
 from safelight.runs import Run
@@ -17,10 +20,41 @@ def shorten(digests: Sequence[str]) -> list[str]:
     return [digest[:_DIGITS] for digest in digests]
 
 
-def describe_parts(splits: Splits) -> dict[str, list[str]]:
-    """The pictures of each part, as they stand in a run's `config.json`."""
+def describe_split(splits: Splits) -> dict[str, object]:
+    """How pictures were dealt out, and which to which part, as it stands in `config.json`."""
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    return {name: shorten(part.digests) for name, part in parts.items()}
+    kept = {name: splits.groups_of(part) for name, part in parts.items()}
+    groups = {name: each.tolist() for name, each in kept.items() if each is not None}
+    return {
+        "strategy": splits.strategy,
+        "seed": splits.seed,
+        "digests": {name: shorten(part.digests) for name, part in parts.items()},
+        **({"groups": groups} if groups else {}),
+    }
+
+
+def keeps_groups(run: Run) -> bool:
+    """Whether the run's split keeps together what belongs together."""
+    split = run.config["split"]
+    return "grouped" in split.get("strategy", "")
+
+
+def with_groups(run: Run, dataset: ImageDataset) -> ImageDataset:
+    """A data set with the groups that the run knows of its pictures, if it has none of its own.
+
+    A picture that the run does not know stands alone.
+    """
+    split = run.config["split"]
+    if dataset.groups is not None or "groups" not in split:
+        return dataset
+    known = {
+        digest: group
+        for part, groups in split["groups"].items()
+        for digest, group in zip(digests_of(run, part), groups, strict=True)
+    }
+    first = 1 + max(known.values(), default=-1)
+    found = [known.get(d, first + i) for i, d in enumerate(shorten(dataset.digests))]
+    return replace(dataset, groups=np.array(found, dtype=np.int64))
 
 
 def name_part(part: ImageDataset) -> str:

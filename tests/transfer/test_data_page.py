@@ -157,7 +157,7 @@ def test_copies_are_told_by_what_they_do():
     ("split", "changes", "has_groups", "expected"),
     [
         ("stratified", {}, True, "--split grouped"),
-        ("stratified", {}, False, "train/ and test/"),
+        ("stratified", {}, False, "--groups"),
         ("stratified", {"is_sorted": True}, False, "if the pictures were taken in that order"),
         ("stratified", {"is_blocked": False}, True, ""),
         ("grouped", {}, True, ""),

@@ -18,6 +18,7 @@ from safelight.transfer.config import TrainConfig
 from safelight.transfer.evaluation import report_on
 from safelight.transfer.experiment import (
     add_learning_curve,
+    deal_learned,
     load_classifier,
     predictions_table,
     run_training,
@@ -369,6 +370,23 @@ def test_the_table_of_predictions_names_classes():
         "p(cat)": [0.9, 0.8, 0.3],
         "p(dog)": [0.1, 0.2, 0.7],
     }
+
+
+def test_a_run_knows_which_pictures_belong_together(tmp_path, build_network):
+    """A learning curve needs no rule: what it is dealt is the same with it and without."""
+    shapes = datasets.make_shapes(200, image_size=16, num_classes=2)
+    known = dataclasses.replace(shapes, groups=np.arange(200) // 5, grouped_by="(.)")
+    config = dataclasses.replace(CONFIG, unfreeze_from=None, views=1)
+    splits = datasets.split(known, seed=0, strategy="grouped")
+    run, metrics = train_into(tmp_path, known, build_network, config, folds=(splits,))
+    assert (metrics["protocol"]["split"], metrics["protocol"]["grouped_by"]) == ("grouped", "(.)")
+    assert [int(g) for g in run.predictions["group"]] == splits.test.groups.tolist()
+    assert "`--groups (.)`" in (run.path / "data.md").read_text()
+    with_rule, without = (deal_learned(run, each) for each in (known, shapes))
+    for one, other in zip(with_rule.splits, without.splits, strict=True):
+        for a, b in zip(one, other, strict=True):
+            assert (a.train.digests, a.test.digests) == (b.train.digests, b.test.digests)
+            assert not set(b.test.groups.tolist()) & set(b.train.groups.tolist())
 
 
 def test_a_learning_curve_leaves_the_test_part_alone(tmp_path, build_network, monkeypatch):

@@ -28,6 +28,16 @@ Threshold = Annotated[
     float,
     typer.Option(help="elpv: a cell counts as defective if its probability of that is above this."),
 ]
+Groups = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RULE",
+        help="What pictures have in common that belong together (a patient, a module, a scene), "
+        "so that no split parts them: a regular expression with one pair of parentheses, looked "
+        "for in names such as `cats/tom_1.jpg` ('/([a-z]+)_'), or a .csv file with the columns "
+        "file and group.",
+    ),
+]
 Images = Annotated[
     list[Path], typer.Argument(metavar="IMAGE", help="Pictures, or folders of pictures.")
 ]
@@ -41,15 +51,28 @@ def is_known(data: str) -> bool:
     return data in NAMES and not Path(data).is_dir()
 
 
-def load_data(data: str, *, strict: bool = False, threshold: float = 0.5) -> ImageDataset:
-    """A known data set by its name, or a folder of classes; what was left out is told."""
+def load_data(
+    data: str, *, strict: bool = False, threshold: float = 0.5, groups: str | None = None
+) -> ImageDataset:
+    """A known data set by its name, or a folder of classes; what was left out is told.
+
+    Raises:
+        ValueError: It cannot be read, or groups are named of a known data set.
+    """
     from safelight import datasets
 
     if is_known(data):
+        if groups is not None:
+            raise ValueError(
+                f"--groups {groups}: is for a folder of pictures; {data} brings what it knows "
+                "(elpv: --split grouped)."
+            )
         console.fetch(data)
         return datasets.load(data, threshold=threshold)
-    dataset = datasets.from_directory(data, strict=strict)
+    dataset = datasets.from_directory(data, strict=strict, groups=groups)
     _tell_problems(dataset)
+    if dataset.groups is not None:
+        console.remark(f"{len(dataset)} pictures in {dataset.groups.max() + 1} groups")
     return dataset
 
 

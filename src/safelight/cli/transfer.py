@@ -10,6 +10,7 @@ import typer
 
 from safelight.cli import console, flags
 from safelight.cli.data import (
+    Groups,
     Images,
     NewRun,
     Overwrite,
@@ -60,6 +61,14 @@ Data = Annotated[
         "class.",
     ),
 ]
+Split = Annotated[
+    Literal["stratified", "grouped"] | None,
+    typer.Option(
+        help="`grouped` keeps together what belongs together (elpv: blocks of 60 cells), "
+        "`stratified` minds classes and copies alone. By default grouped with --groups.",
+        show_default=False,
+    ),
+]
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="A folder that `transfer train` made.")
 ]
@@ -71,10 +80,8 @@ def train(
     data: Data,
     output: NewRun,
     settings: TrainConfig,
-    split: Annotated[
-        Literal["stratified", "grouped"],
-        typer.Option(help="`grouped` also keeps neighbours together (elpv: blocks of 60 cells)."),
-    ] = "stratified",
+    split: Split = None,
+    groups: Groups = None,
     test_fraction: Annotated[
         float, typer.Option(help="Share of the pictures that only judge.")
     ] = _TEST_FRACTION,
@@ -116,8 +123,9 @@ def train(
     where = find_executor(executor, workers, address)
     Run.check(output, overwrite=overwrite)
     _check_numbers(splits, folds, test_fraction)
-    dataset = load_data(data, strict=strict, threshold=threshold)
-    rules: dict[str, Any] = {"validation_fraction": validation_fraction, "strategy": split}
+    dataset = load_data(data, strict=strict, threshold=threshold, groups=groups)
+    strategy = split or ("grouped" if groups else "stratified")
+    rules: dict[str, Any] = {"validation_fraction": validation_fraction, "strategy": strategy}
     _check_parts(dataset, splits, folds, test_fraction)
     if folds:
         dealt = list(deal_folds(dataset, num_folds=folds, seed=settings.seed, **rules))
@@ -238,10 +246,8 @@ def sweep(
     splits: Annotated[
         int, typer.Option(help="Random splits that every cut is trained and judged on.")
     ] = 3,
-    split: Annotated[
-        Literal["stratified", "grouped"],
-        typer.Option(help="As in `train`, for the test part and for the splits of the rest."),
-    ] = "stratified",
+    split: Split = None,
+    groups: Groups = None,
     test_fraction: Annotated[
         float,
         typer.Option(help="Share that stays unseen, as in `train`; and of the rest, that judges."),
@@ -268,9 +274,10 @@ def sweep(
     if splits < 2:
         raise ValueError(f"--splits {splits}: expected 2 or more, as one shows no spread.")
     Run.check(output, overwrite=overwrite)
-    dataset = load_data(data, strict=strict, threshold=threshold)
+    dataset = load_data(data, strict=strict, threshold=threshold, groups=groups)
     fractions = {"test_fraction": test_fraction, "validation_fraction": validation_fraction}
-    outer = datasets.split(dataset, seed=settings.seed, strategy=split, **fractions)
+    strategy = split or ("grouped" if groups else "stratified")
+    outer = datasets.split(dataset, seed=settings.seed, strategy=strategy, **fractions)
     console.start_keras()
     from safelight.transfer import sweep as sweeping
 
@@ -292,17 +299,21 @@ def evaluate(
     as_json: Json = False,
     strict: Strict = False,
     threshold: Threshold = 0.5,
+    groups: Groups = None,
 ) -> None:
     """Judge a run's model on those pictures of DATA that it was not trained or chosen on."""
     opened, _ = _open(run)
     console.start_keras()
+    from safelight import known_pictures
     from safelight.transfer import evaluation, experiment
 
     with damage(run):
-        config = experiment.settings_of(opened)
+        config, grouped = experiment.settings_of(opened), known_pictures.keeps_groups(opened)
     dataset, left_out = experiment.unseen_part(
-        opened, load_data(data, strict=strict, threshold=threshold)
+        opened, load_data(data, strict=strict, threshold=threshold, groups=groups)
     )
+    with damage(run):
+        dataset = known_pictures.with_groups(opened, dataset)
     model = experiment.load_classifier(opened)
     with console.progress() as report:
         judged = evaluation.evaluate(
@@ -310,7 +321,7 @@ def evaluate(
             dataset,
             config=config,
             progress=lambda done, total: report("evaluating", done, total, ""),
-            groups=dataset.groups if opened.config["split"]["strategy"] == "grouped" else None,
+            groups=dataset.groups if grouped or groups else None,
         )
     result = {**judged.to_dict(), "num_left_out": left_out, "data": dataset.name}
     if as_json:

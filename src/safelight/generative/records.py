@@ -42,10 +42,8 @@ def describe_run(
             "duplicates": len(dataset.duplicates),
         },
         "split": {
-            "strategy": splits.strategy,
-            "seed": splits.seed,
+            **known_pictures.describe_split(splits),
             "asked": dict(splits.asked),
-            "digests": known_pictures.describe_parts(splits),
         },
         "image_shape": parts.image_shape,
         "settings": dataclasses.asdict(config),

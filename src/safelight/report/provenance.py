@@ -38,6 +38,7 @@ _LABELS = {
     "dataset_fingerprint": "fingerprint of pictures and labels",
     "elbo": "ELBO",
     "features": "judged by",
+    "grouped_by": "what tells groups",
     "head_strength": "inverse strength of the head",
     "image_shape": "height, width and channels of pictures",
     "image_size": "side of pictures, pixels",
@@ -214,7 +215,12 @@ def _split_flags(reading: Reading) -> list[tuple[str, ...]]:
     ]
     if isinstance(only, str) and only:
         flags.append(("--only", words.printable(only)))
-    if split.get("strategy") == "grouped" and reading.kind not in _DRAW:
+    rule = dig(reading.config, "dataset", "grouped_by")
+    if isinstance(rule, str) and rule:
+        flags.append(("--groups", words.printable(rule)))
+        if split.get("strategy") == "stratified":  # the flag alone keeps groups together
+            flags.append(("--split", "stratified"))
+    elif split.get("strategy") == "grouped" and reading.kind not in _DRAW:
         flags.append(("--split", "grouped"))
     return flags + (_asked_flags(reading) if _keeps_fractions(reading) else _guess_flags(reading))
 
@@ -264,7 +270,7 @@ def _guess_fractions(reading: Reading) -> list[tuple[str, ...]]:
         name: len(each) for name, each in mapping(dig(reading.config, "split", "digests")).items()
     }
     total = sum(parts.values())
-    if not total or dig(reading.config, "split", "strategy") == "given":
+    if not total or str(dig(reading.config, "split", "strategy")).startswith("given"):
         return []
     # Of few pictures each class gives a whole one more or less.
     about = max(_DEALT_ABOUT, len(reading.class_names) / total)

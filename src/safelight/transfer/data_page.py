@@ -63,11 +63,7 @@ def advise_on_neighbours(
     if found["is_sorted"]:
         # Somebody may have sorted the pictures first and numbered them then.
         meaning = "names run class after class, and if the pictures were taken in that order,"
-    mend = (
-        "train with --split grouped"
-        if has_groups
-        else "put whole scenes into folders train/ and test/"
-    )
+    mend = "train with --split grouped" if has_groups else "say with --groups which belong together"
     return (
         f"{seen}: {meaning} a random split puts near-copies on both sides and its numbers are "
         f"optimistic; {mend}."
@@ -120,6 +116,8 @@ def _introduce(dataset: Mapping[str, Any], data: Mapping[str, Any], split: str) 
     }
     worth = [title for title, found in notes.items() if found]
     closing = f"Worth a look: {', '.join(worth)}." if worth else "Nothing here needs a second look."
+    if rule := dataset.get("grouped_by"):
+        closing = f"What belongs together is told by `--groups {escape(rule)}`. {closing}"
     return (
         f"{dataset['num_images']:,} pictures of {len(dataset['class_names'])} classes; split "
         f"({split}): {dealt}. File names are those below the data set's folder.\n\n{closing}"
@@ -192,6 +190,7 @@ def _tell_neighbours(found: Mapping[str, Any] | None, split: str) -> str:
         return f"{pairs} That is no sign of series."
     kept = {
         "grouped": "Such series stay together, as the split is by groups.",
+        "given-grouped": "See that no group is in both train and test, which are your folders.",
         "given": "Make sure that no series is in both train and test, which are your folders.",
     }
     return f"{pairs} {kept.get(split, '')}".rstrip()

@@ -150,6 +150,7 @@ def _describe(
             "fingerprint": dataset.fingerprint,
             "num_images": len(dataset),
             "class_names": list(dataset.class_names),
+            **({"grouped_by": dataset.grouped_by} if dataset.grouped_by else {}),
             "problems": [str(problem) for problem in dataset.problems],
             "duplicates": len(dataset.duplicates),
             "conflicting_duplicates": [
@@ -157,11 +158,9 @@ def _describe(
             ],
         },
         "split": {
-            "strategy": splits.strategy,
-            "seed": splits.seed,
+            **known_pictures.describe_split(splits),
             "fold": splits.fold,
             "asked": {**splits.asked, **several},  # parts alone do not tell it exactly
-            "digests": known_pictures.describe_parts(splits),
         },
         "settings": dataclasses.asdict(config),
     }
@@ -242,9 +241,9 @@ def deal_learned(run: Run, dataset: ImageDataset) -> DealtSizes:
     tunes = config.unfreeze_from is not None or not config.pretrained
     watches = tunes or config.head == "dense"
     return deal_sizes(
-        learned_part(run, dataset),
+        learned_part(run, known_pictures.with_groups(run, dataset)),
         validation_fraction=num_validation / num_all if watches else 0,
-        strategy=run.config["split"]["strategy"],
+        strategy="grouped" if known_pictures.keeps_groups(run) else "stratified",
         seed=config.seed,
     )
 
@@ -391,6 +390,7 @@ def _protocol(dataset: ImageDataset, splits: Splits, trained: TrainedClassifier)
         "dataset": dataset.name,
         "dataset_fingerprint": dataset.fingerprint,
         "split": splits.strategy,
+        "grouped_by": dataset.grouped_by if splits.keeps_groups else "",
         "seed": splits.seed,
         "fold": splits.fold,
         "num_train": len(splits.train),

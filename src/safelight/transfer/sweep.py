@@ -293,7 +293,7 @@ def deal_inside(
             test_fraction=test_fraction,
             validation_fraction=validation_fraction,
             seed=outer.seed + number,
-            strategy="grouped" if outer.strategy == "grouped" else "stratified",
+            strategy="grouped" if outer.keeps_groups else "stratified",
         )
         for number in range(num_splits)
     ]
@@ -443,6 +443,7 @@ def _describe(
             "fingerprint": dataset.fingerprint,
             "num_images": len(dataset),
             "class_names": list(dataset.class_names),
+            **({"grouped_by": dataset.grouped_by} if dataset.grouped_by else {}),
             "problems": [str(problem) for problem in dataset.problems],
         },
         "split": {
