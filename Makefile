@@ -1,5 +1,5 @@
 # `make` alone lists the targets. All they need is Python 3.11 to 3.13 with venv, git and make; everything
-# else goes into .venv, in the exact versions of requirements/, checked by hash.
+# else goes into .venv and .venv-*, in exact versions; all but the other backends' and the peers' are checked by hash.
 PYTHON ?= python3
 RUN := .venv/bin/python -m
 PIP_INSTALL := $(RUN) pip install -qq --disable-pip-version-check --no-input
@@ -30,7 +30,7 @@ test: .venv/.dev  ## all tests but those marked `network` (the quick ones alone:
 	$(RUN) pytest -m "not network" $(PARALLEL)
 
 # Their own environment: with three backends in one, nothing says which of them was tested.
-ON_BACKENDS := -m "not slow and not network and not one_backend" tests/vae tests/gan tests/generative tests/export tests/transfer/test_explanations.py tests/transfer/test_references.py
+ON_BACKENDS := -m "not slow and not network and not one_backend" tests/vae tests/gan tests/generative tests/export tests/transfer/test_explanations.py tests/transfer/test_references.py tests/transfer/test_channels_last.py
 # What runs once is not worth a compiler's best efforts.
 IN_A_HURRY := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 test-backends: .venv-backends/.made  ## the tests of vae and gan, of explanations and of exports on JAX and on PyTorch, and those of OpenVINO
@@ -50,7 +50,7 @@ test-scale: .venv-scale/.made  ## the tests of many pictures and of a cluster: R
 	.venv-scale/bin/python -m pytest -m "not network" -k "cluster or parquet or remote or test_tables" \
 	  tests/scale tests/transfer/test_volume.py tests/test_tables.py tests/test_remote.py
 
-notebooks: .venv/.dev  ## run the notebooks from top to bottom and keep their pictures (a quarter of an hour)
+notebooks: .venv/.dev  ## run the notebooks from top to bottom and keep their pictures (half an hour, or more on a processor without bfloat16)
 	.venv/bin/python notebooks/tools/execute.py notebooks/[0-9]*.py
 
 lint: .venv/.dev  ## style, types, and who may import whom
@@ -60,7 +60,7 @@ lint: .venv/.dev  ## style, types, and who may import whom
 	.venv/bin/lint-imports --no-logo
 
 # A benchmark is named after its claim, with underscores; benchmarks/ holds single words that help them, too.
-benchmarks: .venv/.dev .venv-torch/.made .venv-backends/.made  ## measure again what the README claims (hours; keep the machine quiet)
+benchmarks: .venv/.dev .venv-torch/.made .venv-backends/.made .venv-app/.made .venv-scale/.made  ## every benchmark with its defaults (hours; keep the machine quiet); benchmarks/README.md has the flags of the tables
 	@set -e; for script in benchmarks/*_*.py benchmarks/report.py; do \
 	  echo "$$script"; .venv/bin/python "$$script"; done
 

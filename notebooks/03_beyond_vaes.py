@@ -186,8 +186,9 @@ player = play(ROUNDS)
 look_at(player)
 
 # %% [markdown]
-# How many of the eight heaps does it draw? That is the question to ask of every generator, for one
-# that draws a single heap *perfectly* fools a discriminator just as well: **mode collapse**.
+# How many of the eight heaps does it draw? That is the question to ask of every generator. One that
+# draws a single heap *perfectly* wins until the discriminator has noticed, by section 2, that this
+# heap comes eight times too often; then it may just move on to the next: **mode collapse**.
 
 
 # %%
@@ -221,8 +222,9 @@ plots.plot_samples(drawn, columns=20, title="a GAN's samples, after as many minu
 
 # %% [markdown]
 # The losses say little: each is measured against an opponent that learns as well. What to watch is
-# whether the discriminator can still be fooled (it should be right more often than not, and not
-# always), and whether what is drawn stays varied.
+# whether the discriminator can still be fooled, and whether what is drawn stays varied. Here it is
+# right nearly always in the end, and the generator learns from it even so, as the rate falls and
+# batch normalization keeps the slope alive. Worry where variety falls or pictures stop improving.
 
 # %%
 plots.plot_game_history(game.history)
@@ -263,12 +265,15 @@ plots.plot_reconstructions(test[:10], autoencoder.reconstruct(test[:10]))
 # Likelihoods cannot compare them, since only one of them has any. Features can: a classifier of
 # digits turns pictures into vectors, and two clouds of vectors can be compared.
 #
-# * **Frechet distance** of their means and covariances. That of samples is too large, by a term in
-#   $1/n$; a jackknife takes it off and gives an interval.
+# * **Frechet distance** of their means and covariances (Heusel et al. 2017, arXiv 1706.08500). That
+#   of samples is too large, by a term in $1/n$ (Chong & Forsyth 2020, arXiv 1911.07023); a
+#   jackknife takes it off and gives an interval. So a small distance, of few pictures, may come out
+#   negative.
 # * **Precision**: of what is drawn, how much lies among real pictures; **recall**: of what is real,
-#   how much lies among what is drawn.
+#   how much lies among what is drawn (Kynkaanniemi et al. 2019, arXiv 1904.06991).
 # * The row *real* are pictures of the training part, as if somebody had drawn them.
 # * **Copies**: is a drawing nearer to a picture that was learned from than 99 % of unseen ones are?
+#   One in a hundred is what new pictures give.
 
 # %%
 features = scoring.choose_features(images, labels, drawn=True)
@@ -280,11 +285,16 @@ some = np.random.default_rng(0).permutation(len(images))[: len(test)]
 scores["real"] = score_features(None, real, features.extract(images[some]))
 for name, each in scores.items():
     print(f"{name:>8}: Frechet {each.frechet}, precision {each.precision}, recall {each.recall}")
+    print(f"{'':>10}copies {each.copies or 'not asked: nothing was learned from here'}")
 
 # %%
 plots.plot_generators([("real", test[:14]), *((name, x[:14]) for name, x in samples.items())])
 
 # %% [markdown]
+# Look at pictures and numbers together: precision sees no blur. In these features a blurred digit
+# lies among real ones, and the VAE's stand well by it; what they miss shows in the Frechet
+# distance.
+#
 # A number without its features means nothing: other features, other distances. And the bias is no
 # detail. Take a fiftieth of the pictures, and the plain distance grows though nothing changed:
 

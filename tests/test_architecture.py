@@ -125,6 +125,20 @@ def test_the_architecture_names_every_module_and_no_other():
     assert named == there
 
 
+def test_the_architecture_tells_the_layers_as_they_are_held():
+    wanted = []
+    for contract in PROJECT["tool"]["importlinter"]["contracts"]:
+        if contract["type"] == "layers":
+            (container,) = contract["containers"]
+            name = f"{container.removeprefix('safelight.')}:"
+            for layer in contract["layers"]:  # optional ones stand in brackets there
+                wanted.append(f"    {name:13}{re.sub('[()]', '', layer)}")
+                name = ""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    told = text.split("## Who may import whom")[1].split("##")[0]
+    assert [line for line in told.splitlines() if line.startswith("    ")] == wanted
+
+
 def test_the_tests_that_the_architecture_names_exist():
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)

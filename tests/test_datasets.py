@@ -83,9 +83,9 @@ def test_groups_of_a_folder_are_never_torn(tmp_path):
     table = tmp_path / "groups.csv"
     lines = [f"{file},{file[2:5]}" for file in data.files]
     table.write_text("\n".join(["file,group", *lines]))
-    np.testing.assert_array_equal(
-        from_directory(tmp_path / "data", groups=table).groups, data.groups
-    )
+    told = from_directory(tmp_path / "data", groups=table)
+    np.testing.assert_array_equal(told.groups, data.groups)
+    assert told.grouped_by == "groups.csv"  # where it lies is nobody's business
     assert from_directory(tmp_path / "data").groups is None
 
 

@@ -82,3 +82,12 @@ def test_groups_are_found_again_by_contents(tmp_path):
 def test_a_run_without_groups_adds_none(run):
     assert not known_pictures.keeps_groups(run)
     assert known_pictures.with_groups(run, make(0)).groups is None
+
+
+@pytest.mark.parametrize("groups", [3, {}, {"train": 1}, {"train": []}, {"train": [0.5] * 24}])
+def test_groups_that_are_none_are_refused(tmp_path, splits, groups):
+    run = Run.create(tmp_path / "run")
+    told = {**known_pictures.describe_split(splits), "groups": groups}
+    run.write_config({"kind": "transfer", "split": told})
+    with pytest.raises(ValueError, match="does not say which pictures belong together"):
+        known_pictures.with_groups(run, make(0))

@@ -16,7 +16,7 @@ from safelight import assets, elpv, idx
 from safelight.duplicates import find_duplicates, hash_picture
 from safelight.files import StrPath
 from safelight.folders import Problem, scan_folder
-from safelight.groupings import find_groups
+from safelight.groupings import find_groups, name_rule
 from safelight.images import Mode
 from safelight.shapes import SHAPE_NAMES, draw_shape
 from safelight.sources import Arrays, Files, Source, array_digest, check_arrays
@@ -43,7 +43,7 @@ class ImageDataset:
         digests: SHA-256 (hex) of each file's bytes, or of an array's shape, dtype and pixels.
         files: A name for each picture, unique, for messages.
         groups: Pictures that belong together share a number, (n,), int64; None if unknown.
-        grouped_by: The rule that told them, where a user gave one.
+        grouped_by: The rule that told them, if a user gave one; of a table its name alone.
         targets: Soft labels, (n, num_classes), float32, rows that sum to 1; None if unknown.
         parts: "train", "validation" or "test" for each picture where that is given; else None.
         types: A further property of each picture (ELPV: "mono" or "poly"); None if unknown.
@@ -303,7 +303,7 @@ def from_directory(
         files=files,
         source=source,
         groups=None if groups is None else find_groups(files, groups),
-        grouped_by="" if groups is None or isinstance(groups, Mapping) else str(groups),
+        grouped_by=name_rule(groups),
         parts=parts if all(parts) else None,
         problems=scan.problems,
         duplicates=find_duplicates(

@@ -33,7 +33,7 @@ def find_groups(files: Sequence[str], rule: StrPath | Mapping[str, str]) -> NDAr
     """
     if isinstance(rule, Mapping):
         told, words = rule, "groups"
-    elif is_table(rule):
+    elif _is_table(rule):
         told, words = _read_table(Path(rule)), str(rule)
     else:
         told, words = _match(files, str(rule)), f"groups {str(rule)!r}"
@@ -56,8 +56,14 @@ def find_groups(files: Sequence[str], rule: StrPath | Mapping[str, str]) -> NDAr
     return found
 
 
-def is_table(rule: StrPath) -> bool:
-    """Whether a rule is the name of a table, and no regular expression."""
+def name_rule(rule: StrPath | Mapping[str, str] | None) -> str:
+    """A rule in words that may be kept: where somebody's table lies is not to be told."""
+    if rule is None or isinstance(rule, Mapping):
+        return ""
+    return Path(rule).name if _is_table(rule) else str(rule)
+
+
+def _is_table(rule: StrPath) -> bool:
     return str(rule).lower().endswith(".csv")
 
 
@@ -87,13 +93,13 @@ def _read_table(path: Path) -> dict[str, str]:
         raise ValueError(f"{path}: cannot be read as a table ({reason}).") from error
     found: dict[str, str] = {}
     for number, row in enumerate(rows, start=2):
-        file, group = (row.get(name) for name in _COLUMNS)
-        if file is None or group is None:
+        lacking = [column for column in _COLUMNS if row.get(column) is None]
+        if lacking:
             raise ValueError(
-                f"{path}: row {number} has no {'file' if file is None else 'group'}; expected the "
-                f"columns {' and '.join(_COLUMNS)}, named in the first row."
+                f"{path}: row {number} has no {lacking[0]}; expected the columns "
+                f"{' and '.join(_COLUMNS)}, named in the first row."
             )
-        name, group = file.replace("\\", "/").removeprefix("./"), group.strip()
+        name, group = row["file"].replace("\\", "/").removeprefix("./"), row["group"].strip()
         if found.setdefault(name, group) != group:
             raise ValueError(
                 f"{path}: row {number} puts {name} into {group!r}, an earlier one into "

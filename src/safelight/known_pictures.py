@@ -43,18 +43,31 @@ def with_groups(run: Run, dataset: ImageDataset) -> ImageDataset:
     """A data set with the groups that the run knows of its pictures, if it has none of its own.
 
     A picture that the run does not know stands alone.
+
+    Raises:
+        ValueError: The run's `config.json` holds something else than groups.
     """
-    split = run.config["split"]
-    if dataset.groups is not None or "groups" not in split:
+    if dataset.groups is not None or "groups" not in run.config["split"]:
         return dataset
-    known = {
-        digest: group
-        for part, groups in split["groups"].items()
-        for digest, group in zip(digests_of(run, part), groups, strict=True)
-    }
-    first = 1 + max(known.values(), default=-1)
+    known = _read_groups(run)
+    first = 1 + max(known.values())
     found = [known.get(d, first + i) for i, d in enumerate(shorten(dataset.digests))]
     return replace(dataset, groups=np.array(found, dtype=np.int64))
+
+
+def _read_groups(run: Run) -> dict[str, int]:
+    """The group of each picture of the run, by its digest."""
+    groups, known = run.config["split"]["groups"], {}
+    for part in groups if isinstance(groups, dict) else ():
+        digests, numbers = digests_of(run, part), groups[part]
+        if isinstance(numbers, list) and len(numbers) == len(digests):
+            known.update(zip(digests, numbers, strict=True))
+    if not known or not all(type(number) is int for number in known.values()):
+        raise ValueError(
+            f"{run.path}: config.json is damaged (it does not say which pictures belong "
+            "together); train the run again."
+        )
+    return known
 
 
 def name_part(part: ImageDataset) -> str:

@@ -1,7 +1,8 @@
 """Pictures that are named by a URL (`s3://bucket/a.jpg`, `file:///a.jpg`), read through fsspec.
 
-fsspec is part of an extra (`pip install 'safelight[scale]'`), as is s3fs; other stores need their
-own package (`gcsfs`, `adlfs`). Nothing is asked for but what a list of pictures names.
+fsspec is part of an extra (`pip install 'safelight[scale]'`); a store's own package (`s3fs`,
+`gcsfs`, `adlfs`) has to be installed beside it. Nothing is asked for but what a list of pictures
+names.
 """
 
 from __future__ import annotations

@@ -166,6 +166,7 @@ def test_what_is_advised_against_sleeping_units_is_allowed_and_all_that_is():
         seen.add(tuple(found))
     assert len(seen) == 3
     assert ways_to_wake_units({}) == {"warmup_epochs": 10, "free_bits": 0.1, "beta": 0.5}
+    assert [ways_to_wake_units({"beta": beta})["beta"] for beta in (4, 10, 784)] == [2, 1, 1]
 
 
 def test_a_warm_up_is_advised_only_if_it_leaves_half_of_the_training():

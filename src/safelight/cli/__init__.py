@@ -1,5 +1,6 @@
 """The command line: `safelight NOUN VERB`, a noun a file, a verb the function of the same name.
 
+    safelight check my_pictures
     safelight transfer train elpv --output runs/cells
     safelight transfer evaluate runs/cells elpv --json
     safelight transfer predict runs/cells photo.jpg another_folder
@@ -27,6 +28,7 @@ from typer.core import TyperGroup
 from safelight.cli import (
     assets,
     cache,
+    check,
     compare,
     export,
     gan,
@@ -72,6 +74,7 @@ vae.app.add_typer(look.app)  # without a name: its commands stand beside the oth
 app.add_typer(vae.app, name="vae")
 app.add_typer(gan.app, name="gan")
 app.add_typer(runs.app, name="runs")
+app.command(short_help="Say what is amiss with pictures before anything is trained.")(check.check)
 app.command(short_help="Score what runs draw, by one protocol for all.")(compare.compare)
 app.command(short_help="Write a page about a run: how good, what it mistakes.")(report.report)
 app.command(short_help="Write a classifier for other programs, or a latent space to walk in.")(

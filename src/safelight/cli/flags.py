@@ -155,15 +155,16 @@ TRANSFER = Flags(
         "engine": "What computes the frozen layers; `auto` takes the fastest that is installed "
         "(ncnn for VGG in float32, openvino on processors with AMX).",
         "head": "`logistic` regression, `kernel` ridge regression (both with cross-validated "
-        "strength), or a `dense` layer with dropout; `auto` is kernel if only the head is trained.",
+        "strength), or a `dense` layer with dropout; `auto` is kernel if only the head is trained "
+        "and there are at most 16,000 views of pictures, else logistic.",
         "head_layers": "What the head sees, LAYER/avg or LAYER/max; may be repeated. By default "
         "averages and maxima of several stages (vgg16: blocks 3 to 5).",
         "hidden_units": "Width of the dense head.",
         "dropout": "Share of the head's inputs dropped in training.",
         "learning_rate": "At the start of fine-tuning; it falls to zero along a cosine.",
         "batch_size": "Pictures in a step of fine-tuning.",
-        "optimizer": "Of fine-tuning.",
-        "weight_decay": "Of adamw.",
+        "optimizer": "What fine-tuning steps by.",
+        "weight_decay": "Share of the weights that adamw takes away in each step, times the rate.",
         "patience": "Epochs without a better validation loss before fine-tuning stops.",
         "weight_averaging": "Keep the average of the weights over the second half of the epochs, "
         "unless one epoch is clearly better on the validation part; `--no-weight-averaging` keeps "
@@ -199,7 +200,8 @@ VAE = Flags(
         "other pictures.",
         "beta": "Weight of the KL divergence; 1 gives the ELBO.",
         "minutes": "Time for training: the number of epochs follows from the speed of the first.",
-        "epochs": "Passes over the pictures, instead of --minutes.",
+        "epochs": "Passes over the pictures, instead of --minutes. With neither as many as make "
+        "10,000 steps, at least 20.",
         "image_size": "Pixels that pictures are resized to: 64, or 48x64 (height x width). By "
         "default small pictures stay as they are and others get a longest side of 64.",
         "seed": "Decides the split, weights, order and noise.",
@@ -225,8 +227,8 @@ VAE = Flags(
         "plain gradient and a warm-up) or `bottom_up`.",
         "gradient": "`plain`; `stl` (sticking the landing) has less noise with one sample, `dreg` "
         "(doubly reparameterized) with several.",
-        "final_gradient": "That of the last quarter; `plain` after `stl` lets units go that say "
-        "next to nothing.",
+        "final_gradient": "The gradient of the last quarter of the training; `plain` after `stl` "
+        "lets units go that say next to nothing.",
         "conditional": "Tell encoder and decoder the class, so that samples can be asked for by "
         "class.",
         "batch_size": "Pictures in a step.",
@@ -245,13 +247,13 @@ VAE = Flags(
     metavars={"likelihood": "NAME", "image_size": "PIXELS"},
     parsers={"image_size": parse_size},
     presets={
-        "quick": "10 minutes, 82.3 nats on MNIST",
-        "good": "half an hour, 81.3",
-        "best": "an hour, 81",
+        "quick": "10 minutes on two cores, 82.3 nats on MNIST",
+        "good": "half an hour, 81.3 nats",
+        "best": "an hour, 80.9 nats",
         "burda-1": "the networks of Burda et al. 2016, one sample",
-        "burda-5": "with five",
-        "burda-50": "with five, then fifty",
-        "burda-two": "two stochastic layers",
+        "burda-5": "the same, five samples",
+        "burda-50": "five samples, then fifty",
+        "burda-two": "their two stochastic layers",
     },
 )
 
@@ -264,7 +266,8 @@ GAN = Flags(
         "loss": "Of the game: `non_saturating`, `hinge` or `wasserstein`.",
         "autoencoder": "Train an encoder too (a VAE/GAN), so that pictures can be reconstructed.",
         "minutes": "Time for training: the number of epochs follows from the speed of the first.",
-        "epochs": "Passes over the pictures, instead of --minutes.",
+        "epochs": "Passes over the pictures, instead of --minutes. With neither as many as make "
+        "10,000 steps, at least 5.",
         "image_size": "Pixels that pictures are resized to: 64, or 48x64 (height x width). By "
         "default small pictures stay as they are and others get a longest side of 64.",
         "seed": "Decides the split, weights, order and noise.",
@@ -276,19 +279,20 @@ GAN = Flags(
         "repeat it for each halving of the size. By default what suits the size.",
         "penalty": "On the discriminator's gradient: `gradient` (WGAN-GP) or `r1`; `auto` is "
         "gradient for wasserstein, else none.",
-        "penalty_weight": "Of the penalty; 0 takes 10.",
+        "penalty_weight": "Weight of the penalty in the discriminator's loss; 0 takes 10.",
         "normalization": "In the discriminator: `batch`, `spectral` (kernels over their largest "
         "singular value) or `none`; `auto` is none beside a penalty, spectral for resnet, "
         "wasserstein and a VAE/GAN, and batch else.",
-        "reconstruction_weight": "Of a VAE/GAN: of reconstructions against being believed.",
-        "kl_weight": "Of a VAE/GAN: of the KL divergence against reconstructions.",
+        "reconstruction_weight": "VAE/GAN: weight of reconstructions, KL divergence included, "
+        "where being taken for real has 1.",
+        "kl_weight": "VAE/GAN: weight of the KL divergence, where the reconstruction error has 1.",
         "batch_size": "Pictures in a step; 0 takes 64, and 16 of fewer than 10,000 pictures.",
         "discriminator_steps": "Steps of the discriminator for one of the generator; wasserstein "
         "wants 5.",
         "learning_rate": "Of the generator, at the start; it falls along a cosine.",
         "discriminator_learning_rate": "Of the discriminator, likewise.",
         "beta_1": "Decay of Adam's average of gradients.",
-        "beta_2": "Of its average of squared gradients.",
+        "beta_2": "Decay of Adam's average of squared gradients.",
         "weight_average": "Decay per step of the running average of the generator's weights, which "
         "is what is kept; 0 is none.",
         "precision": "Number format of the matrix products; `auto` takes what is fast here.",

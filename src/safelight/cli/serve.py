@@ -66,8 +66,8 @@ def serve(
 
     A classifier answers pictures that are dropped on it: classes with their probabilities or `none
     of these`, where in the picture the answer comes from, and the nearest training pictures. A
-    variational autoencoder or a GAN shows its latent space. Nothing leaves this machine; pictures
-    are not kept.
+    variational autoencoder or a GAN shows its latent space. Nothing leaves this machine; uploads
+    are removed after an hour, and when it ends.
     """
     opened = open_trained(run)
     _check_installed()

@@ -83,9 +83,7 @@ def train(
     ] = False,
     devices: Annotated[
         int,
-        typer.Option(
-            min=1, help="Devices that share every batch; of several, with KERAS_BACKEND=jax."
-        ),
+        typer.Option(min=1, help="Devices that share every batch; more than one need JAX."),
     ] = 1,
     overwrite: Overwrite = False,
     strict: Strict = False,

@@ -6,7 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from safelight import idx
+from safelight.datasets import ImageDataset, Splits
+from safelight.neighbours import check_neighbours
 from safelight.untrusted import printable
 
 MAX_IMBALANCE = 3
@@ -15,11 +19,52 @@ MAX_IMBALANCE = 3
 _MAX_ROWS = 50
 
 
+def describe_dataset(dataset: ImageDataset) -> dict[str, Any]:
+    """A data set as it stands in a run's `config.json`: counts, what was left out, copies."""
+    return {
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "num_images": len(dataset),
+        "class_names": list(dataset.class_names),
+        **({"grouped_by": dataset.grouped_by} if dataset.grouped_by else {}),
+        "problems": [str(problem) for problem in dataset.problems],
+        "duplicates": len(dataset.duplicates),
+        "conflicting_duplicates": [
+            [dataset.files[i] for i in cluster] for cluster in dataset.conflicting_duplicates
+        ],
+    }
+
+
+def describe_data(dataset: ImageDataset, splits: Splits) -> dict[str, Any]:
+    """What names and labels tell of the pictures: classes, and series torn apart."""
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    counts = {
+        name: np.bincount(part.labels, minlength=dataset.num_classes)
+        for name, part in parts.items()
+    }
+    per_part = {
+        name: dict(zip(dataset.class_names, numbers.tolist(), strict=True))
+        for name, numbers in counts.items()
+    }
+    checked = check_neighbours(dataset.files, dataset.labels)
+    neighbours = checked.to_dict() if checked else None
+    advice = advise_on_neighbours(
+        neighbours, split=splits.strategy, has_groups=dataset.groups is not None
+    )
+    return {
+        "num_per_class": per_part["train"],
+        "num_per_part": per_part,
+        "imbalance": float(counts["train"].max() / max(counts["train"].min(), 1)),
+        "neighbours": neighbours and {**neighbours, "advice": advice},
+        "straddling": [[dataset.files[i] for i in cluster] for cluster in splits.straddling],
+    }
+
+
 def render_data_page(config: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     """Write the page.
 
     Args:
-        config: What `config.json` holds.
+        config: What `config.json` holds; without settings nothing was trained.
         data: What `metrics.json` holds under "data".
 
     Returns:
@@ -32,7 +77,7 @@ def render_data_page(config: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         "Files left out": _tell_problems(dataset["problems"]),
         "The same picture twice": _tell_duplicates(dataset, data.get("straddling", [])),
         "Neighbours": _tell_neighbours(data["neighbours"], split),
-        "Labels to look at again": _tell_suspects(data),
+        "Labels to look at again": _tell_suspects(data, trained=bool(config["settings"])),
     }
     texts = [f"# The pictures of {escape(dataset['name'])}", _introduce(dataset, data, split)]
     for title, text in sections.items():
@@ -196,7 +241,9 @@ def _tell_neighbours(found: Mapping[str, Any] | None, split: str) -> str:
     return f"{pairs} {kept.get(split, '')}".rstrip()
 
 
-def _tell_suspects(data: Mapping[str, Any]) -> str:
+def _tell_suspects(data: Mapping[str, Any], *, trained: bool) -> str:
+    if not trained:
+        return "Not checked: that takes a classifier, as `safelight transfer train` makes it."
     if "suspects" not in data:
         return "Not checked: this training made no answers on pictures that it held out."
     suspects = data["suspects"]

@@ -17,12 +17,11 @@ from safelight import known_pictures, plots
 from safelight.datasets import ImageDataset, Splits
 from safelight.locks import alone
 from safelight.metrics import brier_score, confident_mistakes, expected_calibration_error
-from safelight.neighbours import check_neighbours
 from safelight.runs import Run, atomic_path
 from safelight.trained_runs import load_model, read_settings
 from safelight.transfer import album
 from safelight.transfer.config import TrainConfig
-from safelight.transfer.data_page import advise_on_neighbours, render_data_page
+from safelight.transfer.data_page import describe_data, describe_dataset, render_data_page
 from safelight.transfer.evaluation import ClassificationReport, evaluate
 from safelight.transfer.feature_cache import FeatureCache
 from safelight.transfer.fine_tuning import Report
@@ -108,7 +107,7 @@ def run_training(
             repeated["splits"] = _sum_up(run, [splits, *others], [judged, *more])
         seconds["other_splits"] = time.perf_counter() - before_others
     seconds["total"] = time.perf_counter() - started
-    data = {**_describe_data(dataset, splits), **_check_labels(run, splits, trained)}
+    data = {**describe_data(dataset, splits), **_check_labels(run, splits, trained)}
     run.write_data_page(render_data_page(described, data))
     metrics = {
         **judged.to_dict(),
@@ -145,18 +144,7 @@ def _describe(
     several = {} if splits.fold else {"splits": num_splits}
     return {
         "kind": "transfer",
-        "dataset": {
-            "name": dataset.name,
-            "fingerprint": dataset.fingerprint,
-            "num_images": len(dataset),
-            "class_names": list(dataset.class_names),
-            **({"grouped_by": dataset.grouped_by} if dataset.grouped_by else {}),
-            "problems": [str(problem) for problem in dataset.problems],
-            "duplicates": len(dataset.duplicates),
-            "conflicting_duplicates": [
-                [dataset.files[i] for i in cluster] for cluster in dataset.conflicting_duplicates
-            ],
-        },
+        "dataset": describe_dataset(dataset),
         "split": {
             **known_pictures.describe_split(splits),
             "fold": splits.fold,
@@ -307,31 +295,6 @@ def _draw_learning_curve(run: Run, measured: MeasuredCurve, metrics: dict[str, A
             seen=(measured.num_all, *(metrics["accuracy"][k] for k in ("value", "low", "high"))),
         ),
     )
-
-
-def _describe_data(dataset: ImageDataset, splits: Splits) -> dict[str, Any]:
-    """What names and labels tell of the pictures: classes, and series torn apart."""
-    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    counts = {
-        name: np.bincount(part.labels, minlength=dataset.num_classes)
-        for name, part in parts.items()
-    }
-    per_part = {
-        name: dict(zip(dataset.class_names, numbers.tolist(), strict=True))
-        for name, numbers in counts.items()
-    }
-    checked = check_neighbours(dataset.files, dataset.labels)
-    neighbours = checked.to_dict() if checked else None
-    advice = advise_on_neighbours(
-        neighbours, split=splits.strategy, has_groups=dataset.groups is not None
-    )
-    return {
-        "num_per_class": per_part["train"],
-        "num_per_part": per_part,
-        "imbalance": float(counts["train"].max() / max(counts["train"].min(), 1)),
-        "neighbours": neighbours and {**neighbours, "advice": advice},
-        "straddling": [[dataset.files[i] for i in cluster] for cluster in splits.straddling],
-    }
 
 
 def _check_labels(run: Run, splits: Splits, trained: TrainedClassifier) -> dict[str, Any]:

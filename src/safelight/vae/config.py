@@ -29,6 +29,7 @@ _AMOUNTS = (
     "weight_decay",
 )
 MAX_DECAY = 0.01  # part of the kernels that one step may take away
+_FAR_TOO_DEAR = 4.0  # of a beta: half of it would be too dear still
 
 
 @dataclasses.dataclass(frozen=True)
@@ -361,7 +362,7 @@ def ways_to_wake_units(settings: Mapping[str, Any]) -> dict[str, float]:
 
     Returns:
         By name a value to try; no warm-up where a longer one would take more than half
-        of the epochs.
+        of the epochs, and the ELBO's own `beta` of 1 where it is far above that.
     """
     known: dict[str, Any] = {each.name: each.default for each in dataclasses.fields(TrainConfig)}
     known |= settings
@@ -375,7 +376,8 @@ def ways_to_wake_units(settings: Mapping[str, Any]) -> dict[str, float]:
     plain = known["gradient"] == "plain" and known["final_gradient"] in ("auto", "plain")
     if closed and plain:
         found["free_bits"] = max(0.1, 2 * known["free_bits"])
-    return {**found, "beta": known["beta"] / 2} if known["beta"] else found
+    smaller = known["beta"] / 2 if known["beta"] <= _FAR_TOO_DEAR else 1.0
+    return {**found, "beta": smaller} if known["beta"] else found
 
 
 def check_last_quarter(

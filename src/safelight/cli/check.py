@@ -1,0 +1,108 @@
+"""`safelight check`: what is to be known of pictures before anything is trained on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from safelight.cli import console
+from safelight.cli.data import Groups, Strict, Threshold, load_data
+from safelight.cli.runs import Json
+from safelight.cli.transfer import Data, Split
+from safelight.datasets import Splits
+
+_LIKELY = 0.9  # an accuracy to tell widths by
+
+
+def check(
+    data: Data,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A page to write (.md) with all of it."),
+    ] = None,
+    split: Split = None,
+    groups: Groups = None,
+    as_json: Json = False,
+    strict: Strict = False,
+    threshold: Threshold = 0.5,
+) -> None:
+    """Say what is to be known of pictures before anything is trained on them.
+
+    How many there are of each class, which cannot be read and why, copies and near-copies, the
+    same picture in two classes, whether pictures with neighbouring names share labels, so that a
+    random split flatters, and how exactly the test part would tell an accuracy. Loads no network.
+    """
+    from safelight import datasets
+    from safelight.files import write_text
+    from safelight.transfer import data_page
+
+    if output is not None and output.suffix.lower() != ".md":
+        raise ValueError(f"--output {output}: expected a name that ends in .md.")
+    dataset = load_data(data, strict=strict, threshold=threshold, groups=groups)
+    strategy = split or ("grouped" if groups else "stratified")
+    # As `transfer train` with the same flags deals them.
+    dealt = datasets.split(dataset, validation_fraction=0.1, strategy=strategy)
+    described, found = data_page.describe_dataset(dataset), data_page.describe_data(dataset, dealt)
+    if output is not None:
+        config = {"dataset": described, "split": {"strategy": dealt.strategy}, "settings": {}}
+        write_text(output, data_page.render_data_page(config, found))
+    if as_json:
+        console.print_json({"dataset": described, "split": dealt.strategy, **found})
+        return
+    _tell(described, found, dealt)
+    if output is not None:
+        console.say(f"{'page':<18}{console.printable(output)}")
+
+
+def _tell(dataset: dict[str, Any], found: dict[str, Any], dealt: Splits) -> None:
+    parts = {part: sum(numbers.values()) for part, numbers in found["num_per_part"].items()}
+    classes = {
+        name: sum(numbers[name] for numbers in found["num_per_part"].values())
+        for name in dataset["class_names"]
+    }
+    shown = ", ".join(f"{console.printable(name)} {n:,}" for name, n in classes.items())
+    lines = {
+        "pictures": f"{dataset['num_images']:,} ({shown})",
+        "balance": f"the largest class has {found['imbalance']:.1f} times as many as the smallest",
+        "left out": _count(len(dataset["problems"]), "file"),
+        "copies": f"{_count(dataset['duplicates'], 'group')} of the same picture, "
+        f"{len(dataset['conflicting_duplicates'])} of them in different classes",
+        "split": ", ".join(f"{n:,} {part}" for part, n in parts.items()) + f" ({dealt.strategy})",
+        "neighbours": _tell_neighbours(found["neighbours"], dealt),
+        "exactness": _tell_exactness(len(dealt.test), dataset["num_images"], dealt),
+    }
+    for name, text in lines.items():
+        console.say(f"{name:<18}{text}")
+
+
+def _tell_neighbours(found: dict[str, Any] | None, dealt: Splits) -> str:
+    if found is None:
+        return "file names give no order that runs across the classes"
+    if found["advice"]:
+        return console.printable(found["advice"])
+    kept = " (kept together)" if found["is_blocked"] and dealt.keeps_groups else ""
+    return f"{found['agreement']:.0%} share a label, {found['expected']:.0%} by chance{kept}"
+
+
+def _tell_exactness(num_test: int, num_all: int, dealt: Splits) -> str:
+    """How wide the interval of a likely accuracy would be, of pictures that stand alone."""
+    about = f"an accuracy of {_LIKELY:.0%} would be told to within {_width(num_test):.0f} points"
+    folds = "" if dealt.strategy.startswith("given") else f"; by --folds 5, {_width(num_all):.0f}"
+    wider = ", more where groups are alike" if dealt.keeps_groups else ""
+    return f"{about}{folds}{wider}"
+
+
+def _width(number: int) -> float:
+    """Points from the value to the farther end of Wilson's 95 % interval."""
+    from safelight.resampling import Resampling, proportion
+
+    right = np.arange(number) < round(_LIKELY * number)
+    value, low, high = proportion(right, Resampling(number, None, 1, 0.95, 0))
+    return 100 * max(value - low, high - value)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"

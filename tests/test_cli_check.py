@@ -1,0 +1,86 @@
+"""What `safelight check` says of pictures, on a folder with one of everything."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def call(call):
+    return lambda *arguments: call("check", *arguments, early=True)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Series of six per class, a copy in both classes, a near-copy, and a file that is none."""
+    rng = np.random.default_rng(0)
+    for number in range(48):
+        name = ("cat", "dog")[number // 6 % 2]
+        path = tmp_path / "data" / name / f"shot_{number:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soft = Image.fromarray(rng.integers(0, 256, (5, 5, 3), np.uint8))
+        soft.resize((40, 40), Image.Resampling.BICUBIC).save(path)
+    data = tmp_path / "data"
+    (data / "dog" / "again.png").write_bytes((data / "cat" / "shot_000.png").read_bytes())
+    (data / "dog" / "broken.png").write_text("no picture")
+    return data
+
+
+def test_what_is_amiss_is_said(call, folder, tmp_path):
+    page = tmp_path / "data.md"
+    code, out, err = call(folder, "--output", page)
+    assert code == 0, err
+    lines = {line[:18].strip(): line[18:] for line in out.splitlines()}
+    assert lines["pictures"] == "49 (cat 24, dog 25)"
+    assert lines["left out"] == "1 file"
+    assert "dog/broken.png" in err
+    assert lines["copies"] == "1 group of the same picture, 1 of them in different classes"
+    assert "a random split puts near-copies on both sides" in lines["neighbours"]
+    assert "--groups" in lines["neighbours"]
+    assert re.fullmatch(r"\d+ train, \d+ validation, \d+ test \(stratified\)", lines["split"])
+    assert lines["page"] == str(page)
+    text = page.read_text()
+    assert "cat/shot\\_000.png = dog/again.png" in text
+    assert "that takes a classifier" in text
+
+
+def test_groups_that_are_named_are_kept_together(call, folder, tmp_path):
+    (folder / "dog" / "again.png").unlink()
+    table = tmp_path / "groups.csv"
+    files = sorted(path for path in folder.rglob("shot_*.png"))
+    rows = [f"{path.relative_to(folder).as_posix()},{int(path.stem[5:]) // 6}" for path in files]
+    table.write_text("\n".join(["file,group", *rows]))
+    code, out, err = call(folder, "--groups", table, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["split"], found["dataset"]["grouped_by"]) == ("grouped", "groups.csv")
+    assert found["neighbours"]["advice"] == ""
+    assert "48 pictures in 8 groups" in err
+    code, out, err = call(folder, "--groups", table)
+    assert "(kept together)" in out
+    assert "more where groups are alike" in out
+
+
+@pytest.mark.parametrize(("number", "points"), [(100, 8), (1000, 2), (16, 25)])
+def test_widths_are_wilsons(number, points):
+    """By the roots of the score test's quadratic, p = 0.9."""
+    from safelight.cli.check import _width
+
+    p, z = round(0.9 * number) / number, 1.959964
+    low, high = sorted(np.roots([1 + z**2 / number, -2 * p - z**2 / number, p**2]))
+    assert _width(number) == pytest.approx(100 * max(p - low, high - p), rel=1e-4)
+    assert _width(number) == pytest.approx(points, abs=1)
+
+
+def test_mistakes_are_sentences(call, folder, tmp_path):
+    code, _, err = call(folder, "--output", tmp_path / "page.html")
+    assert (code, "ends in .md" in err) == (2, True)
+    code, _, err = call(folder, "--split", "grouped")
+    assert (code, "no groups" in err) == (2, True)
+    code, _, err = call("mnist", "--groups", "(x)")
+    assert (code, "is for a folder" in err) == (2, True)
+    code, _, err = call(tmp_path / "nothing")
+    assert (code, "does not exist" in err) == (2, True)
