@@ -38,7 +38,7 @@ def test_what_is_amiss_is_said(call, folder, tmp_path):
     assert lines["left out"] == "1 file"
     assert "dog/broken.png" in err
     assert lines["copies"] == "1 group of the same picture, 1 of them in different classes"
-    assert "a random split puts near-copies on both sides" in lines["neighbours"]
+    assert "a split that parts them puts near-copies on both sides" in lines["neighbours"]
     assert "--groups" in lines["neighbours"]
     assert re.fullmatch(r"\d+ train, \d+ validation, \d+ test \(stratified\)", lines["split"])
     assert lines["page"] == str(page)
@@ -73,6 +73,39 @@ def test_widths_are_wilsons(number, points):
     low, high = sorted(np.roots([1 + z**2 / number, -2 * p - z**2 / number, p**2]))
     assert _width(number) == pytest.approx(100 * max(p - low, high - p), rel=1e-4)
     assert _width(number) == pytest.approx(points, abs=1)
+
+
+def test_groups_that_part_series_do_not_reassure(call, folder):
+    code, out, _ = call(folder, "--groups", r"(\d)\.|(?:again)", "--split", "grouped")
+    assert code == 0
+    assert "the groups part" in out
+    assert "kept together" not in out
+
+
+def test_what_cannot_be_split_is_looked_at_all_the_same(call, folder, tmp_path):
+    for path in sorted((folder / "cat").glob("*.png"))[1:]:
+        path.unlink()
+    first = (folder / "cat" / "shot_000.png").read_bytes()
+    for number in range(4):
+        (folder / "cat" / f"same_{number}.png").write_bytes(first)
+    page = tmp_path / "page.md"
+    code, out, err = call(folder, "--output", page)
+    assert code == 2
+    assert "as they are nothing can be trained on them" in err
+    assert "copies" in out
+    assert page.exists()
+
+
+def test_a_page_that_is_there_is_replaced_only_if_asked(call, folder, tmp_path):
+    page = tmp_path / "notes.md"
+    page.write_text("mine")
+    code, _, err = call(folder, "--output", page)
+    assert (code, page.read_text()) == (2, "mine")
+    assert "--overwrite" in err
+    assert call(folder, "--output", page, "--overwrite")[0] == 0
+    assert "# The pictures of data" in page.read_text()
+    code, _, err = call(folder, "--output", tmp_path / "gone" / "a.md")
+    assert (code, "there is no folder" in err) == (2, True)
 
 
 def test_mistakes_are_sentences(call, folder, tmp_path):

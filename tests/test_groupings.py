@@ -29,6 +29,22 @@ def test_a_table_and_a_mapping_say_the_same(tmp_path, kind):
     assert find_groups(FILES, path).tolist() == find_groups(FILES, str(path)).tolist() == GROUPS
 
 
+def test_numbers_are_names_too():
+    """0 is somebody's number, not nobody's."""
+    assert find_groups(("a", "b", "c", "d"), {"a": 0, "b": 1, "c": 0, "d": None}).tolist() == [
+        0,
+        1,
+        0,
+        2,
+    ]
+
+
+def test_a_name_is_looked_up_as_it_is_written_first(tmp_path):
+    path = tmp_path / "groups.csv"
+    path.write_text("file,group\na\\xff.png,1\n./b/c.png,2\nb\\d.png,2\n")
+    assert find_groups(("a\\xff.png", "b/c.png", "b/d.png"), path).tolist() == [0, 1, 1]
+
+
 def test_a_picture_that_stands_alone_is_in_no_other_ones_group():
     found = find_groups(("a", "b", "c", "d"), {"a": "0", "b": "", "c": "0", "d": ""})
     assert found.tolist() == [0, 1, 0, 2]
@@ -55,10 +71,10 @@ def test_a_rule_that_tells_no_groups_is_refused(rule, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("file,patient\na,1\n", "row 2 has no group; expected the columns file and group"),
+        ("file,patient\na,1\n", "line 2 has no group; expected the columns file and group"),
         ("", "says nothing of 2 of 2"),
-        ("file,group\na\nb,1\n", "row 2 has no group"),
-        ("file,group\na,1\nb,2\na,2\n", "row 4 puts a into '2', an earlier one into '1'"),
+        ("file,group\na\nb,1\n", "line 2 has no group"),
+        ("file,group\na,1\nb,2\na,2\n", "line 4 puts a into '2', an earlier one into '1'"),
         ('file,group\na,"1\n', "cannot be read as a table"),
     ],
 )

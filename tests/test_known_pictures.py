@@ -91,3 +91,34 @@ def test_groups_that_are_none_are_refused(tmp_path, splits, groups):
     run.write_config({"kind": "transfer", "split": told})
     with pytest.raises(ValueError, match="does not say which pictures belong together"):
         known_pictures.with_groups(run, make(0))
+
+
+def test_a_picture_in_two_groups_makes_one_of_them(tmp_path):
+    """As the split did, which kept copies together."""
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    images[20] = images[0]
+    plain = ImageDataset.from_arrays(images, np.arange(40) % 2, class_names=("a", "b"))
+    dataset = dataclasses.replace(plain, groups=np.arange(40) // 4)
+    run = Run.create(tmp_path / "run")
+    dealt = split(dataset, seed=0, strategy="grouped")
+    run.write_config({"kind": "transfer", "split": known_pictures.describe_split(dealt)})
+    found = known_pictures.with_groups(run, plain).groups
+    joined = np.where(np.arange(40) // 4 == 5, 0, np.arange(40) // 4)
+    np.testing.assert_array_equal(found[:, None] == found, joined[:, None] == joined)
+
+
+def test_relatives_of_what_was_learned_and_strangers_are_counted(tmp_path):
+    dataset = dataclasses.replace(make(0), groups=np.arange(40) // 4)
+    run = Run.create(tmp_path / "run")
+    dealt = split(dataset, seed=0, strategy="grouped")
+    run.write_config({"kind": "transfer", "split": known_pictures.describe_split(dealt)})
+    unseen, _ = known_pictures.unseen_part(run, dataset)
+    assert known_pictures.count_related(run, dataset, unseen) == 0
+    assert known_pictures.count_strangers(run, unseen) == 0
+    assert known_pictures.count_strangers(run, make(7)) == 40
+    # Told otherwise, by pairs that the split did not know of.
+    others = dataclasses.replace(dataset, groups=np.arange(40) % 20)
+    unseen, _ = known_pictures.unseen_part(run, others)
+    learned = {int(g) for g in others.groups[np.isin(others.digests, unseen.digests, invert=True)]}
+    expected = sum(int(g) in learned for g in unseen.groups)
+    assert known_pictures.count_related(run, others, unseen) == expected > 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from safelight import datasets
-from safelight.neighbours import MIN_EXCESS, NUM_PERMUTATIONS, check_neighbours
+from safelight.neighbours import MIN_EXCESS, NUM_PERMUTATIONS, check_neighbours, share_apart
 
 
 def number(labels):
@@ -125,3 +125,17 @@ def test_solar_cells_lie_module_by_module():
     assert found.agreement == share_equal(cells.labels)
     assert found.is_blocked
     assert not found.is_sorted
+
+
+def test_neighbours_that_groups_part_are_counted():
+    """By brute force over all pairs of successive numbers with equal labels."""
+    rng = np.random.default_rng(3)
+    labels, groups = rng.integers(0, 2, 60), rng.integers(0, 4, 60)
+    files = [f"{'ab'[label]}/x{number:02d}.png" for number, label in enumerate(labels)]
+    pairs = [(i, i + 1) for i in range(59) if labels[i] == labels[i + 1]]
+    apart = np.mean([groups[i] != groups[j] for i, j in pairs])
+    mixed = rng.permutation(60)
+    found = share_apart([files[i] for i in mixed], labels[mixed], groups[mixed])
+    assert found == pytest.approx(apart)
+    assert share_apart(files, labels, np.zeros(60)) == 0
+    assert share_apart(["a/p.png", "b/q.png"], [0, 1], [0, 1]) == 0

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,11 +16,11 @@ from safelight import assets, elpv, idx
 from safelight.duplicates import find_duplicates, hash_picture
 from safelight.files import StrPath
 from safelight.folders import Problem, scan_folder
-from safelight.groupings import find_groups, name_rule
+from safelight.groupings import name_rule, read_rule
 from safelight.images import Mode
 from safelight.shapes import SHAPE_NAMES, draw_shape
 from safelight.sources import Arrays, Files, Source, array_digest, check_arrays
-from safelight.splits import class_quotas, deal_units, merge_units
+from safelight.splits import class_quotas, count_torn, deal_units, merge_units
 
 _LOGGER = logging.getLogger(__name__)
 _PARTS = ("train", "validation", "test")
@@ -187,8 +187,8 @@ class Splits:
         test: For the final number, and nothing else.
         indices: Positions in the whole data set, ascending, by "train", "validation", "test".
         seed: What decided the order of dealing.
-        strategy: "stratified" or "grouped"; "given" where the data set's parts decided, and
-            "given-grouped" where groups were to be minded beside them.
+        strategy: "stratified" or "grouped"; "given" where the data set's parts decided,
+            "given-grouped" where groups were to be minded, too.
         straddling: Clusters of duplicates that given parts tear apart; empty otherwise.
         fold: Its number from 0, and how many there are, if it is one fold of a cross-validation.
         asked: Its `test_fraction`, `validation_fraction` and `folds`, as far as they were given.
@@ -208,6 +208,11 @@ class Splits:
     def keeps_groups(self) -> bool:
         """Whether pictures of one group are together, or count as one where given parts decide."""
         return "grouped" in self.strategy
+
+    @property
+    def num_torn(self) -> int:
+        """Groups with pictures in several parts, as only given parts have them."""
+        return count_torn(map(self.groups_of, (self.train, self.validation, self.test)))
 
     def groups_of(self, part: ImageDataset) -> NDArray[np.int64] | None:
         """The groups of a part's pictures, (n,), if this split minds them."""
@@ -254,7 +259,7 @@ def from_directory(
     strict: bool = False,
     min_images_per_class: int = 4,
     labels: bool = True,
-    groups: StrPath | Mapping[str, str] | None = None,
+    groups: StrPath | Mapping[str, Any] | None = None,
 ) -> ImageDataset:
     """Read a folder of pictures: a sub-folder for each class, pictures anywhere below it.
 
@@ -270,9 +275,8 @@ def from_directory(
         min_images_per_class: The fewest readable pictures that make a class (in all parts).
         labels: Whether sub-folders are classes; if not, pictures may lie anywhere, there are no
             class names, and all labels are 0.
-        groups: What tells which pictures belong together (see `split`): a regular expression with
-            one pair of parentheses that is looked for in names such as `cats/tom_1.jpg`, a `.csv`
-            file with the columns `file` and `group`, or a mapping from one to the other.
+        groups: What tells which pictures belong together (see `split`): as `groupings.read_rule`
+            says, a regular expression for names such as `cats/tom_1.jpg`, a table or a mapping.
 
     Returns:
         The data set; nothing of it is kept in memory but names and digests.
@@ -283,6 +287,7 @@ def from_directory(
             is bad.
     """
     root, num_threads = Path(path), os.cpu_count() or 1
+    rule = None if groups is None else read_rule(groups)  # so that its mistakes show soon
     scan = scan_folder(
         root,
         classes=labels,
@@ -302,7 +307,7 @@ def from_directory(
         digests=digests,
         files=files,
         source=source,
-        groups=None if groups is None else find_groups(files, groups),
+        groups=None if rule is None else rule.number(files),
         grouped_by=name_rule(groups),
         parts=parts if all(parts) else None,
         problems=scan.problems,
@@ -371,9 +376,7 @@ def split(
     straddling = tuple(c for c in dataset.duplicates if len(np.unique(parts[list(c)])) > 1)
     if straddling:
         _LOGGER.warning("%d clusters of duplicates straddle the given parts.", len(straddling))
-    if strategy == "grouped" and (torn := _count_torn(dataset.groups, parts)):
-        _LOGGER.warning("%d of the groups straddle the given parts, which flatters.", torn)
-    return Splits(
+    dealt = Splits(
         train=dataset.subset(indices["train"]),
         validation=dataset.subset(indices["validation"]),
         test=dataset.subset(indices["test"]),
@@ -383,6 +386,9 @@ def split(
         straddling=straddling,
         asked={"test_fraction": test_fraction, "validation_fraction": validation_fraction},
     )
+    if torn := dealt.num_torn:
+        _LOGGER.warning("%d of the groups straddle the given parts, which flatters.", torn)
+    return dealt
 
 
 def make_shapes(
@@ -472,12 +478,6 @@ def _check_split(
             f"Data set '{dataset.name}' has no groups, so strategy 'grouped' cannot be used; say "
             "which pictures belong together (groups, --groups), or use 'stratified'."
         )
-
-
-def _count_torn(groups: NDArray[np.int64] | None, parts: NDArray[np.int64]) -> int:
-    """Groups with pictures in the test part and outside it."""
-    judging = parts == _PARTS.index("test")
-    return 0 if groups is None else len(np.intersect1d(groups[judging], groups[~judging]))
 
 
 def _check_parts(

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from safelight.datasets import ImageDataset, Splits
+from safelight.duplicates import find_components
 from safelight.runs import Run
 
 # Hexadecimal digits of a SHA-256: of a million pictures two share them once in forty million times.
@@ -55,19 +56,46 @@ def with_groups(run: Run, dataset: ImageDataset) -> ImageDataset:
     return replace(dataset, groups=np.array(found, dtype=np.int64))
 
 
+def count_strangers(run: Run, part: ImageDataset) -> int:
+    """How many pictures the run knows no group of, where it minds groups."""
+    if "groups" not in run.config["split"]:
+        return 0
+    known = _read_groups(run)
+    return sum(digest not in known for digest in shorten(part.digests))
+
+
+def count_related(run: Run, dataset: ImageDataset, part: ImageDataset) -> int:
+    """How many pictures of a part have one of their group among those that the run learned from.
+
+    Args:
+        run: The run.
+        dataset: With groups, all that was found.
+        part: Some of it, unseen by the run.
+    """
+    if dataset.groups is None or part.groups is None:
+        return 0
+    seen = np.isin(shorten(dataset.digests), learned_digests(run))
+    return int(np.isin(part.groups, dataset.groups[seen]).sum())
+
+
 def _read_groups(run: Run) -> dict[str, int]:
     """The group of each picture of the run, by its digest."""
-    groups, known = run.config["split"]["groups"], {}
+    groups, told = run.config["split"]["groups"], []
     for part in groups if isinstance(groups, dict) else ():
         digests, numbers = digests_of(run, part), groups[part]
         if isinstance(numbers, list) and len(numbers) == len(digests):
-            known.update(zip(digests, numbers, strict=True))
-    if not known or not all(type(number) is int for number in known.values()):
+            told += zip(digests, numbers, strict=True)
+    if not told or not all(type(number) is int for _, number in told):
         raise ValueError(
             f"{run.path}: config.json is damaged (it does not say which pictures belong "
             "together); train the run again."
         )
-    return known
+    known = dict(told)
+    # A picture that is there twice, in two groups, makes one of them.
+    names, ends = np.unique([(known[d], n) for d, n in told], return_inverse=True)
+    joined = find_components(len(names), ends.reshape(-1, 2))
+    groups_of = dict(zip(names.tolist(), joined.tolist(), strict=True))
+    return {digest: groups_of[number] for digest, number in known.items()}
 
 
 def name_part(part: ImageDataset) -> str:

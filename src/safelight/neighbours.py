@@ -94,6 +94,26 @@ def check_neighbours(
     )
 
 
+def share_apart(files: Sequence[str], labels: ArrayLike, groups: ArrayLike) -> float:
+    """Of neighbouring pictures with equal labels, say how many pairs groups do not keep together.
+
+    Args:
+        files: As of `check_neighbours`.
+        labels: The class of each picture, (n,).
+        groups: The group of each picture, (n,).
+
+    Returns:
+        A share; 0 where there are no such pairs.
+    """
+    labels, groups = np.asarray(labels), np.asarray(groups)
+    pairs = [
+        np.stack([rows[:-1], rows[1:]], axis=1)[labels[rows[1:]] == labels[rows[:-1]]]
+        for rows in _find_series(files, labels)
+    ]
+    first, second = np.concatenate([*pairs, np.zeros((0, 2), np.int64)]).T
+    return float(np.mean(groups[first] != groups[second])) if len(first) else 0.0
+
+
 def _find_series(files: Sequence[str], labels: NDArray) -> list[NDArray[np.int64]]:
     """Positions in the order of the names, for each pattern of names that runs across classes."""
     names = [file.rsplit("/", 1)[-1] for file in files]

@@ -1,5 +1,7 @@
 """Deal out units of pictures to parts so that each part gets its share of every class."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,6 +32,17 @@ def merge_units(
         _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
         pairs = np.concatenate([pairs, np.stack([np.arange(num_items), first[inverse]], axis=1)])
     return find_components(num_items, pairs)
+
+
+def count_torn(groups: Iterable[NDArray[np.int64] | None]) -> int:
+    """Say how many groups have items in several parts.
+
+    Args:
+        groups: For each part the group of each of its items; None where groups do not matter.
+    """
+    seen = [np.unique(each) for each in groups if each is not None]
+    _, times = np.unique(np.concatenate([*seen, np.zeros(0, np.int64)]), return_counts=True)
+    return int((times > 1).sum())
 
 
 def class_quotas(counts: NDArray[np.int64], fractions: tuple[float, ...]) -> NDArray[np.int64]:

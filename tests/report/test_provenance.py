@@ -268,6 +268,46 @@ def test_the_sweep_that_a_training_advises_has_its_settings(make_classifier):
     assert (found["splits"], found["seed"], str(found["output"])) == (3, 5, "x-sweep")
 
 
+RULE = r"/(p\d+|[a-z]{2}\\)_"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "rule", "split"),
+    [
+        ("grouped", RULE, None),
+        ("given-grouped", RULE, None),
+        ("stratified", RULE, "stratified"),
+        ("given", RULE, "stratified"),
+        ("grouped", "", "grouped"),
+        ("given", "", None),
+    ],
+)
+def test_a_command_minds_groups_as_the_run_did(make_classifier, strategy, rule, split):
+    dataset = {"grouped_by": rule} if rule else {}
+    reading = rewrite(make_classifier(), dataset=dataset, split={"strategy": strategy})
+    found = parse(train_command(reading))
+    assert (found["groups"], found["split"]) == (rule or None, split)
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"), [("groups.csv", "table of groups"), ("", "told in Python"), ("(x)", "")]
+)
+def test_what_a_run_does_not_know_of_its_groups_is_told(make_classifier, rule, words):
+    reading = rewrite(
+        make_classifier(dataset="mine"), dataset={"grouped_by": rule}, split={"strategy": "grouped"}
+    )
+    told = " ".join(str(block.words) for block in tell_command(reading)[1:])
+    assert (words in told) if words else ("groups" not in told.lower())
+
+
+def test_a_sweep_is_not_advised_without_a_validation_part(make_classifier):
+    asked = {"test_fraction": 0.25, "validation_fraction": 0.0}
+    reading = rewrite(make_classifier(), split={"asked": asked})
+    lines = [step.command or "" for step in advice.next_steps(reading, None)]
+    (line,) = (each for each in lines if "sweep" in each)
+    assert parse(line)["validation_fraction"] == 0.1
+
+
 def test_a_network_that_is_all_trained_has_nothing_to_unfreeze(make_classifier):
     config = TransferConfig(pretrained=False)
     reading = rewrite(make_classifier(), settings=dataclasses.asdict(config))

@@ -164,6 +164,30 @@ def test_copies_are_told_by_what_they_do():
         ("given", {}, False, ""),
     ],
 )
+@pytest.mark.parametrize(
+    ("split", "torn", "rule", "expected"),
+    [
+        ("stratified", 0, "", "Not minded by this split, and not told: --groups says it."),
+        ("stratified", 0, r"/(p\d+)_", r"Not minded by this split, told by `--groups /(p\d+)_`."),
+        ("grouped", 0, r"/([a-z]+)_", "in one part, told by `--groups /([a-z]+)_`; intervals"),
+        ("grouped", 0, "(`x)", "told by `` --groups (`x) ``; intervals"),
+        ("given-grouped", 0, "g.csv", "No group is in two parts"),
+        ("given-grouped", 1, "g.csv", "**Beware:** 1 group has pictures in several parts"),
+    ],
+)
+def test_what_belongs_together_is_told_as_it_is_typed(split, torn, rule, expected):
+    config = make_config(**({"grouped_by": rule} if rule else {}))
+    page = render_data_page({**config, "split": {"strategy": split}}, make_data(torn_groups=torn))
+    assert expected in section(page, "What belongs together")
+    assert ("groups that the folders part" in page) == bool(torn)
+
+
+def test_groups_that_part_series_are_no_cure():
+    for apart, words in ((0.9, "the groups part 90 % of them"), (0.1, "")):
+        advice = advise_on_neighbours(series(apart=apart), split="grouped", has_groups=True)
+        assert (words in advice) if words else advice == ""
+
+
 def test_advice_is_one_sentence_where_a_random_split_tears_series_apart(
     split, changes, has_groups, expected
 ):

@@ -113,3 +113,12 @@ def test_steps_are_round(num_all, expected):
     steps = round_steps(num_all)
     assert steps == expected
     assert all(len(str(step).rstrip("0")) == 1 for step in steps)
+
+
+def test_groups_stay_together_in_what_decides_when_to_stop(dataset):
+    data = dataclasses.replace(dataset, groups=np.arange(len(dataset)) // 6)
+    for repetition in deal_sizes(data, validation_fraction=0.2, strategy="grouped").splits:
+        for split in repetition:
+            parts = (split.train, split.validation, split.test)
+            kept = [set(part.groups.tolist()) for part in parts]
+            assert len(set.union(*kept)) == sum(map(len, kept))

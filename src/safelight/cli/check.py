@@ -21,8 +21,11 @@ def check(
     data: Data,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A page to write (.md) with all of it."),
+        typer.Option(metavar="FILE", help="A page to write (.md), with names."),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the page if it is there.")
+    ] = False,
     split: Split = None,
     groups: Groups = None,
     as_json: Json = False,
@@ -39,25 +42,43 @@ def check(
     from safelight.files import write_text
     from safelight.transfer import data_page
 
-    if output is not None and output.suffix.lower() != ".md":
-        raise ValueError(f"--output {output}: expected a name that ends in .md.")
+    _check_output(output, overwrite=overwrite)
     dataset = load_data(data, strict=strict, threshold=threshold, groups=groups)
     strategy = split or ("grouped" if groups else "stratified")
-    # As `transfer train` with the same flags deals them.
-    dealt = datasets.split(dataset, validation_fraction=0.1, strategy=strategy)
+    dealt, reason = None, ""
+    try:  # as `transfer train` with the same flags does
+        dealt = datasets.split(dataset, validation_fraction=0.1, strategy=strategy)
+    except ValueError as error:
+        reason = str(error)
     described, found = data_page.describe_dataset(dataset), data_page.describe_data(dataset, dealt)
+    told = dealt.strategy if dealt else "none"
     if output is not None:
-        config = {"dataset": described, "split": {"strategy": dealt.strategy}, "settings": {}}
+        config = {"dataset": described, "split": {"strategy": told}, "settings": {}}
         write_text(output, data_page.render_data_page(config, found))
     if as_json:
-        console.print_json({"dataset": described, "split": dealt.strategy, **found})
+        console.print_json({"dataset": described, "split": told, **found})
+    else:
+        _tell(described, found, dealt)
+    if dealt is None:
+        raise ValueError(f"as they are nothing can be trained on them: {reason}")
+    if as_json:
         return
-    _tell(described, found, dealt)
     if output is not None:
         console.say(f"{'page':<18}{console.printable(output)}")
 
 
-def _tell(dataset: dict[str, Any], found: dict[str, Any], dealt: Splits) -> None:
+def _check_output(output: Path | None, *, overwrite: bool) -> None:
+    if output is None:
+        return
+    if output.suffix.lower() != ".md":
+        raise ValueError(f"--output {output}: expected a name that ends in .md.")
+    if output.exists() and not overwrite:
+        raise ValueError(f"--output {output}: is there; replace it with --overwrite.")
+    if not output.parent.is_dir():
+        raise ValueError(f"--output {output}: there is no folder {output.parent}; make it first.")
+
+
+def _tell(dataset: dict[str, Any], found: dict[str, Any], dealt: Splits | None) -> None:
     parts = {part: sum(numbers.values()) for part, numbers in found["num_per_part"].items()}
     classes = {
         name: sum(numbers[name] for numbers in found["num_per_part"].values())
@@ -70,20 +91,25 @@ def _tell(dataset: dict[str, Any], found: dict[str, Any], dealt: Splits) -> None
         "left out": _count(len(dataset["problems"]), "file"),
         "copies": f"{_count(dataset['duplicates'], 'group')} of the same picture, "
         f"{len(dataset['conflicting_duplicates'])} of them in different classes",
-        "split": ", ".join(f"{n:,} {part}" for part, n in parts.items()) + f" ({dealt.strategy})",
         "neighbours": _tell_neighbours(found["neighbours"], dealt),
-        "exactness": _tell_exactness(len(dealt.test), dataset["num_images"], dealt),
     }
+    if dealt is not None:
+        sizes = ", ".join(f"{n:,} {part}" for part, n in parts.items())
+        lines["split"] = f"{sizes} ({dealt.strategy})"
+        lines["exactness"] = _tell_exactness(len(dealt.test), dataset["num_images"], dealt)
+    if found["torn_groups"]:
+        lines["groups"] = f"{found['torn_groups']} are in several of your folders, which flatters"
     for name, text in lines.items():
         console.say(f"{name:<18}{text}")
 
 
-def _tell_neighbours(found: dict[str, Any] | None, dealt: Splits) -> str:
+def _tell_neighbours(found: dict[str, Any] | None, dealt: Splits | None) -> str:
     if found is None:
         return "file names give no order that runs across the classes"
     if found["advice"]:
         return console.printable(found["advice"])
-    kept = " (kept together)" if found["is_blocked"] and dealt.keeps_groups else ""
+    whole = dealt is not None and dealt.strategy == "grouped"
+    kept = " (kept together)" if found["is_blocked"] and whole else ""
     return f"{found['agreement']:.0%} share a label, {found['expected']:.0%} by chance{kept}"
 
 

@@ -303,17 +303,19 @@ def evaluate(
 ) -> None:
     """Judge a run's model on those pictures of DATA that it was not trained or chosen on."""
     opened, _ = _open(run)
+    everything = load_data(data, strict=strict, threshold=threshold, groups=groups)
     console.start_keras()
     from safelight import known_pictures
     from safelight.transfer import evaluation, experiment
 
     with damage(run):
-        config, grouped = experiment.settings_of(opened), known_pictures.keeps_groups(opened)
-    dataset, left_out = experiment.unseen_part(
-        opened, load_data(data, strict=strict, threshold=threshold, groups=groups)
-    )
-    with damage(run):
-        dataset = known_pictures.with_groups(opened, dataset)
+        config = experiment.settings_of(opened)
+        grouped = groups is not None or known_pictures.keeps_groups(opened)
+        if grouped:
+            everything = known_pictures.with_groups(opened, everything)
+    dataset, left_out = experiment.unseen_part(opened, everything)
+    if grouped:
+        _tell_groups(opened, everything, dataset, told=groups is not None)
     model = experiment.load_classifier(opened)
     with console.progress() as report:
         judged = evaluation.evaluate(
@@ -321,7 +323,7 @@ def evaluate(
             dataset,
             config=config,
             progress=lambda done, total: report("evaluating", done, total, ""),
-            groups=dataset.groups if grouped or groups else None,
+            groups=dataset.groups if grouped else None,
         )
     result = {**judged.to_dict(), "num_left_out": left_out, "data": dataset.name}
     if as_json:
@@ -330,6 +332,22 @@ def evaluate(
     print_numbers(result)
     seen = f"; {left_out} left out because training had seen them" if left_out else ""
     console.say(f"on {result['num_test']} pictures{seen}")
+
+
+def _tell_groups(run: Run, everything: ImageDataset, unseen: ImageDataset, *, told: bool) -> None:
+    from safelight import known_pictures
+
+    if related := known_pictures.count_related(run, everything, unseen):
+        console.remark(
+            f"{related} of {len(unseen)} pictures are of groups that training has seen others of: "
+            "numbers are too good for new groups"
+        )
+    strangers = 0 if told else known_pictures.count_strangers(run, unseen)
+    if strangers and everything.name != "elpv":
+        console.remark(
+            f"of {strangers} pictures the run knows no group, and each counts as one of its own: "
+            "--groups tells them"
+        )
 
 
 @app.command(short_help="Say what is on pictures.")

@@ -257,6 +257,9 @@ def _try_more(reading: Reading) -> Sequence[Step]:
     ):
         return []
     line = ["safelight", "transfer", "sweep", data_name(reading), "--output"]
-    line += [f"{argument(reading.name)}-sweep", *known_flags(reading, "--splits")]
+    asked = number(dig(reading.config, "split", "asked", "validation_fraction"))
+    # A sweep has to see when its trainings stop; a head alone has no need of that.
+    left_out = ["--splits", *(["--validation-fraction"] if asked == 0 else [])]
+    line += [f"{argument(reading.name)}-sweep", *known_flags(reading, *left_out)]
     ask = words.sentences("Ask whether fine-tuning the network pays here.", tell_forgotten(reading))
     return [Step(ask, shlex.join(line))]

@@ -92,6 +92,12 @@ def tell_forgotten(reading: Reading) -> str:
         told.append("If fractions were given, add them: this sweep, an older one, keeps none.")
     if reading.dataset == "elpv" and reading.kind not in _DRAW:
         told.append("If another --threshold than 0.5 was given, add it: a run does not keep it.")
+    rule = dig(reading.config, "dataset", "grouped_by")
+    if isinstance(rule, str) and rule.lower().endswith(".csv"):
+        told.append("The table of groups stands by its name alone, too.")
+    grouped = "grouped" in str(dig(reading.config, "split", "strategy"))
+    if grouped and not rule and reading.dataset != "elpv":
+        told.append("Groups were told in Python: name them by --groups instead of --split.")
     return " ".join(told)
 
 
@@ -218,7 +224,7 @@ def _split_flags(reading: Reading) -> list[tuple[str, ...]]:
     rule = dig(reading.config, "dataset", "grouped_by")
     if isinstance(rule, str) and rule:
         flags.append(("--groups", words.printable(rule)))
-        if split.get("strategy") == "stratified":  # the flag alone keeps groups together
+        if "grouped" not in str(split.get("strategy")):  # the flag alone keeps groups together
             flags.append(("--split", "stratified"))
     elif split.get("strategy") == "grouped" and reading.kind not in _DRAW:
         flags.append(("--split", "grouped"))

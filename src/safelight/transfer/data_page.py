@@ -10,11 +10,14 @@ import numpy as np
 
 from safelight import idx
 from safelight.datasets import ImageDataset, Splits
-from safelight.neighbours import check_neighbours
+from safelight.neighbours import check_neighbours, share_apart
 from safelight.untrusted import printable
 
 MAX_IMBALANCE = 3
 """Above this many times as many pictures in the largest class, weights are suggested."""
+
+MAX_APART = 0.5
+"""Above this share of neighbours that groups part, series are not kept together."""
 
 _MAX_ROWS = 50
 
@@ -35,9 +38,16 @@ def describe_dataset(dataset: ImageDataset) -> dict[str, Any]:
     }
 
 
-def describe_data(dataset: ImageDataset, splits: Splits) -> dict[str, Any]:
-    """What names and labels tell of the pictures: classes, and series torn apart."""
-    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+def describe_data(dataset: ImageDataset, splits: Splits | None) -> dict[str, Any]:
+    """What names and labels tell of the pictures: classes, and series torn apart.
+
+    Args:
+        dataset: The pictures.
+        splits: How they are dealt out; None where that is not known, or cannot be.
+    """
+    parts = {"all": dataset}
+    if splits is not None:
+        parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     counts = {
         name: np.bincount(part.labels, minlength=dataset.num_classes)
         for name, part in parts.items()
@@ -46,18 +56,28 @@ def describe_data(dataset: ImageDataset, splits: Splits) -> dict[str, Any]:
         name: dict(zip(dataset.class_names, numbers.tolist(), strict=True))
         for name, numbers in counts.items()
     }
-    checked = check_neighbours(dataset.files, dataset.labels)
-    neighbours = checked.to_dict() if checked else None
-    advice = advise_on_neighbours(
-        neighbours, split=splits.strategy, has_groups=dataset.groups is not None
-    )
+    first = next(iter(parts))
+    torn = () if splits is None else splits.straddling
     return {
-        "num_per_class": per_part["train"],
+        "num_per_class": per_part[first],
         "num_per_part": per_part,
-        "imbalance": float(counts["train"].max() / max(counts["train"].min(), 1)),
-        "neighbours": neighbours and {**neighbours, "advice": advice},
-        "straddling": [[dataset.files[i] for i in cluster] for cluster in splits.straddling],
+        "imbalance": float(counts[first].max() / max(counts[first].min(), 1)),
+        "neighbours": _look_at_neighbours(dataset, splits),
+        "straddling": [[dataset.files[i] for i in cluster] for cluster in torn],
+        "torn_groups": 0 if splits is None else splits.num_torn,
     }
+
+
+def _look_at_neighbours(dataset: ImageDataset, splits: Splits | None) -> dict[str, Any] | None:
+    checked = check_neighbours(dataset.files, dataset.labels)
+    if checked is None:
+        return None
+    found = checked.to_dict()
+    strategy = "stratified" if splits is None else splits.strategy
+    if dataset.groups is not None and strategy == "grouped":
+        found["apart"] = share_apart(dataset.files, dataset.labels, dataset.groups)
+    advice = advise_on_neighbours(found, split=strategy, has_groups=dataset.groups is not None)
+    return {**found, "advice": advice}
 
 
 def render_data_page(config: Mapping[str, Any], data: Mapping[str, Any]) -> str:
@@ -77,6 +97,7 @@ def render_data_page(config: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         "Files left out": _tell_problems(dataset["problems"]),
         "The same picture twice": _tell_duplicates(dataset, data.get("straddling", [])),
         "Neighbours": _tell_neighbours(data["neighbours"], split),
+        "What belongs together": _tell_groups(dataset, data.get("torn_groups", 0), split),
         "Labels to look at again": _tell_suspects(data, trained=bool(config["settings"])),
     }
     texts = [f"# The pictures of {escape(dataset['name'])}", _introduce(dataset, data, split)]
@@ -91,14 +112,19 @@ def advise_on_neighbours(
     """One sentence: what was seen, what it means, how to mend it.
 
     Args:
-        found: `Neighbours.to_dict()`, or None.
-        split: How the data set was split; only "stratified" tears series apart.
+        found: `Neighbours.to_dict()`, with "apart" the share of neighbours that groups part; or
+            None.
+        split: How the data set was split; "stratified" tears series apart, and "grouped" does where
+            the groups are others.
         has_groups: Whether the data set knows which pictures belong together.
 
     Returns:
         The sentence, or nothing if there is nothing to worry about.
     """
-    if found is None or not found["is_blocked"] or split != "stratified":
+    if found is None or not found["is_blocked"] or split.startswith("given"):
+        return ""
+    apart = found.get("apart", 0.0)
+    if split == "grouped" and apart <= MAX_APART:
         return ""
     seen = (
         f"{_percent(found['agreement'])} of pictures with neighbouring names share a label "
@@ -109,9 +135,11 @@ def advise_on_neighbours(
         # Somebody may have sorted the pictures first and numbered them then.
         meaning = "names run class after class, and if the pictures were taken in that order,"
     mend = "train with --split grouped" if has_groups else "say with --groups which belong together"
+    if split == "grouped":
+        mend = f"the groups part {_percent(apart)} of them: name such that keep series together"
     return (
-        f"{seen}: {meaning} a random split puts near-copies on both sides and its numbers are "
-        f"optimistic; {mend}."
+        f"{seen}: {meaning} a split that parts them puts near-copies on both sides and its numbers "
+        f"are optimistic; {mend}."
     )
 
 
@@ -157,12 +185,11 @@ def _introduce(dataset: Mapping[str, Any], data: Mapping[str, Any], split: str) 
         "files left out": dataset["problems"],
         "copies": dataset["conflicting_duplicates"] or data.get("straddling"),
         "neighbours": data["neighbours"] and data["neighbours"]["advice"],
+        "groups that the folders part": data.get("torn_groups"),
         "labels": data.get("suspects"),
     }
     worth = [title for title, found in notes.items() if found]
     closing = f"Worth a look: {', '.join(worth)}." if worth else "Nothing here needs a second look."
-    if rule := dataset.get("grouped_by"):
-        closing = f"What belongs together is told by `--groups {escape(rule)}`. {closing}"
     return (
         f"{dataset['num_images']:,} pictures of {len(dataset['class_names'])} classes; split "
         f"({split}): {dealt}. File names are those below the data set's folder.\n\n{closing}"
@@ -235,10 +262,31 @@ def _tell_neighbours(found: Mapping[str, Any] | None, split: str) -> str:
         return f"{pairs} That is no sign of series."
     kept = {
         "grouped": "Such series stay together, as the split is by groups.",
-        "given-grouped": "See that no group is in both train and test, which are your folders.",
         "given": "Make sure that no series is in both train and test, which are your folders.",
     }
-    return f"{pairs} {kept.get(split, '')}".rstrip()
+    return f"{pairs} {kept.get(split.removesuffix('-grouped'), '')}".rstrip()
+
+
+def _tell_groups(dataset: Mapping[str, Any], num_torn: int, split: str) -> str:
+    rule = dataset.get("grouped_by")
+    by = f", told by {_code(f'--groups {rule}')}" if rule else ""
+    if split == "grouped":
+        return f"Pictures of one group are in one part{by}; intervals draw whole groups."
+    if split != "given-grouped":
+        return f"Not minded by this split{by or ', and not told: --groups says it'}."
+    told = f"Which part a picture is in is told by your folders, which group{by or ' in Python'}."
+    if num_torn:
+        number = "1 group has" if num_torn == 1 else f"{num_torn:,} groups have"
+        beware = f"**Beware:** {number} pictures in several parts, which makes the test too easy."
+        return f"{told} {beware}"
+    return f"{told} No group is in two parts; intervals draw whole groups."
+
+
+def _code(text: str) -> str:
+    """A text as it is typed, where nothing is markup."""
+    fence = "``" if "`" in text else "`"
+    space = " " if "`" in text else ""
+    return f"{fence}{space}{printable(text)}{space}{fence}"
 
 
 def _tell_suspects(data: Mapping[str, Any], *, trained: bool) -> str:

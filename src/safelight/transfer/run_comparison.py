@@ -56,11 +56,11 @@ def _by_split(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     folds = _num_folds(a)
     if any(a[name] != b[name] for name in same):
         word, seeds = ("folds", "seed") if folds else ("splits", "seeds")
-        flags = "--seed and --split" if folds else "--seed, --splits, --split and fractions"
+        flags = "--seed, --split" if folds else "--seed, --splits, --split, fractions"
         first, second = (each["seeds"][0] if folds else each["seeds"] for each in (a, b))
         raise ValueError(
             f"the runs were judged on different {word} ({seeds} {first} and {second}, "
-            f"{a['strategy']} and {b['strategy']}): train both with the same {flags}."
+            f"{a['strategy']} and {b['strategy']}): train both with the same {flags} and --groups."
         )
     names = [name for name in a["scores"] if name in b["scores"]]
     return {

@@ -171,9 +171,12 @@ def _with_validation(chosen: ImageDataset, outer: Splits, fraction: float) -> Sp
             chosen, chosen.subset([]), outer.test, indices, outer.seed, strategy=outer.strategy
         )
     inner = datasets.split(
-        dataclasses.replace(chosen, parts=None), test_fraction=fraction, validation_fraction=0,
+        dataclasses.replace(chosen, parts=None),
+        test_fraction=fraction,
+        validation_fraction=0,
         seed=outer.seed,
-    )  # fmt: skip
+        strategy="grouped" if outer.keeps_groups else "stratified",
+    )
     indices = {
         "train": inner.indices["train"],
         "validation": inner.indices["test"],
