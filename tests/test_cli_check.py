@@ -43,7 +43,7 @@ def test_what_is_amiss_is_said(call, folder, tmp_path):
     assert re.fullmatch(r"\d+ train, \d+ validation, \d+ test \(stratified\)", lines["split"])
     assert lines["page"] == str(page)
     text = page.read_text()
-    assert "cat/shot\\_000.png = dog/again.png" in text
+    assert "cat/shot_000.png = dog/again.png" in text
     assert "that takes a classifier" in text
 
 
@@ -51,28 +51,27 @@ def test_groups_that_are_named_are_kept_together(call, folder, tmp_path):
     (folder / "dog" / "again.png").unlink()
     table = tmp_path / "groups.csv"
     files = sorted(path for path in folder.rglob("shot_*.png"))
-    rows = [f"{path.relative_to(folder).as_posix()},{int(path.stem[5:]) // 6}" for path in files]
+    rows = [f"{path.relative_to(folder).as_posix()},{int(path.stem[5:]) // 3}" for path in files]
     table.write_text("\n".join(["file,group", *rows]))
     code, out, err = call(folder, "--groups", table, "--json")
     assert code == 0, err
     found = json.loads(out)
     assert (found["split"], found["dataset"]["grouped_by"]) == ("grouped", "groups.csv")
     assert found["neighbours"]["advice"] == ""
-    assert "48 pictures in 8 groups" in err
+    assert "48 pictures in 16 groups" in err
     code, out, err = call(folder, "--groups", table)
     assert "(kept together)" in out
     assert "more where groups are alike" in out
 
 
-@pytest.mark.parametrize(("number", "points"), [(100, 8), (1000, 2), (16, 25)])
-def test_widths_are_wilsons(number, points):
+@pytest.mark.parametrize("number", [16, 100, 1000])
+def test_widths_are_wilsons(number):
     """By the roots of the score test's quadratic, p = 0.9."""
     from safelight.cli.check import _width
 
     p, z = round(0.9 * number) / number, 1.959964
     low, high = sorted(np.roots([1 + z**2 / number, -2 * p - z**2 / number, p**2]))
     assert _width(number) == pytest.approx(100 * max(p - low, high - p), rel=1e-4)
-    assert _width(number) == pytest.approx(points, abs=1)
 
 
 def test_groups_that_part_series_do_not_reassure(call, folder):
@@ -83,16 +82,16 @@ def test_groups_that_part_series_do_not_reassure(call, folder):
 
 
 def test_what_cannot_be_split_is_looked_at_all_the_same(call, folder, tmp_path):
-    for path in sorted((folder / "cat").glob("*.png"))[1:]:
-        path.unlink()
-    first = (folder / "cat" / "shot_000.png").read_bytes()
-    for number in range(4):
-        (folder / "cat" / f"same_{number}.png").write_bytes(first)
+    for name in ("cat", "dog"):  # one picture each, 24 times
+        first, *others = sorted((folder / name).glob("shot_*.png"))
+        for path in others:
+            path.write_bytes(first.read_bytes())
+    (folder / "dog" / "again.png").unlink()
     page = tmp_path / "page.md"
     code, out, err = call(folder, "--output", page)
     assert code == 2
     assert "as they are nothing can be trained on them" in err
-    assert "copies" in out
+    assert "2 groups of the same picture, 0 of them in different classes" in out
     assert page.exists()
 
 

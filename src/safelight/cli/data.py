@@ -123,6 +123,30 @@ def _tell_problems(dataset: ImageDataset) -> None:
         console.remark(f"... and {len(dataset.conflicting_duplicates) - _MAX_LINES} more of these")
 
 
+def tell_groups(run: Run, everything: ImageDataset, unseen: ImageDataset, *, told: bool) -> None:
+    """Says where unseen pictures belong to what a run has seen, or nobody knows where they belong.
+
+    Args:
+        run: A run.
+        everything: With groups, all pictures that were named.
+        unseen: Those that judge.
+        told: Whether the user told the groups.
+    """
+    from safelight import known_pictures
+
+    if related := known_pictures.count_related(run, everything, unseen):
+        console.remark(
+            f"{related} of {len(unseen)} pictures are of groups that training has seen others of: "
+            "numbers are too good for new groups"
+        )
+    strangers = 0 if told else known_pictures.count_strangers(run, unseen)
+    if strangers and everything.name != "elpv":
+        console.remark(
+            f"of {strangers} pictures the run knows no group, and each counts as one of its own: "
+            "--groups tells them"
+        )
+
+
 def list_files(paths: Sequence[Path]) -> list[Path]:
     """The files that were named, folders replaced by what they hold."""
     from safelight.folders import walk

@@ -22,6 +22,7 @@ from safelight.cli.data import (
     load_data,
     open_trained,
     read_pictures,
+    tell_groups,
 )
 from safelight.cli.explain import (
     Check,
@@ -315,7 +316,7 @@ def evaluate(
             everything = known_pictures.with_groups(opened, everything)
     dataset, left_out = experiment.unseen_part(opened, everything)
     if grouped:
-        _tell_groups(opened, everything, dataset, told=groups is not None)
+        tell_groups(opened, everything, dataset, told=groups is not None)
     model = experiment.load_classifier(opened)
     with console.progress() as report:
         judged = evaluation.evaluate(
@@ -332,22 +333,6 @@ def evaluate(
     print_numbers(result)
     seen = f"; {left_out} left out because training had seen them" if left_out else ""
     console.say(f"on {result['num_test']} pictures{seen}")
-
-
-def _tell_groups(run: Run, everything: ImageDataset, unseen: ImageDataset, *, told: bool) -> None:
-    from safelight import known_pictures
-
-    if related := known_pictures.count_related(run, everything, unseen):
-        console.remark(
-            f"{related} of {len(unseen)} pictures are of groups that training has seen others of: "
-            "numbers are too good for new groups"
-        )
-    strangers = 0 if told else known_pictures.count_strangers(run, unseen)
-    if strangers and everything.name != "elpv":
-        console.remark(
-            f"of {strangers} pictures the run knows no group, and each counts as one of its own: "
-            "--groups tells them"
-        )
 
 
 @app.command(short_help="Say what is on pictures.")
