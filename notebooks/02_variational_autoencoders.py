@@ -357,7 +357,7 @@ assert report.elbo.value < report.log_likelihood.value < 0
 plots.plot_reconstructions(test[:10], larger.model.reconstruct(test[:10]))
 
 # %%
-plots.plot_samples(larger.model.sample(40, seed=1), columns=20)
+plots.plot_samples(larger.model.sample(40, seed=1), columns=20, title="draws of N(0, I)")
 
 # %% [markdown]
 # Some samples are no digits: the prior has room between the codes that the model actually uses, and
@@ -371,7 +371,7 @@ learned = train(20, epochs=long, prior="mixture")
 for name, each in (("N(0, I)", larger), ("a mixture", learned)):
     print(f"prior {name}: ELBO {each.history['val_elbo'][-1]:.2f} nats on held-out digits")
 assert learned.history["val_elbo"][-1] > larger.history["val_elbo"][-1] or SMALL
-plots.plot_samples(learned.model.sample(40, seed=1), columns=20)
+plots.plot_samples(learned.model.sample(40, seed=1), columns=20, title="draws of what it learned")
 
 # %% [markdown]
 # More probable digits *and* better samples. `docs/theory/priors.md` has two priors more (Tomczak &

@@ -1,7 +1,8 @@
 """Networks and pictures so small that a test takes milliseconds; built once."""
 
+import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -93,14 +94,30 @@ def splits() -> datasets.Splits:
     return datasets.split(datasets.make_shapes(48, image_size=SIZE, num_classes=2), seed=0)
 
 
-@pytest.fixture
-def eager():
-    """Without graphs: tracing costs a tiny network a hundred times what computing does."""
+@contextlib.contextmanager
+def _without_graphs() -> Iterator[None]:
+    """Tracing costs a tiny network a hundred times what computing does; others do not trace so."""
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
     import tensorflow as tf
 
     tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture(scope="session")
+def without_graphs() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    return _without_graphs
+
+
+@pytest.fixture
+def eager() -> Iterator[None]:
+    with _without_graphs():
+        yield
 
 
 @pytest.fixture

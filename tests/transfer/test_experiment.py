@@ -49,12 +49,14 @@ def dataset():
 def train_into(
     folder, dataset, build_network, config=CONFIG, report=lambda *_: None, *, seeds=(0,), folds=()
 ):
-    import tensorflow as tf
-
     run = Run.create(folder / "run")
+    graphs = keras.backend.backend() == "tensorflow"  # tracing takes longer than computing
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backbones, "load_backbone", lambda name, **_: build_network())
-        tf.config.run_functions_eagerly(True)
+        if graphs:
+            import tensorflow as tf
+
+            tf.config.run_functions_eagerly(True)
         try:
             splits, *others = folds or [datasets.split(dataset, seed=seed) for seed in seeds]
             metrics = run_training(
@@ -67,7 +69,8 @@ def train_into(
                 cache=FeatureCache(folder / "features"),
             )
         finally:
-            tf.config.run_functions_eagerly(False)
+            if graphs:
+                tf.config.run_functions_eagerly(False)
     return run, metrics
 
 

@@ -379,16 +379,16 @@ def extract(model, root, kill_at=-1):
 
 @pytest.fixture
 def extract(network, tmp_path, monkeypatch):
-    import tensorflow as tf
-
     """The function above, from a file that other processes can import too."""
     (tmp_path / "extract_job.py").write_text(EXTRACT)
     network.save(tmp_path / "network.keras")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(features, "BATCH_SIZE", 4)
     monkeypatch.setattr(features, "_SHARD_ROWS", 8)
-    # As in the other processes, to the last bit.
-    tf.config.run_functions_eagerly(False)
+    if keras.backend.backend() == "tensorflow":  # as in the other processes, to the last bit
+        import tensorflow as tf
+
+        tf.config.run_functions_eagerly(False)
     import extract_job
 
     yield extract_job.extract

@@ -104,10 +104,8 @@ def test_splits_that_say_nothing_are_refused(dataset, outer, options, expected):
 
 
 @pytest.fixture(scope="module")
-def swept(dataset, outer, build_network, tmp_path_factory):
+def swept(dataset, outer, build_network, tmp_path_factory, without_graphs):
     """A run of two splits, and the digests of the pictures that were looked at."""
-    import tensorflow as tf
-
     seen, read = [], datasets.ImageDataset.read
 
     def spy(self, index, **options):
@@ -119,12 +117,9 @@ def swept(dataset, outer, build_network, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backbones, "load_backbone", lambda name, **_: build_network())
         patch.setattr(datasets.ImageDataset, "read", spy)
-        tf.config.run_functions_eagerly(True)
-        try:
+        with without_graphs():
             cache = FeatureCache(folder / "features")
             metrics = run_sweep(run, dealt, CONFIG, CUTS, cache=cache)
-        finally:
-            tf.config.run_functions_eagerly(False)
     return run, metrics, set(seen)
 
 

@@ -238,7 +238,7 @@ def plot_generators(rows: Sequence[tuple[str, ArrayLike]], *, num: int = 12) -> 
 def _say_source(temperature: float) -> str:
     """Where samples come from, with the variance that the temperature leaves of the prior's."""
     if temperature == 1:
-        return "decoded from draws of the prior, z ~ N(0, I)"
+        return "decoded from draws of the prior"  # which may be a learned one
     if temperature == 0:
         return "decoded from the middle of the prior, z = 0 (temperature 0)"
     return f"decoded at temperature {temperature:g}: z ~ N(0, {temperature:g}² I)"
