@@ -59,12 +59,10 @@ def check(
         console.print_json({"dataset": described, "split": told, **found})
     else:
         _tell(described, found, dealt)
+        if output is not None:
+            console.say(f"{'page':<18}{console.printable(output)}")
     if dealt is None:
         raise ValueError(f"as they are nothing can be trained on them: {reason}")
-    if as_json:
-        return
-    if output is not None:
-        console.say(f"{'page':<18}{console.printable(output)}")
 
 
 def _check_output(output: Path | None, *, overwrite: bool) -> None:
@@ -110,13 +108,15 @@ def _tell_neighbours(found: dict[str, Any] | None, dealt: Splits | None) -> str:
         return console.printable(found["advice"])
     whole = dealt is not None and dealt.strategy == "grouped"
     kept = " (kept together)" if found["is_blocked"] and whole else ""
-    return f"{found['agreement']:.0%} share a label, {found['expected']:.0%} by chance{kept}"
+    agreement, expected = (100 * found[name] for name in ("agreement", "expected"))
+    return f"{agreement:.0f} % share a label, {expected:.0f} % by chance{kept}"
 
 
 def _tell_exactness(num_test: int, num_all: int, dealt: Splits) -> str:
     """How wide the interval of a likely accuracy would be, of pictures that stand alone."""
-    about = f"an accuracy of {_LIKELY:.0%} would be told to within {_width(num_test):.0f} points"
-    folds = "" if dealt.strategy.startswith("given") else f"; by --folds 5, {_width(num_all):.0f}"
+    likely = f"an accuracy of {100 * _LIKELY:.0f} % would be told"
+    about = f"{likely} to within {_width(num_test):.1f} points"
+    folds = "" if dealt.strategy.startswith("given") else f"; by --folds 5, {_width(num_all):.1f}"
     wider = ", more where groups are alike" if dealt.keeps_groups else ""
     return f"{about}{folds}{wider}"
 

@@ -92,10 +92,11 @@ def render_data_page(config: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         Names are escaped: they show as they are and are never markup.
     """
     dataset, split = config["dataset"], config["split"]["strategy"]
+    place = "config.json" if config["settings"] else "what `safelight check --json` prints"
     sections = {
         "Pictures per class": _tell_classes(data, config["settings"]),
-        "Files left out": _tell_problems(dataset["problems"]),
-        "The same picture twice": _tell_duplicates(dataset, data.get("straddling", [])),
+        "Files left out": _tell_problems(dataset["problems"], place),
+        "The same picture twice": _tell_duplicates(dataset, data.get("straddling", []), place),
         "Neighbours": _tell_neighbours(data["neighbours"], split),
         "What belongs together": _tell_groups(dataset, data.get("torn_groups", 0), split),
         "Labels to look at again": _tell_suspects(data, trained=bool(config["settings"])),
@@ -214,14 +215,16 @@ def _tell_classes(data: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     )
 
 
-def _tell_problems(problems: Sequence[str]) -> str:
+def _tell_problems(problems: Sequence[str], place: str) -> str:
     if not problems:
         return "None: every file could be read."
     number = "1 file was" if len(problems) == 1 else f"{len(problems):,} files were"
-    return f"{number} left out:\n\n{_list([escape(problem) for problem in problems])}"
+    return f"{number} left out:\n\n{_list([escape(problem) for problem in problems], place)}"
 
 
-def _tell_duplicates(dataset: Mapping[str, Any], straddling: Sequence[Sequence[str]]) -> str:
+def _tell_duplicates(
+    dataset: Mapping[str, Any], straddling: Sequence[Sequence[str]], place: str
+) -> str:
     looked_for = tell_copies_looked_for(dataset["name"])
     if not dataset["duplicates"]:
         return f"No picture is there twice, {looked_for}."
@@ -235,7 +238,7 @@ def _tell_duplicates(dataset: Mapping[str, Any], straddling: Sequence[Sequence[s
             f"{_count_groups(len(conflicting))} in different classes, where at most one label can "
             "be right:"
         )
-        texts.append(_list([_join(cluster) for cluster in conflicting]))
+        texts.append(_list([_join(cluster) for cluster in conflicting], place))
     else:
         texts.append("None is in different classes.")
     if straddling:
@@ -243,7 +246,7 @@ def _tell_duplicates(dataset: Mapping[str, Any], straddling: Sequence[Sequence[s
             f"{_count_groups(len(straddling))} torn apart by the folders train and test, which "
             "makes the test too easy:"
         )
-        texts.append(_list([_join(cluster) for cluster in straddling]))
+        texts.append(_list([_join(cluster) for cluster in straddling], place))
     return "\n\n".join(texts)
 
 
@@ -324,9 +327,9 @@ def _join(files: Sequence[str]) -> str:
     return " = ".join(escape(file) for file in files)
 
 
-def _list(items: Sequence[str]) -> str:
+def _list(items: Sequence[str], place: str) -> str:
     lines = [f"- {item}" for item in items[:_MAX_ROWS]]
-    return "\n".join(lines) + _rest(len(items), "config.json")
+    return "\n".join(lines) + _rest(len(items), place)
 
 
 def _rest(number: int, place: str) -> str:
