@@ -30,8 +30,8 @@ def render_quality(result: dict) -> list[str]:
         f"Digits drawn after {result['minutes']} minutes of training each, seed "
         f"{result['seed']}; 10,000 of each against the 10,000 of the test part, by "
         f"{rows['real']['protocol']} (accuracy {100 * rows['real']['judge_accuracy']:.1f} %); "
-        "distances without their bias, 95 % intervals over draws of both sides; Safelight's defaults "
-        "were found by this score, the examples' were not; "
+        "distances without their bias, 95 % intervals over draws of both sides; Safelight's "
+        "defaults were found by this score, the examples' were not; "
         f"{machine_name(result['machine'])}.",
         "",
         *table(header, [_cells(name, rows[name]) for name in NAMES if name in rows]),

@@ -71,8 +71,8 @@ def render_iwae(result: dict) -> list[str]:
         f"over images, the median of {result['seeds']} seed(s). The networks are Burda's, the "
         "schedule is not (3,280 epochs in batches of 20): larger batches and fewer epochs, "
         "sticking the landing or DReG, averaged weights; k = 50 trains with five samples, and with "
-        f"fifty, through five of them, in the last quarter{last}. Schedules were compared on 2,000 of "
-        "these images, by differences far larger than those to the published row. "
+        f"fifty, through five of them, in the last quarter{last}. Schedules were compared on 2,000 "
+        "of these images, by differences far larger than those to the published row. "
         f"{machine_name(result['machine'])}.",
         "",
         *table(IWAE_COLUMNS, rows),

@@ -376,7 +376,7 @@ def split(
     straddling = tuple(c for c in dataset.duplicates if len(np.unique(parts[list(c)])) > 1)
     if straddling:
         _LOGGER.warning("%d clusters of duplicates straddle the given parts.", len(straddling))
-    dealt = Splits(
+    found = Splits(
         train=dataset.subset(indices["train"]),
         validation=dataset.subset(indices["validation"]),
         test=dataset.subset(indices["test"]),
@@ -386,9 +386,9 @@ def split(
         straddling=straddling,
         asked={"test_fraction": test_fraction, "validation_fraction": validation_fraction},
     )
-    if torn := dealt.num_torn:
+    if torn := found.num_torn:
         _LOGGER.warning("%d of the groups straddle the given parts, which flatters.", torn)
-    return dealt
+    return found
 
 
 def make_shapes(

@@ -80,7 +80,8 @@ def count_related(run: Run, dataset: ImageDataset, part: ImageDataset) -> int:
 
 def _read_groups(run: Run) -> dict[str, int]:
     """The group of each picture of the run, by its digest."""
-    groups, told = run.config["split"]["groups"], []
+    groups: object = run.config["split"]["groups"]
+    told: list[tuple[str, int]] = []
     for part in groups if isinstance(groups, dict) else ():
         digests, numbers = digests_of(run, part), groups[part]
         if isinstance(numbers, list) and len(numbers) == len(digests):
@@ -92,7 +93,8 @@ def _read_groups(run: Run) -> dict[str, int]:
         )
     known = dict(told)
     # A picture that is there twice, in two groups, makes one of them.
-    names, ends = np.unique([(known[d], n) for d, n in told], return_inverse=True)
+    pairs = np.array([(known[digest], number) for digest, number in told])
+    names, ends = np.unique(pairs, return_inverse=True)
     joined = find_components(len(names), ends.reshape(-1, 2))
     groups_of = dict(zip(names.tolist(), joined.tolist(), strict=True))
     return {digest: groups_of[number] for digest, number in known.items()}
