@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def count_related(run: Run, dataset: ImageDataset, part: ImageDataset) -> int:
 
 def _read_groups(run: Run) -> dict[str, int]:
     """The group of each picture of the run, by its digest."""
-    groups: object = run.config["split"]["groups"]
+    groups: Any = run.config["split"]["groups"]
     told: list[tuple[str, int]] = []
     for part in groups if isinstance(groups, dict) else ():
         digests, numbers = digests_of(run, part), groups[part]
