@@ -151,7 +151,10 @@ def test_folds_are_compared_fold_by_fold(tmp_path):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (folds([0.9, 0.8, 0.7], seed=1), r"different folds \(seed 0 and 1, .*--seed and --split"),
+        (
+            folds([0.9, 0.8, 0.7], seed=1),
+            r"different folds \(seed 0 and 1, .*--seed, --split and --groups",
+        ),
         (folds([0.9, 0.8, 0.7], strategy="grouped"), "stratified and grouped"),
         (folds([0.9, 0.8]), "on 3 folds, .* on 2 folds: expected both with the same --folds"),
         (splits([0.9, 0.8, 0.7]), "on 3 folds, .* on 3 random splits"),

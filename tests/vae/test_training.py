@@ -443,7 +443,7 @@ def test_a_collapse_is_told_once_with_advice(every_epoch, caplog):
     texts = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert len(texts) == 1
     assert texts[0].startswith("0 of 2 latent units are active")
-    assert "Try warmup_epochs=6 or free_bits=0.1 or beta=100, and look" in texts[0]
+    assert "Try warmup_epochs=6 or free_bits=0.1 or beta=1, and look" in texts[0]
 
 
 def test_advice_is_on_what_the_model_is_trained_with():
