@@ -153,7 +153,7 @@ def test_folds_are_compared_fold_by_fold(tmp_path):
     [
         (
             folds([0.9, 0.8, 0.7], seed=1),
-            r"different folds \(seed 0 and 1, .*--seed, --split and --groups",
+            r"different folds \(seed 0 and 1, .*--split and --groups",
         ),
         (folds([0.9, 0.8, 0.7], strategy="grouped"), "stratified and grouped"),
         (folds([0.9, 0.8]), "on 3 folds, .* on 2 folds: expected both with the same --folds"),
