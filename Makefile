@@ -30,12 +30,14 @@ test: .venv/.dev  ## all tests but those marked `network` (the quick ones alone:
 	$(RUN) pytest -m "not network" $(PARALLEL)
 
 # Their own environment: with three backends in one, nothing says which of them was tested.
-ON_BACKENDS := -m "not slow and not network and not one_backend" tests/vae tests/gan tests/generative tests/export tests/transfer/test_explanations.py tests/transfer/test_references.py tests/transfer/test_channels_last.py
+ON_BACKENDS := -m "not slow and not network and not one_backend" tests/vae tests/gan tests/generative tests/export tests/transfer/test_explanations.py tests/transfer/test_references.py
+# Its convolutions and its Adam for frozen and trained parts are our own (channels_last.py).
+ON_PYTORCH := $(addprefix tests/transfer/test_, channels_last.py models.py features.py training.py)
 # What runs once is not worth a compiler's best efforts.
 IN_A_HURRY := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
-test-backends: .venv-backends/.made  ## the tests of vae and gan, of explanations and of exports on JAX and on PyTorch, and those of OpenVINO
+test-backends: .venv-backends/.made  ## the tests of vae and gan, of explanations and of exports on JAX and on PyTorch, of transfer's trainings on PyTorch, and those of OpenVINO
 	KERAS_BACKEND=jax XLA_FLAGS="$(IN_A_HURRY)" .venv-backends/bin/python -m pytest $(ON_BACKENDS) $(PARALLEL)
-	KERAS_BACKEND=torch .venv-backends/bin/python -m pytest $(ON_BACKENDS) $(PARALLEL)
+	KERAS_BACKEND=torch .venv-backends/bin/python -m pytest $(ON_BACKENDS) $(ON_PYTORCH) $(PARALLEL)
 	KERAS_BACKEND=tensorflow .venv-backends/bin/python -m pytest -m "not network" -k "openvino or another_backend" \
 	  tests/test_telemetry.py tests/transfer/test_engines.py tests/export $(PARALLEL)
 
