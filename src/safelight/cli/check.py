@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from safelight.cli import console
-from safelight.cli.data import Groups, Strict, Threshold, load_data
+from safelight.cli.data import Groups, Strict, Threshold, find_strategy, load_data
 from safelight.cli.runs import Json
 from safelight.cli.transfer import Data, Split
 from safelight.datasets import Splits
@@ -44,7 +44,7 @@ def check(
 
     _check_output(output, overwrite=overwrite)
     dataset = load_data(data, strict=strict, threshold=threshold, groups=groups)
-    strategy = split or ("grouped" if groups else "stratified")
+    strategy = find_strategy(split, groups)
     dealt, reason = None, ""
     try:  # as `transfer train` with the same flags does
         dealt = datasets.split(dataset, validation_fraction=0.1, strategy=strategy)

@@ -76,6 +76,11 @@ def load_data(
     return dataset
 
 
+def find_strategy(split: str | None, groups: str | None) -> Any:
+    """How pictures are dealt out: as was asked, else with groups kept together if they are told."""
+    return split or ("stratified" if groups is None else "grouped")
+
+
 def load_pictures(data: str, *, strict: bool = False) -> ImageDataset:
     """A known data set by its name, or a folder with or without classes."""
     from safelight import datasets

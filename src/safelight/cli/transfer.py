@@ -17,6 +17,7 @@ from safelight.cli.data import (
     Strict,
     Threshold,
     damage,
+    find_strategy,
     leave,
     list_files,
     load_data,
@@ -125,8 +126,7 @@ def train(
     Run.check(output, overwrite=overwrite)
     _check_numbers(splits, folds, test_fraction)
     dataset = load_data(data, strict=strict, threshold=threshold, groups=groups)
-    strategy = split or ("grouped" if groups else "stratified")
-    rules: dict[str, Any] = {"validation_fraction": validation_fraction, "strategy": strategy}
+    rules = {"validation_fraction": validation_fraction, "strategy": find_strategy(split, groups)}
     _check_parts(dataset, splits, folds, test_fraction)
     if folds:
         dealt = list(deal_folds(dataset, num_folds=folds, seed=settings.seed, **rules))
@@ -277,7 +277,7 @@ def sweep(
     Run.check(output, overwrite=overwrite)
     dataset = load_data(data, strict=strict, threshold=threshold, groups=groups)
     fractions = {"test_fraction": test_fraction, "validation_fraction": validation_fraction}
-    strategy = split or ("grouped" if groups else "stratified")
+    strategy = find_strategy(split, groups)
     outer = datasets.split(dataset, seed=settings.seed, strategy=strategy, **fractions)
     console.start_keras()
     from safelight.transfer import sweep as sweeping
