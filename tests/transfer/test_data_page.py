@@ -156,8 +156,13 @@ def test_copies_are_told_by_what_they_do():
 @pytest.mark.parametrize(
     ("split", "torn", "rule", "expected"),
     [
-        ("stratified", 0, "", "Not minded by this split, and not told: --groups says it."),
-        ("stratified", 0, r"/(p\d+)_", r"Not minded by this split, told by `--groups /(p\d+)_`."),
+        ("stratified", 0, "", "Not told: `--groups` says it."),
+        (
+            "stratified",
+            0,
+            r"/(p\d+)_",
+            r"Known, told by `--groups /(p\d+)_`; this split",
+        ),
         ("grouped", 0, r"/([a-z]+)_", "in one part, told by `--groups /([a-z]+)_`; intervals"),
         ("grouped", 0, "(`x)", "told by `` --groups (`x) ``; intervals"),
         ("given-grouped", 0, "g.csv", "No group is in two parts"),

@@ -64,6 +64,7 @@ def describe_data(dataset: ImageDataset, splits: Splits | None) -> dict[str, Any
         "imbalance": float(counts[first].max() / max(counts[first].min(), 1)),
         "neighbours": _look_at_neighbours(dataset, splits),
         "straddling": [[dataset.files[i] for i in cluster] for cluster in torn],
+        "has_groups": dataset.groups is not None,
         "torn_groups": 0 if splits is None else splits.num_torn,
     }
 
@@ -98,7 +99,7 @@ def render_data_page(config: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         "Files left out": _tell_problems(dataset["problems"], place),
         "The same picture twice": _tell_duplicates(dataset, data.get("straddling", []), place),
         "Neighbours": _tell_neighbours(data["neighbours"], split),
-        "What belongs together": _tell_groups(dataset, data.get("torn_groups", 0), split),
+        "What belongs together": _tell_groups(dataset, data, split),
         "Labels to look at again": _tell_suspects(data, trained=bool(config["settings"])),
     }
     texts = [f"# The pictures of {escape(dataset['name'])}", _introduce(dataset, data, split)]
@@ -270,13 +271,15 @@ def _tell_neighbours(found: Mapping[str, Any] | None, split: str) -> str:
     return f"{pairs} {kept.get(split.removesuffix('-grouped'), '')}".rstrip()
 
 
-def _tell_groups(dataset: Mapping[str, Any], num_torn: int, split: str) -> str:
-    rule = dataset.get("grouped_by")
+def _tell_groups(dataset: Mapping[str, Any], data: Mapping[str, Any], split: str) -> str:
+    rule, num_torn = dataset.get("grouped_by"), data.get("torn_groups", 0)
     by = f", told by {_code(f'--groups {rule}')}" if rule else ""
     if split == "grouped":
         return f"Pictures of one group are in one part{by}; intervals draw whole groups."
     if split != "given-grouped":
-        return f"Not minded by this split{by or ', and not told: --groups says it'}."
+        if rule or data.get("has_groups"):
+            return f"Known{by}; this split does not mind it, `--split grouped` does."
+        return "Not told: `--groups` says it."
     told = f"Which part a picture is in is told by your folders, which group{by or ' in Python'}."
     if num_torn:
         number = "1 group has" if num_torn == 1 else f"{num_torn:,} groups have"
