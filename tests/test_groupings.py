@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from safelight.groupings import find_groups
+from safelight.groupings import read_rule
+
+
+def find_groups(files, rule):
+    return read_rule(rule).number(files)
+
 
 FILES = ("a/p1_x.png", "a/p2_x.png", "b/p1_y.png", "b/loose.png", "b/loose2.png", "a/p2_z.png")
 GROUPS = [0, 1, 0, 2, 3, 1]

@@ -16,7 +16,7 @@ from safelight import assets, elpv, idx
 from safelight.duplicates import find_duplicates, hash_picture
 from safelight.files import StrPath
 from safelight.folders import Problem, scan_folder
-from safelight.groupings import name_rule, read_rule
+from safelight.groupings import read_rule
 from safelight.images import Mode
 from safelight.shapes import SHAPE_NAMES, draw_shape
 from safelight.sources import Arrays, Files, Source, array_digest, check_arrays
@@ -308,7 +308,7 @@ def from_directory(
         files=files,
         source=source,
         groups=None if rule is None else rule.number(files),
-        grouped_by=name_rule(groups),
+        grouped_by="" if rule is None else rule.name,
         parts=parts if all(parts) else None,
         problems=scan.problems,
         duplicates=find_duplicates(

@@ -28,11 +28,13 @@ class Rule:
 
     Attributes:
         words: What it is called in messages.
+        name: What may be kept of it: where somebody's table lies is not to be told.
         pattern: A regular expression with one group; None where there is a table.
         told: The group of each file otherwise, as names are written and with forward slashes.
     """
 
     words: str
+    name: str
     pattern: re.Pattern[str] | None
     told: Mapping[str, Any]
 
@@ -69,15 +71,6 @@ class Rule:
         return found
 
 
-def find_groups(files: Sequence[str], rule: StrPath | Mapping[str, Any]) -> NDArray[np.int64]:
-    """Number the groups of pictures: `Rule.number` of `read_rule`.
-
-    Raises:
-        ValueError: The rule cannot be read, says nothing of some pictures, or does not group.
-    """
-    return read_rule(rule).number(files)
-
-
 def read_rule(rule: StrPath | Mapping[str, Any]) -> Rule:
     """Read what tells groups, before any picture is looked at.
 
@@ -90,21 +83,15 @@ def read_rule(rule: StrPath | Mapping[str, Any]) -> Rule:
         ValueError: It is no regular expression of that kind, or no such table.
     """
     if isinstance(rule, Mapping):
-        return Rule("groups", None, rule)
-    if _is_table(rule):
-        return Rule(str(rule), None, _read_table(Path(rule)))
-    return Rule(f"groups {str(rule)!r}", _compile(str(rule)), {})
+        return Rule("groups", "", None, rule)
+    if is_table(str(rule)):
+        return Rule(str(rule), Path(rule).name, None, _read_table(Path(rule)))
+    return Rule(f"groups {str(rule)!r}", str(rule), _compile(str(rule)), {})
 
 
-def name_rule(rule: StrPath | Mapping[str, Any] | None) -> str:
-    """A rule in words that may be kept: where somebody's table lies is not to be told."""
-    if rule is None or isinstance(rule, Mapping):
-        return ""
-    return Path(rule).name if _is_table(rule) else str(rule)
-
-
-def _is_table(rule: StrPath) -> bool:
-    return str(rule).lower().endswith(".csv")
+def is_table(rule: str) -> bool:
+    """Whether a rule, or its name, is that of a table."""
+    return rule.lower().endswith(".csv")
 
 
 def _match(files: Sequence[str], pattern: re.Pattern[str]) -> dict[str, str]:

@@ -61,7 +61,7 @@ def count_strangers(run: Run, part: ImageDataset) -> int:
     """How many pictures the run knows no group of, where it minds groups."""
     if "groups" not in run.config["split"]:
         return 0
-    known = _read_groups(run)
+    known = {*learned_digests(run), *digests_of(run, "test")}
     return sum(digest not in known for digest in shorten(part.digests))
 
 

@@ -11,6 +11,7 @@ import typer
 from safelight.cli import console
 from safelight.cli.data import Groups, Strict, Threshold, find_strategy, load_data
 from safelight.cli.runs import Json
+from safelight.cli.trained import check_output
 from safelight.cli.transfer import Data, Split
 from safelight.datasets import Splits
 
@@ -42,7 +43,9 @@ def check(
     from safelight.files import write_text
     from safelight.transfer import data_page
 
-    _check_output(output, overwrite=overwrite)
+    check_output(output, ".md")
+    if output is not None and output.exists() and not overwrite:
+        raise ValueError(f"--output {output}: is there; replace it with --overwrite.")
     dataset = load_data(data, strict=strict, threshold=threshold, groups=groups)
     strategy = find_strategy(split, groups)
     dealt, reason = None, ""
@@ -63,17 +66,6 @@ def check(
             console.say(f"{'page':<18}{console.printable(output)}")
     if dealt is None:
         raise ValueError(f"as they are nothing can be trained on them: {reason}")
-
-
-def _check_output(output: Path | None, *, overwrite: bool) -> None:
-    if output is None:
-        return
-    if output.suffix.lower() != ".md":
-        raise ValueError(f"--output {output}: expected a name that ends in .md.")
-    if output.exists() and not overwrite:
-        raise ValueError(f"--output {output}: is there; replace it with --overwrite.")
-    if not output.parent.is_dir():
-        raise ValueError(f"--output {output}: there is no folder {output.parent}; make it first.")
 
 
 def _tell(dataset: dict[str, Any], found: dict[str, Any], dealt: Splits | None) -> None:

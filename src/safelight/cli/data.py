@@ -135,7 +135,7 @@ def tell_groups(run: Run, everything: ImageDataset, unseen: ImageDataset, *, tol
         run: A run.
         everything: With groups, all pictures that were named.
         unseen: Those that judge.
-        told: Whether the user told the groups.
+        told: Whether groups were told, or brought along, and not those that the run remembers.
     """
     from safelight import known_pictures
 
@@ -145,7 +145,7 @@ def tell_groups(run: Run, everything: ImageDataset, unseen: ImageDataset, *, tol
             "numbers are too good for new groups"
         )
     strangers = 0 if told else known_pictures.count_strangers(run, unseen)
-    if strangers and everything.name != "elpv":
+    if strangers:
         console.remark(
             f"of {strangers} pictures the run knows no group, and each counts as one of its own: "
             "--groups tells them"

@@ -312,11 +312,12 @@ def evaluate(
     with damage(run):
         config = experiment.settings_of(opened)
         grouped = groups is not None or known_pictures.keeps_groups(opened)
+        told = everything.groups is not None
         if grouped:
             everything = known_pictures.with_groups(opened, everything)
     dataset, left_out = experiment.unseen_part(opened, everything)
     if grouped:
-        tell_groups(opened, everything, dataset, told=groups is not None)
+        tell_groups(opened, everything, dataset, told=told)
     model = experiment.load_classifier(opened)
     with console.progress() as report:
         judged = evaluation.evaluate(

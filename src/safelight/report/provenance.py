@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from safelight.credits import tell_licences
 from safelight.gan.config import TrainConfig as GANConfig
+from safelight.groupings import is_table
 from safelight.report import words
 from safelight.report.blocks import Block, Command, Facts, Text, Words
 from safelight.report.reading import Reading, dig, mapping, number
@@ -93,7 +94,7 @@ def tell_forgotten(reading: Reading) -> str:
     if reading.dataset == "elpv" and reading.kind not in _DRAW:
         told.append("If another --threshold than 0.5 was given, add it: a run does not keep it.")
     rule = dig(reading.config, "dataset", "grouped_by")
-    if isinstance(rule, str) and rule.lower().endswith(".csv"):
+    if isinstance(rule, str) and is_table(rule):
         told.append("The table of groups stands by its name alone, too.")
     grouped = "grouped" in str(dig(reading.config, "split", "strategy"))
     if grouped and not rule and reading.dataset != "elpv":

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +85,7 @@ def deal_sizes(
     dataset: ImageDataset,
     *,
     validation_fraction: float = 0.0,
-    strategy: str = "stratified",
+    strategy: Literal["stratified", "grouped"] = "stratified",
     num_repetitions: int = NUM_REPETITIONS,
     seed: int = 0,
 ) -> DealtSizes:
@@ -110,7 +111,7 @@ def deal_sizes(
             test_fraction=_JUDGED,
             validation_fraction=0,
             seed=seed + number,
-            strategy="grouped" if strategy == "grouped" else "stratified",
+            strategy=strategy,
         )
         judged[outer.indices["test"]] = True
         repetitions.append(shrink(outer, validation_fraction))
