@@ -4,6 +4,7 @@ And the program itself, run inside this process: Keras takes seconds to load, an
 """
 
 import collections
+import functools
 import importlib
 import importlib.util
 import os
@@ -11,6 +12,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -194,6 +196,33 @@ def faults(chromium: str) -> Callable[[Any], list[str]]:
         ]
 
     return find
+
+
+@pytest.fixture
+def steps_take(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A clock that only a training's steps move: what it tells hangs on no machine's speed."""
+
+    def set_up(training: Any, seconds: list[float], *, compilation: float) -> None:
+        """`seconds` of each step, the last of them of all further ones; more for the first call."""
+        now, done = 0.0, 0
+        run = training.EpochLoop.run
+
+        def timed(loop: Any, rates: Any, *arguments: Any) -> None:
+            nonlocal now, done
+            run(loop, rates, *arguments)
+            steps = len(arguments[0]) if arguments else len(rates.generator)
+            now += 0.0 if done else compilation
+            now += sum(seconds[min(done + step, len(seconds) - 1)] for step in range(steps))
+            done += steps
+
+        def clock() -> float:
+            return now
+
+        monkeypatch.setattr(training.EpochLoop, "run", timed)
+        monkeypatch.setattr(training, "Pace", functools.partial(training.Pace, now=clock))
+        monkeypatch.setattr(time, "perf_counter", clock)
+
+    return set_up
 
 
 @pytest.fixture

@@ -45,16 +45,19 @@ def test_it_learns_the_brightness_of_one_colour(config):
     assert abs(drawn.mean() - 200 / 255) < 0.08
 
 
-def test_minutes_are_kept(config, images):
-    once = dataclasses.replace(config, epochs=1)
-    compiling = train(start(once, images), images, config=once).seconds["compilation"]
-    config = dataclasses.replace(config, minutes=0.03 + 2 * compiling / 60)
+@pytest.mark.parametrize("later", [0.05, 0.15])
+def test_minutes_are_kept(config, images, steps_take, later):
+    """As many rounds as fit, though they come to take longer; the rates fall to nothing."""
+    steps_take(training, [0.05] * 50 + [later], compilation=2.0)
+    config = dataclasses.replace(config, minutes=0.2)
     trained = train(start(config, images), images, config=config)
-    assert trained.epochs >= 1
     assert not trained.interrupted
-    assert trained.history["learning_rate"][-1] < config.learning_rate
-    # It ends when the time is up: not after the first epochs, nor when a default would have it.
-    assert 0.5 < trained.seconds["training"] / (60 * config.minutes) < 3
+    assert trained.seconds["training"] == pytest.approx(12, rel=0.05)
+    assert trained.seconds["compilation"] == pytest.approx(2.05)
+    rates = trained.history["learning_rate"]
+    assert rates[0] == config.learning_rate
+    assert np.all(np.diff(rates) <= 0)
+    assert rates[-1] < 0.01 * config.learning_rate
 
 
 @pytest.mark.parametrize(
