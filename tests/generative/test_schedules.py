@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from safelight.generative.schedules import Pace, Plan, average_decays, step_sizes
+from safelight.generative.schedules import Pace, Plan, Stopwatch, average_decays, step_sizes
 
 
 def test_step_sizes_are_adam_s():
@@ -70,6 +70,13 @@ class Machine:
         for _ in range(num_steps):
             self.time += self.speed(self.step)
             self.step += 1
+
+
+def test_a_pace_and_the_watch_that_starts_it_have_one_clock():
+    """Nobody's `now` is given in a training: another zero than the watch's would end it at once."""
+    plan = Plan()
+    pace = Pace(3600, started=Stopwatch().started)
+    assert pace.revise(pace.revise(plan, 1), 2) is plan
 
 
 def run_for(seconds, machine, block=5):
