@@ -198,31 +198,43 @@ def faults(chromium: str) -> Callable[[Any], list[str]]:
     return find
 
 
-@pytest.fixture
-def steps_take(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """A clock that only a training's steps move: what it tells hangs on no machine's speed."""
+class _Machine:
+    """A clock that a step moves on; `speed(step)` gives seconds per step."""
 
-    def set_up(training: Any, seconds: list[float], *, compilation: float) -> None:
-        """`seconds` of each step, the last of them of all further ones; more for the first call."""
-        now, done = 0.0, 0
+    def __init__(self, speed: Callable[[int], float], compilation: float = 0.0) -> None:
+        self.time, self.speed, self.compilation, self.step = 100.0, speed, compilation, 0
+
+    def now(self) -> float:
+        return self.time
+
+    def run(self, num_steps: int) -> None:
+        self.time += self.compilation if self.step == 0 else 0
+        for _ in range(num_steps):
+            self.time += self.speed(self.step)
+            self.step += 1
+
+
+@pytest.fixture(scope="session")
+def machine() -> type[_Machine]:
+    return _Machine
+
+
+@pytest.fixture
+def train_on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets the steps of a training take what they take on such a machine, and nothing else."""
+
+    def set_up(training: Any, machine: _Machine) -> None:
         run = training.EpochLoop.run
 
         def timed(loop: Any, rates: Any, *arguments: Any) -> None:
-            nonlocal now, done
             run(loop, rates, *arguments)
-            steps = len(arguments[0]) if arguments else len(rates.generator)
-            now += 0.0 if done else compilation
-            now += sum(seconds[min(done + step, len(seconds) - 1)] for step in range(steps))
-            done += steps
-            if now > 600:
+            machine.run(len(getattr(rates, "generator", rates)))
+            if machine.now() > 700:
                 pytest.fail("nothing ends this training: ten minutes of its clock are over")
 
-        def clock() -> float:
-            return now
-
         monkeypatch.setattr(training.EpochLoop, "run", timed)
-        monkeypatch.setattr(training, "Pace", functools.partial(training.Pace, now=clock))
-        monkeypatch.setattr(time, "perf_counter", clock)
+        monkeypatch.setattr(training, "Pace", functools.partial(training.Pace, now=machine.now))
+        monkeypatch.setattr(time, "perf_counter", machine.now)
 
     return set_up
 

@@ -46,9 +46,9 @@ def test_it_learns_the_brightness_of_one_colour(config):
 
 
 @pytest.mark.parametrize("later", [0.05, 0.15])
-def test_minutes_are_kept(config, images, steps_take, later):
+def test_minutes_are_kept(config, images, machine, train_on, later):
     """As many rounds as fit, though they come to take longer; the rates fall to nothing."""
-    steps_take(training, [0.05] * 50 + [later], compilation=2.0)
+    train_on(training, machine(lambda step: 0.05 if step < 50 else later, compilation=2.0))
     config = dataclasses.replace(config, minutes=0.2)
     trained = train(start(config, images), images, config=config)
     assert not trained.interrupted

@@ -56,22 +56,6 @@ def test_an_open_plan_has_no_end_and_the_full_learning_rate():
     np.testing.assert_array_equal(Plan().learning_rates(0.2, 500, 3), [0.2] * 3)
 
 
-class Machine:
-    """A clock that a step moves on; `speed(step)` gives seconds per step."""
-
-    def __init__(self, speed, compilation=0.0):
-        self.time, self.speed, self.compilation, self.step = 100.0, speed, compilation, 0
-
-    def now(self):
-        return self.time
-
-    def run(self, num_steps):
-        self.time += self.compilation if self.step == 0 else 0
-        for _ in range(num_steps):
-            self.time += self.speed(self.step)
-            self.step += 1
-
-
 def test_a_pace_and_the_watch_that_starts_it_have_one_clock():
     """Nobody's `now` is given in a training: another zero than the watch's would end it at once."""
     plan = Plan()
@@ -90,8 +74,8 @@ def run_for(seconds, machine, block=5):
     return plans, machine.now() - 100.0
 
 
-def test_a_steady_machine_gets_one_plan_that_fills_the_time():
-    plans, seconds = run_for(60, Machine(lambda step: 0.02, compilation=4.0))
+def test_a_steady_machine_gets_one_plan_that_fills_the_time(machine):
+    plans, seconds = run_for(60, machine(lambda step: 0.02, compilation=4.0))
     assert [p for p in plans if p.num_steps < math.inf] == plans[-1:]
     assert 0.97 * 60 <= seconds <= 60
     # What compilation took does not count as the speed of a step.
@@ -99,11 +83,11 @@ def test_a_steady_machine_gets_one_plan_that_fills_the_time():
 
 
 @pytest.mark.parametrize("factor", [1.5, 0.6])
-def test_a_machine_that_changes_its_speed_still_ends_in_time(factor):
+def test_a_machine_that_changes_its_speed_still_ends_in_time(factor, machine):
     def speed(step):
         return 0.02 if step < 1000 else 0.02 * factor
 
-    plans, seconds = run_for(60, Machine(speed))
+    plans, seconds = run_for(60, machine(speed))
     assert 0.95 * 60 <= seconds <= 1.03 * 60
     progress = plans[-1].progress(np.arange(plans[-1].num_steps + 1))
     assert progress[-1] == 1
@@ -111,9 +95,9 @@ def test_a_machine_that_changes_its_speed_still_ends_in_time(factor):
     assert np.diff(progress).max() < 3 / plans[-1].num_steps
 
 
-def test_what_is_forgotten_does_not_count_for_the_speed():
+def test_what_is_forgotten_does_not_count_for_the_speed(machine):
     """Steps that cost four times as much from a known moment on: the end is right at once."""
-    machine = Machine(lambda step: 0.02 if step < 2250 else 0.08)
+    machine = machine(lambda step: 0.02 if step < 2250 else 0.08)
     pace, plan = Pace(60, started=machine.now(), now=machine.now), Plan()
     while machine.step < 2250:
         machine.run(5)
@@ -125,14 +109,14 @@ def test_what_is_forgotten_does_not_count_for_the_speed():
     assert plan.num_steps == pytest.approx(2250 + (0.99 * 60 - 45) / 0.08, abs=1)
 
 
-def test_steps_too_long_for_the_time_still_end_it():
-    plans, seconds = run_for(10, Machine(lambda step: 8.0), block=1)
+def test_steps_too_long_for_the_time_still_end_it(machine):
+    plans, seconds = run_for(10, machine(lambda step: 8.0), block=1)
     assert plans[-1].num_steps <= 3
     assert seconds <= 24
 
 
-def test_the_total_is_guessed_from_the_clock_while_there_is_no_plan():
-    machine = Machine(lambda step: 0.1)
+def test_the_total_is_guessed_from_the_clock_while_there_is_no_plan(machine):
+    machine = machine(lambda step: 0.1)
     pace = Pace(100, started=machine.now(), now=machine.now)
     machine.run(30)
     assert pace.total(machine.step) == pytest.approx(1000, rel=0.01)

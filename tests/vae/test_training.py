@@ -301,8 +301,8 @@ def test_a_checkpoint_of_other_pictures_is_refused(every_epoch, tmp_path):
 
 
 @pytest.mark.parametrize("later", [0.05, 0.15])
-def test_minutes_are_kept_and_the_plan_with_them(every_epoch, tmp_path, steps_take, later):
-    steps_take(training, [0.05] * 50 + [later], compilation=2.0)
+def test_minutes_are_kept_and_the_plan_with_them(every_epoch, tmp_path, machine, train_on, later):
+    train_on(training, machine(lambda step: 0.05 if step < 50 else later, compilation=2.0))
     path = tmp_path / "checkpoint.npz"
     config = change(epochs=None, minutes=0.2)
     trained = train(build(), make_images(), config=config, checkpoint=path)
