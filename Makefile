@@ -32,7 +32,7 @@ test: .venv/.dev  ## all tests but those marked `network` (the quick ones alone:
 # Their own environment: with three backends in one, nothing says which of them was tested.
 ON_BACKENDS := -m "not slow and not network and not one_backend" tests/vae tests/gan tests/generative tests/export tests/transfer/test_explanations.py tests/transfer/test_references.py
 # Its convolutions and its Adam for frozen and trained parts are our own (channels_last.py).
-ON_PYTORCH := $(addprefix tests/transfer/test_, channels_last.py models.py features.py training.py)
+ON_PYTORCH := $(addprefix tests/transfer/test_, channels_last.py models.py features.py fine_tuning.py training.py)
 # What runs once is not worth a compiler's best efforts.
 IN_A_HURRY := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 test-backends: .venv-backends/.made  ## the tests of vae and gan, of explanations and of exports on JAX and on PyTorch, of transfer's trainings on PyTorch, and those of OpenVINO
@@ -64,7 +64,8 @@ lint: .venv/.dev  ## style, types, and who may import whom
 # A benchmark is named after its claim, with underscores; benchmarks/ holds single words that help them, too.
 benchmarks: .venv/.dev .venv-torch/.made .venv-backends/.made .venv-app/.made .venv-scale/.made  ## every benchmark with its defaults (hours; keep the machine quiet); benchmarks/README.md has the flags of the tables
 	@set -e; for script in benchmarks/*_*.py benchmarks/report.py; do \
-	  echo "$$script"; .venv/bin/python "$$script"; done
+	  case $$script in *volume_cluster*) python=.venv-scale/bin/python;; *) python=.venv/bin/python;; esac; \
+	  echo "$$script"; $$python "$$script"; done
 
 docs: .venv/.dev  ## reference of all public functions as web pages, in docs/_build
 	$(RUN) pdoc --docformat google --output-directory docs/_build safelight
@@ -99,7 +100,7 @@ clean:  ## remove .venv* and everything made from the sources; runs/ and fetched
 	.venv-torch/bin/python -m pip install -qq --disable-pip-version-check --requirement $<
 	@touch $@
 
-# It sees the packages of .venv behind its own, so that only the two backends are installed.
+# It sees the packages of .venv behind its own, so that only the two backends and OpenVINO are installed.
 .venv-backends/.made: requirements/backends.txt .venv/.dev
 	@echo "Installing JAX and PyTorch into .venv-backends (once; 300 MB to download)"
 	@rm -rf .venv-backends

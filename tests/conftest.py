@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
@@ -65,6 +66,11 @@ def _keep_programs() -> tempfile.TemporaryDirectory[str] | None:
 # Here and in no hook: the conftest.py of a folder may load what looks at these only once.
 _share_cores()
 _programs = _keep_programs()
+
+# The same examples in every run, so that what fails once fails again; no time limit, as others may
+# keep the machine busy. Here, since what a test file sets builds on what it finds when it is read.
+settings.register_profile("safelight", derandomize=True, deadline=None)
+settings.load_profile("safelight")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -34,6 +34,21 @@ def test_the_correction_is_that_of_nadeau_and_bengio():
     assert found.value - found.low == pytest.approx(reach)
 
 
+@pytest.mark.parametrize("confidence", [0.5, 0.8, 0.99])
+def test_the_interval_is_as_wide_as_its_confidence_asks(confidence):
+    rng = np.random.default_rng(0)
+    scores, others = rng.normal(0.9, 0.02, (2, 10))
+    options = {"test_to_train": 1 / 3, "confidence": confidence}
+    quantile = stats.t.ppf((1 + confidence) / 2, 9)
+    for found, values in (
+        (mean_over_splits(scores, **options), scores),
+        (paired_over_splits(scores, others, **options), scores - others),
+    ):
+        reach = quantile * math.sqrt((1 / 10 + 1 / 3) * values.var(ddof=1))
+        assert found.value == pytest.approx(values.mean())
+        assert (found.low, found.high) == pytest.approx((found.value - reach, found.value + reach))
+
+
 def test_the_standard_error_is_the_plain_one_with_a_correction():
     scores = [0.81, 0.86, 0.84, 0.88, 0.83]
     assert standard_error(scores, test_to_train=0) == pytest.approx(stats.sem(scores))

@@ -56,7 +56,7 @@ def check_parts(folds, size):
             assert part.parts is None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(labels=LABELS, seed=st.integers(0, 99), num_folds=st.integers(2, 6))
 def test_every_picture_judges_once_and_shares_are_exact(labels, seed, num_folds):
     labels = np.array([0, 1, 2] * 8 + labels)
@@ -79,7 +79,7 @@ def test_every_picture_judges_once_and_shares_are_exact(labels, seed, num_folds)
         assert all(np.array_equal(one.indices[name], other.indices[name]) for name in PARTS)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(labels=LABELS, seed=st.integers(0, 99), data=st.data())
 def test_duplicates_and_groups_stay_together_in_all_parts(labels, seed, data):
     labels = np.array([0, 1, 2] * 20 + labels)
@@ -102,7 +102,7 @@ def test_duplicates_and_groups_stay_together_in_all_parts(labels, seed, data):
                 assert all(len(set(part[groups == group])) == 1 for group in groups)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(labels=LABELS, seed=st.integers(0, 99), data=st.data())
 def test_what_a_split_keeps_together_is_one_unit_of_what_is_learned_from(labels, seed, data):
     """By brute force over all pairs; parts that were given may hold a copy each."""

@@ -1,6 +1,5 @@
 import dataclasses
 import math
-import time
 
 import numpy as np
 import pytest
@@ -226,19 +225,25 @@ def test_bfloat16_rounding_and_float32_are_accepted():
     assert single["loss"].value == pytest.approx(double["loss"].value, rel=1e-5)
 
 
-def test_two_thousand_resamples_take_less_time_than_a_hundred_scored_one_by_one():
-    labels, probabilities = some_answers()
-    classification_metrics(labels, probabilities)
-    rng, start = np.random.default_rng(0), time.process_time()
-    for _ in range(100):
-        chosen = rng.integers(len(labels), size=len(labels))
-        drawn, answers = labels[chosen], probabilities[chosen]
-        sklearn.metrics.log_loss(drawn, answers)
-        sklearn.metrics.f1_score(drawn, answers.argmax(axis=1), average="macro")
-        sklearn.metrics.roc_auc_score(drawn, answers[:, 1])
-    one_by_one, start = time.process_time() - start, time.process_time()
-    classification_metrics(labels, probabilities)
-    assert time.process_time() - start < one_by_one
+@pytest.mark.parametrize(("num_images", "num_resamples"), [(656, 2000), (3000, 100)])
+def test_resamples_are_scored_many_at_a_time(monkeypatch, num_images, num_resamples):
+    sizes = []
+
+    def watched(*answers):
+        score = summary_statistic(*answers)
+
+        def statistic(weights):
+            sizes.append(len(weights))
+            return score(weights)
+
+        return statistic
+
+    monkeypatch.setattr("safelight.metrics._summary_statistic", watched)
+    classification_metrics(*some_answers(num_images), num_resamples=num_resamples)
+    # The images themselves, the resamples, and what leaves out one of a thousand blocks at most.
+    assert sum(sizes) == 1 + num_resamples + min(num_images, 1000)
+    assert len(sizes) < sum(sizes) / 50
+    assert max(sizes) * num_images < 10**6  # weights in memory
 
 
 @pytest.mark.parametrize(
@@ -328,6 +333,31 @@ def test_a_difference_is_claimed_only_where_the_exact_sign_test_sees_one(more, f
     else:
         assert got.low > 0
         assert turned.high < 0
+
+
+@pytest.mark.parametrize(
+    ("more", "confidence"),
+    [(3, 0.5), (3, 0.8), (4, 0.8), (4, 0.95), (7, 0.95), (7, 0.99), (8, 0.99)],
+)
+def test_what_the_sign_test_has_to_show_follows_the_confidence(more, confidence):
+    """One classifier is right everywhere, the other not at so many images: p is 2 / 2^more."""
+    labels = np.arange(100) % 2
+    first, second = np.eye(2)[labels], answers_right_at(np.arange(more, 100), labels)
+    got = paired_difference(labels, first, probabilities_b=second, confidence=confidence)
+    turned = paired_difference(labels, second, probabilities_b=first, confidence=confidence)
+    shown = 2 / 2**more <= 1 - confidence
+    assert (got.low > 0, turned.high < 0) == (shown, shown)
+
+
+@pytest.mark.parametrize(("num_better", "shown"), [(5, False), (8, True)])
+def test_the_sign_test_counts_groups_where_there_are_some(num_better, shown):
+    """Better in 5 or 8 of ten groups of four images, worse in none: p is 1 / 16 or 1 / 128."""
+    labels, groups = np.arange(40) % 2, np.arange(40) // 4
+    first, second = np.eye(2)[labels], answers_right_at(np.arange(4 * num_better, 40), labels)
+    assert paired_difference(labels, first, probabilities_b=second).low > 0
+    got = paired_difference(labels, first, probabilities_b=second, groups=groups)
+    turned = paired_difference(labels, second, probabilities_b=first, groups=groups)
+    assert (got.low > 0, turned.high < 0) == (shown, shown)
 
 
 def test_a_difference_everywhere_is_not_certain_of_other_images():

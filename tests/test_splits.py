@@ -50,7 +50,7 @@ def whole(splits, size):
     return np.array_equal(np.sort(together), np.arange(size))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(labels=LABELS, seed=st.integers(0, 99))
 def test_stratified_splits_meet_their_quotas(labels, seed):
     labels = np.array([0, 1, 2] * 4 + labels)
@@ -66,7 +66,7 @@ def test_stratified_splits_meet_their_quotas(labels, seed):
     assert all(np.array_equal(splits.indices[k], again.indices[k]) for k in splits.indices)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(labels=LABELS, seed=st.integers(0, 99), data=st.data())
 def test_nothing_straddles(labels, seed, data):
     labels = [0, 1, 2] * 12 + labels

@@ -18,6 +18,7 @@ from safelight.images import ImageError, read_image
 from safelight.runs import Run
 
 SHARES = (0.0, 0.3, 0.7, 1.0)  # of red, in what the stub learned from
+SECONDS = 300  # a busy machine takes its time
 
 
 def _paint(red, *, size=(40, 30), green=0.0):
@@ -147,11 +148,11 @@ def _serving(page, **where):
     thread = threading.Thread(target=server.serve, args=[page], kwargs={"ready": ready.set})
     thread.start()
     try:
-        assert ready.wait(60)
+        assert ready.wait(SECONDS)
         yield server
     finally:
         server.stop()
-        thread.join(30)
+        thread.join(SECONDS)
     assert not thread.is_alive()
 
 

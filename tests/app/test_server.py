@@ -8,6 +8,7 @@ import urllib.request
 import pytest
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of libraries are theirs to mend
+SECONDS = 300  # a busy machine takes its time
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def served(serving, folder):
 def get(address, **headers):
     request = urllib.request.Request(address, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
             return answer.status, dict(answer.headers), answer.read()
     except urllib.error.HTTPError as error:
         return error.code, dict(error.headers), error.read()

@@ -6,7 +6,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 
 import pytest
@@ -75,11 +74,9 @@ def test_a_run_is_served_until_it_is_told_to_end(start, run, dataset, tmp_path, 
         expected.probabilities.tolist(), abs=1e-5
     )
     assert list(tmp_path.glob("safelight-app-*/*"))
-    before = time.monotonic()
     process.send_signal(sign)
     _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == code, err
-    assert time.monotonic() - before < 30
     assert "Traceback" not in err
     assert ("stopped: the page is closed" in err) == (sign == signal.SIGINT)
     assert list(tmp_path.glob("safelight-app-*")) == []

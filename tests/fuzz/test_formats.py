@@ -20,7 +20,7 @@ from safelight.report import words
 from safelight.runs import Run, to_json
 from safelight.transfer.data_page import escape
 
-quick = settings(max_examples=40, derandomize=True, deadline=None)
+quick = settings(max_examples=40)
 TEXTS = st.text(max_size=30)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**20), 10**20) | TEXTS

@@ -158,7 +158,7 @@ def test_all_classes_judge_and_are_judged_as_often_as_they_occur(config, tmp_pat
         assert 0 < labels.mean() < 0.4
 
 
-def test_arcs_begin_and_end_at_their_ends_and_keep_lengths():
+def test_arcs_begin_and_end_at_their_ends_and_keep_lengths_and_pace():
     begin, end = np.random.default_rng(0).normal(size=(2, 5, 8))
     end *= (np.linalg.norm(begin, axis=1) / np.linalg.norm(end, axis=1))[:, None]
     way = album.arc(begin, end, 7)
@@ -166,6 +166,9 @@ def test_arcs_begin_and_end_at_their_ends_and_keep_lengths():
     np.testing.assert_allclose(way[:, -1], end, atol=1e-6)
     lengths = np.linalg.norm(way, axis=-1)
     np.testing.assert_allclose(lengths, lengths[:, :1].repeat(7, 1), rtol=1e-5)
+    ahead = way / lengths[..., None]
+    paces = (ahead[:, 1:] * ahead[:, :-1]).sum(-1)  # cosines of the angles
+    np.testing.assert_allclose(paces, paces[:, :1].repeat(6, 1), atol=1e-5)
     still = album.arc(begin, begin, 3)
     np.testing.assert_allclose(still, begin[:, None].repeat(3, 1), atol=1e-6)
 

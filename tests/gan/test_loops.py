@@ -2,13 +2,16 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
 
 from safelight.gan import networks
+from safelight.gan.augmentation import augment
 from safelight.gan.loops import EpochLoop, Rates, choose_batch_size
 from safelight.gan.models import build_gan
+from safelight.generative.backends import EPSILON
 from safelight.generative.noise import draw_normal, draw_uniform, next_states
 from safelight.generative.schedules import average_decays, step_sizes
 
@@ -37,14 +40,42 @@ def build(config, images, *, spread=None, **options):
     return model, EpochLoop(model, images, labels, config=config, **options)
 
 
+def soften(model):
+    """Smooth activations: the slope of one with a kink jumps."""
+    for network in (model.generator, model.discriminator, model.encoder):
+        for layer in [] if network is None else network.layers:
+            if isinstance(layer, keras.layers.Activation):
+                layer.activation = ops.tanh
+
+
+def assign(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def column(loop, start):
+    """What a loop keeps under names that start so."""
+    return [array for name, array in loop.read().items() if name.startswith(start)]
+
+
 def draws_of(loop, numpy, turn):
     """What the first round draws, by the same generators."""
     bits = {name: next_states(states) for name, states in loop._noise.items()}
     dim = loop._model.latent_dim
-    return {
-        "latents": numpy(draw_normal(bits["latents"], dim))[turn],
-        "between": numpy(draw_uniform(bits["between"]))[turn],
-    }
+    normal = {name: draw_normal(bits[name], dim) for name in ("latents", "posterior")}
+    uniform = {name: draw_uniform(bits[name]) for name in ("augmentation", "between")}
+    return {name: numpy(values)[turn] for name, values in {**normal, **uniform}.items()}
+
+
+def changed(pictures, uniform, policy, numpy):
+    return numpy(augment(*map(ops.convert_to_tensor, (pictures, uniform)), policy))
+
+
+def encode(model, pictures, noise, numpy):
+    """Draws of q(z|x), and the KL divergence from N(0, I), by Kingma & Welling's appendix B."""
+    mean, log_variance = (numpy(each).astype("float64") for each in model.encoder(pictures))
+    kl = 0.5 * (mean**2 + np.exp(log_variance) - 1 - log_variance).sum(1).mean()
+    return (mean + np.exp(log_variance / 2) * noise).astype("float32"), kl
 
 
 def softplus(x):
@@ -57,32 +88,81 @@ def logits_of(model, config, pictures, labels, numpy):
     return numpy(model.discriminate(pictures, labels, training=by_batch)[0]).astype("float64")
 
 
-VARIANTS = [
-    {},
-    {"normalization": "spectral"},
-    {"penalty": "r1", "penalty_weight": 2.0},
-    {"loss": "hinge", "conditional": True},
-    {"loss": "hinge", "conditional": True, "normalization": "spectral"},
-    {"loss": "wasserstein"},
+def features_of(model, pictures, numpy):
+    return numpy(model.discriminate(pictures, training=True)[1]).astype("float64")
+
+
+def shown(model, loop, images, turn, numpy):
+    """What the discriminator sees in a step of the first round, real pictures first.
+
+    Then their labels, if it is told any, and the draws.
+    """
+    rows, draws = numpy(loop._order)[0, turn], draws_of(loop, numpy, turn)
+    labels = (np.arange(len(images)) % 3)[rows] if model.num_classes else None
+    real = images[rows].astype("float32") / 255
+    latents = [draws["latents"]]
+    if model.encoder is not None:
+        latents.append(encode(model, real, draws["posterior"], numpy)[0])
+    pictures = [real, *(model.decode(z, labels, training=True) for z in latents)]
+    # Each batch by draws of its own, all alike.
+    pairs = zip(pictures, draws["augmentation"], strict=False)
+    return [changed(*pair, loop._policy, numpy) for pair in pairs], labels, draws
+
+
+def discriminator_loss(model, config, seen, labels, numpy):
+    """By what `shown` gives."""
+    r, *fakes = (logits_of(model, config, each, labels, numpy) for each in seen)
+    f = np.concatenate(fakes)
+    values = {
+        "non_saturating": softplus(-r).mean() + softplus(f).mean(),
+        "hinge": np.maximum(0, 1 - r).mean() + np.maximum(0, 1 + f).mean(),
+        "wasserstein": f.mean() - r.mean(),
+    }
+    return values[config.loss]
+
+
+def check_slopes(value, start, found, *, apart=True, rel=0.02, margin=2e-3):
+    """Gradients against differences in a direction of chance: of all weights, then of each."""
+    rng = np.random.default_rng(0)
+    whole = [rng.normal(size=w.shape) * (np.std(w) + 0.1) for w in start]
+    ways = [whole]
+    if apart:
+        ways += [[d * (i == j) for j, d in enumerate(whole)] for i in range(len(whole))]
+    step = 1e-3
+    for number, way in enumerate(ways):
+        moved = [[w + s * d for w, d in zip(start, way, strict=True)] for s in (step, -step)]
+        wanted = (value(moved[0]) - value(moved[1])) / (2 * step)
+        slope = sum((g * d).sum() for g, d in zip(found, way, strict=True))
+        assert slope == pytest.approx(wanted, rel=rel, abs=margin), number
+
+
+GAMES = [
+    ({}, "none"),
+    ({}, "all"),
+    ({"normalization": "spectral"}, "none"),
+    ({"penalty": "r1", "penalty_weight": 2.0}, "all"),
+    ({"loss": "hinge", "conditional": True}, "none"),
+    ({"loss": "hinge", "conditional": True, "normalization": "spectral"}, "none"),
+    ({"loss": "wasserstein"}, "none"),
+    ({"autoencoder": True, "normalization": "none"}, "all"),
 ]
 
 
-@pytest.mark.parametrize("options", VARIANTS)
+@pytest.mark.parametrize(("options", "policy"), GAMES)
 def test_the_discriminator_s_first_step_goes_down_its_loss(
-    config, images, numpy, options, monkeypatch
+    config, images, numpy, options, policy, monkeypatch
 ):
     """Adam's average after one step is (1 - beta_1) times the gradient: against differences.
 
-    With a smooth activation: slopes of one with a kink jump, and so does a penalty on them.
+    Of real and generated pictures that are changed alike, each in a way of its own. With a smooth
+    activation: slopes of one with a kink jump, and so does a penalty on them.
     """
     monkeypatch.setattr(networks, "leaky_relu", ops.tanh)
     config = dataclasses.replace(config, **options)
-    model, loop = build(config, images, spread=0.3)
+    model, loop = build(config, images, spread=0.3, policy=policy)
     loop.begin(0)
-    rows, draws = numpy(loop._order)[0, 0], draws_of(loop, numpy, 0)
-    labels = (np.arange(len(images)) % 3)[rows] if config.conditional else None
-    fake = numpy(model.decode(draws["latents"], labels, training=True))
-    real = images[rows].astype("float32") / 255
+    seen, labels, draws = shown(model, loop, images, 0, numpy)
+    assert len(seen) == (3 if config.autoencoder else 2)
     variables = model.discriminator.trainable_variables
     start = [numpy(v).astype("float64") for v in variables]
 
@@ -92,25 +172,15 @@ def test_the_discriminator_s_first_step_goes_down_its_loss(
             if config.chosen_normalization == "spectral" and variable.path.endswith("kernel"):
                 weight = weight / np.linalg.norm(weight.reshape(-1, weight.shape[-1]), 2)
             variable.assign(weight)
-        r, f = (logits_of(model, config, x, labels, numpy) for x in (real, fake))
-        values = {
-            "non_saturating": softplus(-r).mean() + softplus(f).mean(),
-            "hinge": np.maximum(0, 1 - r).mean() + np.maximum(0, 1 + f).mean(),
-            "wasserstein": f.mean() - r.mean(),
-        }
-        return values[config.loss] + penalty_by_differences(model, config, real, fake, draws, numpy)
+        value = discriminator_loss(model, config, seen, labels, numpy)
+        return value + penalty_by_differences(model, config, *seen[:2], draws, numpy)
 
     loop.run(make_rates(loop, config, num=1))
-    state = loop.read()
-    names = [n for n in state if n.startswith("discriminator/mean/")]
-    found = [state[n].astype("float64") / (1 - config.beta_1) for n in names]
-    rng = np.random.default_rng(0)
-    direction = [rng.normal(size=w.shape) * (np.std(w) + 0.1) for w in start]
-    step = 1e-3
-    ends = [loss([w + s * d for w, d in zip(start, direction, strict=True)]) for s in (step, -step)]
-    wanted = (ends[0] - ends[1]) / (2 * step)
-    slope = sum((g * d).sum() for g, d in zip(found, direction, strict=True))
-    assert slope == pytest.approx(wanted, rel=0.04, abs=2e-3)
+    found = [m.astype("float64") / (1 - config.beta_1) for m in column(loop, "discriminator/mean/")]
+    # Too coarse for single biases: a hinge, and differences of differences.
+    plain = config.chosen_penalty == "none"
+    smooth = plain and config.loss == "non_saturating"
+    check_slopes(loss, start, found, apart=smooth, rel=0.04, margin=2e-3 if plain else 1e-2)
 
 
 def penalty_by_differences(model, config, real, fake, draws, numpy):
@@ -133,14 +203,22 @@ def penalty_by_differences(model, config, real, fake, draws, numpy):
     return 10 * ((np.sqrt(squares) - 1) ** 2).mean()
 
 
-@pytest.mark.parametrize("normalization", ["batch", "spectral"])
-@pytest.mark.parametrize("loss", ["non_saturating", "hinge"])
-def test_the_generator_s_first_step_goes_down_its_loss(config, images, numpy, loss, normalization):
-    """With a discriminator that does not move."""
-    config = dataclasses.replace(config, loss=loss, normalization=normalization)
-    model, loop = build(config, images, spread=0.3)
+@pytest.mark.parametrize(
+    ("options", "policy"),
+    [
+        ({"normalization": "batch"}, "none"),
+        ({"normalization": "batch", "loss": "hinge"}, "all"),
+        ({"normalization": "spectral", "loss": "hinge"}, "none"),
+        ({"normalization": "spectral", "discriminator_steps": 2}, "all"),
+    ],
+)
+def test_the_generator_s_first_step_goes_down_its_loss(config, images, numpy, options, policy):
+    """With a discriminator that does not move; its draws are the last of a round."""
+    config = dataclasses.replace(config, **options)
+    model, loop = build(config, images, spread=0.3, policy=policy)
+    soften(model)
     loop.begin(0)
-    draws = draws_of(loop, numpy, 1)
+    draws = draws_of(loop, numpy, config.discriminator_steps)
     variables = model.generator.trainable_variables
     start = [numpy(v).astype("float64") for v in variables]
     effective = loop.discriminator()
@@ -148,27 +226,112 @@ def test_the_generator_s_first_step_goes_down_its_loss(config, images, numpy, lo
         variable.assign(value)
 
     def value(weights):
-        for variable, weight in zip(variables, weights, strict=True):
-            variable.assign(weight)
+        assign(variables, weights)
         drawn = model.decode(draws["latents"], training=True)
-        logits = logits_of(model, config, drawn, None, numpy)
-        return softplus(-logits).mean() if loss == "non_saturating" else -logits.mean()
+        seen = changed(drawn, draws["augmentation"][0], policy, numpy)
+        logits = logits_of(model, config, seen, None, numpy)
+        return softplus(-logits).mean() if config.loss == "non_saturating" else -logits.mean()
 
     loop.run(make_rates(loop, config, critic=0.0, num=1))
-    state = loop.read()
-    found = [
-        state[n].astype("float64") / (1 - config.beta_1)
-        for n in state
-        if n.startswith("generator/mean/")
-    ]
-    rng = np.random.default_rng(0)
-    direction = [rng.normal(size=w.shape) * (np.std(w) + 0.1) for w in start]
-    step = 1e-3
-    ends = [
-        value([w + s * d for w, d in zip(start, direction, strict=True)]) for s in (step, -step)
-    ]
-    slope = sum((g * d).sum() for g, d in zip(found, direction, strict=True))
-    assert slope == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=0.02, abs=2e-3)
+    found = [m.astype("float64") / (1 - config.beta_1) for m in column(loop, "generator/mean/")]
+    check_slopes(value, start, found)
+
+
+@pytest.mark.parametrize("weight", [0.7, 0.0])
+def test_a_vae_gan_s_first_step_goes_down_its_objective(config, images, numpy, weight):
+    """Likelihood of features, KL divergence, and being believed: Larsen et al. 2016, section 2.
+
+    What is made of pictures is to be believed as well, but that is no business of the encoder's.
+    """
+    options = {"reconstruction_weight": weight, "kl_weight": 0.3, "normalization": "none"}
+    config = dataclasses.replace(config, autoencoder=True, **options)
+    model, loop = build(config, images, spread=0.3, policy="all")
+    soften(model)
+    loop.begin(0)
+    draws = draws_of(loop, numpy, 1)
+    real = images[numpy(loop._order)[0, 0]].astype("float32") / 255
+    variables = loop._variables["generator"].trained
+    start = [numpy(v).astype("float64") for v in variables]
+    trained = (model.generator, model.encoder)
+    assert len(start) == sum(len(each.trainable_variables) for each in trained)
+    fixed, _ = encode(model, real, draws["posterior"], numpy)
+    wanted = features_of(model, real, numpy)  # of a discriminator that does not move
+
+    def value(weights):
+        assign(variables, weights)
+        z, kl = encode(model, real, draws["posterior"], numpy)
+        made = model.decode(z, training=True)
+        differences = wanted - features_of(model, made, numpy)
+        error = 0.5 * np.square(differences).sum((1, 2, 3)).mean()
+        fakes = [model.decode(each, training=True) for each in (draws["latents"], fixed)]
+        pairs = zip(fakes, draws["augmentation"], strict=False)
+        seen = [changed(*pair, "all", numpy) for pair in pairs]
+        logits = np.concatenate([logits_of(model, config, each, None, numpy) for each in seen])
+        return softplus(-logits).mean() + weight * (error + 0.3 * kl)
+
+    loop.run(make_rates(loop, config, critic=0.0, num=1))
+    found = [m.astype("float64") / (1 - config.beta_1) for m in column(loop, "generator/mean/")]
+    check_slopes(value, start, found)
+
+
+def test_each_step_of_the_discriminator_has_pictures_and_draws_of_its_own(config, images, numpy):
+    """Adam's average after two: (1 - beta_1) times (beta_1 times the first slope + the second).
+
+    Both at the same weights, which stand still.
+    """
+    config = dataclasses.replace(config, discriminator_steps=2, normalization="none")
+    model, loop = build(config, images, spread=0.3, policy="all")
+    soften(model)
+    loop.begin(0)
+    turns = [shown(model, loop, images, turn, numpy)[0] for turn in range(2)]
+    variables = model.discriminator.trainable_variables
+    start = [numpy(v).astype("float64") for v in variables]
+
+    def loss(weights):
+        assign(variables, weights)
+        first, second = (discriminator_loss(model, config, seen, None, numpy) for seen in turns)
+        return config.beta_1 * first + second
+
+    loop.run(make_rates(loop, config, critic=0.0, num=1))
+    found = [m.astype("float64") / (1 - config.beta_1) for m in column(loop, "discriminator/mean/")]
+    check_slopes(loss, start, found)
+
+
+def test_each_step_of_the_discriminator_has_a_size_of_its_own(config, images):
+    """Only the second moves the weights, and by as much as Adam does; the generator's stand."""
+    config = dataclasses.replace(config, discriminator_steps=2)
+    model, loop = build(config, images)
+    names = ("generator/weights/", "discriminator/weights/")
+    generator, before = (column(loop, name) for name in names)
+    assert len(before) == len(model.discriminator.trainable_variables)
+    loop.begin(0)
+    loop.run(Rates(np.zeros(1), np.array([[0.0, 1e-3]]), np.zeros(1)))
+    mean, square = (column(loop, f"discriminator/{name}/") for name in ("mean", "square"))
+    moved = zip(before, mean, square, column(loop, names[1]), strict=True)
+    for old, m, s, new in moved:
+        np.testing.assert_allclose(new, old - 1e-3 * m / (np.sqrt(s) + EPSILON), atol=1e-6)
+    for old, new in zip(generator, column(loop, names[0]), strict=True):
+        np.testing.assert_array_equal(new, old)
+
+
+def test_the_running_mean_of_the_generator_s_weights_is_kept(config, images, numpy):
+    """Of a short memory first: min(decay, (1 + t) / (10 + t)) of it stays in step t."""
+    config = dataclasses.replace(config, weight_average=0.28)
+    model, loop = build(config, images)
+    loop.begin(0)
+    wanted = column(loop, "generator/weights/")
+    assert loop.num_steps == 3
+    for i, decay in enumerate((2 / 11, 3 / 12, 0.28)):
+        loop.run(make_rates(loop, config, rate=1e-2, first=i, num=1))
+        weights = column(loop, "generator/weights/")
+        pairs = zip(wanted, weights, strict=True)
+        wanted = [decay * old + (1 - decay) * new for old, new in pairs]
+        assert max(np.abs(w - a).max() for w, a in zip(weights, wanted, strict=True)) > 1e-3
+        for found, value in zip(loop.average(), wanted, strict=False):
+            np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-6)
+    loop.assign(loop.average(), loop.discriminator())
+    for variable, value in zip(model.generator.trainable_variables, wanted, strict=True):
+        np.testing.assert_allclose(numpy(variable), value, rtol=1e-5, atol=1e-6)
 
 
 def test_rounds_in_two_calls_are_those_of_one(config, images):

@@ -1,3 +1,5 @@
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -43,20 +45,23 @@ def test_large_pictures_are_drawn_and_encoded_a_few_at_a_time(monkeypatch):
         np.testing.assert_allclose(mine, wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("shape", "filters", "one_more"),
-    [
-        ((28, 28, 1), (32, 64), 128),
-        ((64, 64, 3), (32, 64, 128), 256),
-        ((8, 8, 1), (32,), None),
-        ((100, 20, 1), (32, 64, 128, 256), 256),
-        ((256, 256, 3), (32, 64, 128, 256, 256), 256),
-    ],
-)
-def test_filters_suit_the_size(shape, filters, one_more):
-    assert networks.choose_filters(shape) == filters
-    more = filters if one_more is None else (*filters, one_more)
-    assert networks.choose_filters(shape, batch_norm=True) == more
+@pytest.mark.parametrize(("batch_norm", "largest"), [(False, 8), (True, 4)])
+def test_filters_suit_the_size(batch_norm, largest):
+    """As few halvings of the longer side as leave at most so many pixels.
+
+    There are twice as many filters after each, up to a number at which they stay.
+    """
+    for side in range(1, 300):
+        filters = networks.choose_filters((side, 1, 3), batch_norm=batch_norm)
+        assert filters == networks.choose_filters((1, side, 1), batch_norm=batch_norm)
+        num = len(filters)
+        assert side <= largest * 2**num
+        assert num == 1 or side > largest * 2 ** (num - 1)
+        assert filters[0] == 32
+        growth = [later / earlier for earlier, later in itertools.pairwise(filters)]
+        assert set(growth) <= {1, 2}
+        assert growth == sorted(growth, reverse=True)
+        assert growth[:2] == [2, 2][: len(growth)]
 
 
 @pytest.mark.parametrize("architecture", networks.ARCHITECTURES)
@@ -87,6 +92,20 @@ def test_the_same_seed_draws_the_same_and_another_other_pictures(config):
     np.testing.assert_array_equal(model.generate(4, seed=1), model.generate(4, seed=1))
     assert (model.generate(4, seed=1) != model.generate(4, seed=2)).any()
     assert np.ptp(model.generate(4, temperature=0), axis=0).max() < 1e-6
+
+
+def test_temperature_is_the_standard_deviation_of_the_draw(config, numpy):
+    model = build_gan((9, 6, 1), config)
+    rng = np.random.default_rng(0)
+    for variable in model.generator.trainable_variables:  # a new one draws much the same of any z
+        variable.assign(variable + 0.5 * rng.normal(size=variable.shape).astype("float32"))
+    z = np.random.default_rng(1).standard_normal((4, config.latent_dim), "float32")
+    drawn = model.generate(4, seed=1)
+    np.testing.assert_allclose(drawn, numpy(model.decode(z)), atol=1e-5)
+    cooler = model.generate(4, seed=1, temperature=0.3)
+    np.testing.assert_allclose(cooler, numpy(model.decode(0.3 * z)), atol=1e-5)
+    for other in (0.3**2, 0.3**0.5, 1):
+        assert np.abs(numpy(model.decode(other * z)) - cooler).max() > 0.01
 
 
 @pytest.mark.parametrize("options", [{}, {"conditional": True}, {"autoencoder": True}])

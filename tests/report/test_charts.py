@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from safelight.metrics import Interval, calibration_bins
@@ -214,7 +214,6 @@ def test_names_in_a_drawing_are_texts():
     assert root[2].text == "</svg><script>alert(1)</script>"
 
 
-@settings(deadline=None)
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 8))
 def test_ticks_are_round_and_within(low, reach, number):
     places = ticks(low, low + reach, number)

@@ -1,11 +1,16 @@
 """One temperature: found again where it is known, and nothing but confidence changes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 
 from safelight.metrics import expected_calibration_error
+from safelight.transfer import backbones, training
 from safelight.transfer.calibration import LIMITS, fit_temperature, log_loss
+from safelight.transfer.config import TrainConfig
+from safelight.transfer.prediction import predict_logits
 
 
 def drawn(num_images, num_classes, seed=0):
@@ -58,3 +63,83 @@ def test_noise_ends_at_the_limit():
 def test_arrays_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="expected"):
         fit_temperature(np.zeros((3, 2)), [0, 1])
+
+
+# --- what training makes of it
+
+
+@pytest.fixture
+def fitted(monkeypatch, build_network, eager):
+    """`train` with a tiny network, and the heads that it fits, in their order."""
+    monkeypatch.setattr(backbones, "load_backbone", lambda name, **_: build_network())
+    heads = []
+
+    def keep(fit):
+        def fit_and_keep(*arguments, **options):
+            heads.append(fit(*arguments, **options))
+            return heads[-1]
+
+        return fit_and_keep
+
+    for name in ("fit_logistic_head", "fit_kernel_head"):
+        monkeypatch.setattr(training, name, keep(getattr(training, name)))
+    return heads
+
+
+def train_both(splits, cache, **options):
+    """Without calibration and with it."""
+    config = TrainConfig(
+        image_size=16, epochs=2, batch_size=8, learning_rate=1e-2, precision="float32", **options
+    )
+    plain, calm = (
+        training.train(splits, dataclasses.replace(config, calibrated=on), cache=cache)
+        for on in (False, True)
+    )
+    assert plain.temperature == 1.0
+    return plain, calm
+
+
+def imagined_loss(logits, labels):
+    """What the temperature makes least: log-loss, a picture of each class spread over all."""
+    number, num_classes = logits.shape
+    targets = (number * np.eye(num_classes)[labels] + 1) / (number + num_classes)
+    return -(targets * log_softmax(logits, axis=1)).sum(1).mean()
+
+
+@pytest.mark.filterwarnings("ignore:Even though the:UserWarning")
+@pytest.mark.parametrize("unfreeze_from", [None, "block3"])
+def test_calibration_divides_all_logits_and_changes_no_answer(fitted, splits, cache, unfreeze_from):
+    plain, calm = train_both(splits, cache, unfreeze_from=unfreeze_from, head="logistic")
+    before, after = (
+        predict_logits(each.model, splits.test, config=each.config, cache=cache)
+        for each in (plain, calm)
+    )
+    assert calm.temperature != 1.0
+    np.testing.assert_allclose(after * calm.temperature, before, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Even though the:UserWarning")
+def test_fine_tuning_takes_the_temperature_of_the_validation_part(fitted, splits, cache):
+    plain, calm = train_both(splits, cache, unfreeze_from="block3")
+    part = splits.validation
+    before, after = (
+        predict_logits(each.model, part, config=each.config, cache=cache) for each in (plain, calm)
+    )
+    expected = fit_temperature(before, part.labels)
+    assert calm.temperature == pytest.approx(expected, rel=1e-3)
+    assert imagined_loss(after, part.labels) <= imagined_loss(before, part.labels) + 1e-6
+
+
+@pytest.mark.filterwarnings("ignore:Even though the:UserWarning")
+@pytest.mark.parametrize("head", ["logistic", "kernel"])
+def test_a_head_alone_takes_the_temperature_of_what_its_folds_held_out(fitted, splits, cache, head):
+    plain, calm = train_both(splits, cache, unfreeze_from=None, head=head)
+    labels = np.concatenate([splits.train.labels, splits.validation.labels])
+    first, second = (each.out_of_fold for each in fitted)
+    np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-6)
+    expected = fit_temperature(first, labels)
+    assert calm.temperature == pytest.approx(expected, rel=1e-3)
+    # Told calibrated, whether or not the model is.
+    for trained in (plain, calm):
+        np.testing.assert_allclose(trained.out_of_fold * expected, first, rtol=1e-3, atol=1e-6)
+    assert imagined_loss(calm.out_of_fold, labels) <= imagined_loss(first, labels) + 1e-6

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -82,7 +82,6 @@ def test_nasty_names_are_text_in_a_list_and_in_a_table(name):
     check_shown(name)
 
 
-@settings(deadline=None)
 @given(TEXT)
 def test_any_name_is_text_in_a_list_and_in_a_table(name):
     check_shown(name)

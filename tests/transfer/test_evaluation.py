@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 from keras.ops import convert_to_numpy
+from scipy import stats
 from sklearn import metrics as sk
 
 from safelight.transfer import models
@@ -113,3 +114,21 @@ def test_evaluating_is_reporting_on_the_answers(eager, classifier, shapes, cache
     np.testing.assert_array_equal(judged.probabilities, answers)
     assert judged.metrics["accuracy"].value == (answers.argmax(1) == shapes.labels).mean()
     assert judged.files == shapes.files
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.8, 0.99])
+def test_intervals_have_the_confidence_that_was_asked_for(
+    eager, classifier, shapes, cache, confidence
+):
+    def wilson(right):
+        test = stats.binomtest(int(right.sum()), len(right))
+        ends = test.proportion_ci(confidence, method="wilson")
+        return pytest.approx((ends.low, ends.high))
+
+    config = dataclasses.replace(CONFIG, head_layers=tuple(map(str, HEAD)))
+    judged = evaluate(classifier, shapes, config=config, cache=cache, confidence=confidence)
+    right = judged.probabilities.argmax(1) == shapes.labels
+    accuracy = judged.metrics["accuracy"]
+    assert (accuracy.low, accuracy.high) == wilson(right)
+    for index, row in enumerate(judged.per_class):
+        assert (row.recall.low, row.recall.high) == wilson(right[shapes.labels == index])

@@ -102,13 +102,32 @@ def test_a_file_brings_back_the_same(tmp_path):
         np.testing.assert_array_equal(getattr(back, name), value)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 nothing", b"12345"])
-def test_a_damaged_or_missing_file_is_a_sentence(tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 nothing", b"12345"])
+def test_a_damaged_file_is_a_sentence(tmp_path, content):
     path = tmp_path / "familiarity.npz"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"train|expected a run"):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"\.npz is damaged \(.*zip.*\): train the run again\.$"):
         Familiarity.read(path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"calibration": np.array([0.2, 0.1])}, "its distances do not rise"),
+        ({"widths": np.array([5, 6])}, r"12 features in layers of \[5, 6\]"),
+    ],
+)
+def test_arrays_that_do_not_fit_each_other_are_a_sentence(tmp_path, changed, said):
+    path, known = tmp_path / "familiarity.npz", fit_familiarity(draw(20, 0), widths=(5, 7))
+    path.write_bytes(dataclasses.replace(known, **changed).to_bytes())
+    with pytest.raises(ValueError, match=rf"\.npz is damaged \({said}\): train the run again\.$"):
+        Familiarity.read(path)
+
+
+def test_a_missing_file_is_a_sentence(tmp_path):
+    expected = r"\.npz is not there, .*: expected a run that `transfer train` made .* 10 pictures\."
+    with pytest.raises(ValueError, match=expected):
+        Familiarity.read(tmp_path / "familiarity.npz")
 
 
 def test_too_few_pictures_and_other_features_are_refused():

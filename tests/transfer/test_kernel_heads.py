@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 from sklearn.kernel_ridge import KernelRidge
 
 from safelight.transfer import kernel_heads, models
@@ -13,7 +13,7 @@ from safelight.transfer.kernel_heads import fit_kernel_head
 from safelight.transfer.roots import scaled_roots
 
 
-def rings(num_images=120, num_views=1, seed=0):
+def rings(num_images=120, num_views=1, seed=0, spread=0.05):
     """Two rings, one in the other: no line separates them. `(n, views, 4)` and one-hot targets."""
     rng = np.random.default_rng(seed)
     labels = np.arange(num_images) % 2
@@ -21,28 +21,36 @@ def rings(num_images=120, num_views=1, seed=0):
     radius = 1 + labels + rng.normal(0, 0.15, num_images)
     plane = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
     rows = np.concatenate([plane, rng.normal(0, 0.3, (num_images, 2))], 1)
-    views = rows[:, None] + rng.normal(0, 0.05, (num_images, num_views, 4))
+    views = rows[:, None] + rng.normal(0, spread, (num_images, num_views, 4))
     return views.astype("float32"), np.eye(2, dtype="float32")[labels]
 
 
+def standardised(head, rows, widths=()):
+    return (scaled_roots(rows, widths) - head.mean) / head.scale
+
+
 def scores(head, rows, widths=()):
-    x = (scaled_roots(rows, widths) - head.mean) / head.scale
+    x = standardised(head, rows, widths)
     distances = ((x[:, None] - head.landmarks[None]) ** 2).sum(-1)
     return np.exp(-head.gamma * distances) @ head.kernel + head.bias
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("num_views", [1, 3])
-def test_it_is_scikit_learn_s_kernel_ridge_up_to_the_temperature(num_views):
+def test_it_is_scikit_learn_s_kernel_ridge_up_to_the_temperature(num_views, weighted):
     features, targets = rings(num_views=num_views)
-    head = fit_kernel_head(features, targets)
-    flat = (scaled_roots(features.reshape(-1, 4)) - head.mean) / head.scale
-    repeated = np.repeat(targets, num_views, axis=0)
+    weights = np.random.default_rng(1).uniform(0.2, 3, 120) if weighted else np.ones(120)
+    head = fit_kernel_head(features, targets, weights=weights if weighted else None)
+    flat = standardised(head, features.reshape(-1, 4))
+    repeated, each = (np.repeat(rows, num_views, axis=0) for rows in (targets, weights))
+    mean = np.average(targets, axis=0, weights=weights)
     known = KernelRidge(alpha=head.ridge, kernel="rbf", gamma=head.gamma)
-    expected = known.fit(flat, repeated - targets.mean(0)).predict(flat) + targets.mean(0)
+    expected = known.fit(flat, repeated - mean, sample_weight=each).predict(flat) + mean
 
     found = scores(head, features.reshape(-1, 4))
     temperature = (expected @ [-1, 1]).std() / (found @ [-1, 1]).std()
-    np.testing.assert_allclose(found * temperature, expected, atol=2e-3)
+    # The smaller a ridge over a weight, the more rounding counts.
+    np.testing.assert_allclose(found * temperature, expected, atol=2e-3 * weights.max())
 
 
 def test_it_separates_what_no_line_can():
@@ -53,26 +61,100 @@ def test_it_separates_what_no_line_can():
     assert (answers.argmax(1) == wanted.argmax(1)).mean() > 0.9
 
 
-def test_the_chosen_settings_have_the_least_held_out_loss():
-    """Brute force: every pair of settings, every fold, fitted by scikit-learn."""
-    features, targets = rings(80)
-    head = fit_kernel_head(features, targets, seed=3)
-    x = (scaled_roots(features[:, 0]) - head.mean) / head.scale
-    labels = targets.argmax(1)
-    losses, held_out = {}, {}
-    for width in kernel_heads.WIDTHS:
-        for ridge in kernel_heads.RIDGES:
-            found = np.empty_like(targets)
-            for fit, held in kernel_heads.stratified_folds(labels, 3):
-                mean = targets[fit].mean(0)
-                model = KernelRidge(alpha=ridge, kernel="rbf", gamma=width / 4)
-                found[held] = model.fit(x[fit], targets[fit] - mean).predict(x[held]) + mean
-            logits = found / fit_temperature(found, labels)
-            chances = softmax(logits, axis=1)[np.arange(80), labels]
-            losses[width / 4, ridge], held_out[width / 4, ridge] = -np.log(chances).mean(), logits
+def held_out(x, targets, weights, test_views, model):
+    """What scikit-learn says of what a fold leaves out: the mean over the first views of each."""
+    found = np.empty(targets.shape)
+    for fit, held in kernel_heads.stratified_folds(targets.argmax(1), 3):
+        wanted, each = (np.repeat(rows[fit], x.shape[1], axis=0) for rows in (targets, weights))
+        mean = np.average(wanted, axis=0, weights=each)
+        model.fit(x[fit].reshape(-1, 4), wanted - mean, sample_weight=each)
+        judged = x[held].swapaxes(0, 1)[:test_views]
+        found[held] = np.mean([model.predict(view) for view in judged], axis=0) + mean
+    return found
 
-    assert (head.gamma, head.ridge) == min(losses, key=losses.get)
-    np.testing.assert_allclose(head.out_of_fold, held_out[head.gamma, head.ridge], atol=1e-2)
+
+def try_all(x, targets, weights, test_views):
+    """Brute force: the loss and the logits held out of every pair of gamma and ridge."""
+    labels, found = targets.argmax(1), {}
+    for gamma in (width / 4 for width in kernel_heads.WIDTHS):
+        for ridge in kernel_heads.RIDGES:
+            model = KernelRidge(alpha=ridge, kernel="rbf", gamma=gamma)
+            answers = held_out(x, targets, weights, test_views, model)
+            logits = answers / fit_temperature(answers, labels)
+            surprise = -log_softmax(logits, axis=1)[np.arange(len(labels)), labels]
+            found[gamma, ridge] = (weights * surprise).sum(), logits
+    return found
+
+
+@pytest.mark.parametrize(
+    ("num_views", "trial_views", "test_views", "weighted"),
+    [(1, 1, 1, False), (1, 1, 1, True), (3, 3, 1, False), (3, 3, 3, True), (3, 2, 3, False)],
+)
+def test_the_chosen_settings_have_the_least_held_out_loss(
+    monkeypatch, num_views, trial_views, test_views, weighted
+):
+    """Of as many views as there is time for."""
+    monkeypatch.setattr(kernel_heads, "_MAX_TRIAL_ROWS", 80 * trial_views + 79)
+    features, targets = rings(80, num_views, spread=0.3)
+    weights = np.random.default_rng(1).uniform(0.2, 3, 80) if weighted else np.ones(80)
+    head = fit_kernel_head(features, targets, weights=weights, test_views=test_views, seed=3)
+    x = standardised(head, features)[:, :trial_views]
+    found = try_all(x, targets, weights, test_views)
+    loss, logits = found[head.gamma, head.ridge]
+
+    assert loss == pytest.approx(min(each for each, _ in found.values()), rel=1e-4)
+    np.testing.assert_allclose(head.out_of_fold, logits, atol=1e-2)
+
+
+@pytest.mark.parametrize("trial_views", [2, 3])
+def test_of_many_rows_the_pictures_alone_say_the_width_and_all_views_how_much_more_ridge(
+    monkeypatch, trial_views
+):
+    monkeypatch.setattr(kernel_heads, "_MANY_ROWS", 80)
+    monkeypatch.setattr(kernel_heads, "_MAX_TRIAL_ROWS", 80 * trial_views)
+    features, targets = rings(80, 3, spread=0.3)
+    head = fit_kernel_head(features, targets, test_views=3, seed=3)
+    x, weights = standardised(head, features), np.ones(80)
+    alone = try_all(x[:, :1], targets, weights, 1)
+    gamma, least = min(alone, key=lambda pair: alone[pair][0])
+    ridges = [ridge for ridge in kernel_heads.RIDGES if ridge >= least][:3]
+    found = try_all(x[:, :trial_views], targets, weights, 3)
+    loss, logits = found[head.gamma, head.ridge]
+
+    assert head.gamma == gamma
+    assert loss == pytest.approx(min(found[gamma, ridge][0] for ridge in ridges), rel=1e-4)
+    np.testing.assert_allclose(head.out_of_fold, logits, atol=1e-2)
+
+
+@pytest.mark.parametrize("copies", [2, 4])
+def test_copies_of_a_view_want_as_many_times_the_ridge_and_are_then_the_view_alone(
+    monkeypatch, copies
+):
+    """Copies share a weight: with k of them each is 1/k of it if the ridge is k times as large."""
+    monkeypatch.setattr(kernel_heads, "RIDGES", tuple(2.0**power for power in range(-7, 9)))
+    monkeypatch.setattr(kernel_heads, "_MANY_ROWS", 80)
+    features, targets = rings(80)
+    targets[::7] = 1 - targets[::7]  # wrong labels, so that the least ridge is not the best
+    one = fit_kernel_head(features, targets, seed=3)
+    many = fit_kernel_head(np.repeat(features, copies, axis=1), targets, seed=3)
+    fresh = rings(40, seed=1)[0][:, 0]
+
+    assert (many.gamma, many.ridge) == (one.gamma, copies * one.ridge)
+    np.testing.assert_allclose(many.out_of_fold, one.out_of_fold, atol=1e-2)
+    np.testing.assert_allclose(scores(many, fresh), scores(one, fresh), atol=1e-2)
+
+
+@pytest.mark.parametrize("heavy", [0, 1])
+def test_the_settings_are_those_that_heavy_pictures_want(monkeypatch, heavy):
+    """As if one ridge answered half of the pictures and another ridge the other half."""
+    features, targets = rings(40)
+    half, ridges = np.arange(40) // 20, (0.1, 1.0)
+    known = {ridge: targets * (half == place)[:, None] for place, ridge in enumerate(ridges)}
+    monkeypatch.setattr(kernel_heads, "RIDGES", ridges)
+    monkeypatch.setattr(kernel_heads._Trial, "_held_out", lambda *given: known[given[2]])
+    weights = np.where(half == heavy, 3.0, 0.3)
+
+    assert fit_kernel_head(features, targets, weights=weights).ridge == ridges[heavy]
 
 
 def test_a_picture_that_counts_twice_is_a_picture_that_is_there_twice():

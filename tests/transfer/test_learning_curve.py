@@ -62,6 +62,18 @@ def test_four_fifths_of_the_stated_ranges_hold_the_truth(floor, slope, exponent)
     assert np.median(widths) < 0.03
 
 
+@pytest.mark.parametrize("confidence", [0.5, 0.8, 0.99])
+def test_a_range_leaves_out_as_many_curves_on_either_side_as_its_confidence_says(confidence):
+    curve = fit_learning_curve(SIZES, measured(np.random.default_rng(0), 0.1, 1, 0.4), num_pool=640)
+    places, draws = [(1 - confidence) / 2, 0.5, (1 + confidence) / 2], curve.draws([480, 960])
+    for found, values in (
+        (curve.error(960, confidence=confidence), draws[:, 1]),
+        (curve.gain(960, confidence=confidence), draws[:, 0] - draws[:, 1]),
+    ):
+        expected = np.quantile(values, places)
+        np.testing.assert_allclose([found.low, found.value, found.high], expected, rtol=1e-9)
+
+
 def test_judging_on_few_pictures_widens_the_range():
     curve = fit_learning_curve(SIZES, measured(np.random.default_rng(0), 0.1, 1, 0.4), num_pool=640)
     known, seen = curve.error(960), curve.error(960, num_test=100)

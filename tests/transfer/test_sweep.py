@@ -9,6 +9,7 @@ from scipy import stats
 
 from safelight import datasets, known_pictures
 from safelight.cli.runs import print_results
+from safelight.comparison import mean_over_splits, standard_error
 from safelight.runs import Run, list_runs
 from safelight.transfer import backbones, sweep
 from safelight.transfer.config import TrainConfig
@@ -156,6 +157,27 @@ def test_a_run_has_numbers_and_a_picture_and_never_reads_the_test_part(swept, ou
     assert f"the {len(outer.test)} of the test part were not used" in out
 
 
+def test_intervals_rest_on_the_pictures_that_judge_for_each_one_learned_from(swept, outer):
+    """What may be learned from is dealt to training and validation, or judges."""
+    found = swept[1]["sweep"]
+    judged, everything = found["num_judged"], len(outer.train) + len(outer.validation)
+    assert found["num_train"] + found["num_validation"] == everything - judged
+    ratio = judged / (everything - judged)
+    assert found["test_to_train"] == pytest.approx(ratio)
+    for cut in found["cuts"]:
+        for score in ("accuracy", "loss"):
+            expected = mean_over_splits(cut["scores"][score], test_to_train=ratio)
+            assert cut[score] == pytest.approx(expected.to_dict())
+    head, other = found["cuts"]
+    gains = np.subtract(other["scores"]["accuracy"], head["scores"]["accuracy"])
+    expected = mean_over_splits(gains, test_to_train=ratio).to_dict()
+    assert other["minus_head_alone"] == pytest.approx(expected)
+    assert other["minus_head_alone"]["value"] == pytest.approx(gains.mean())
+    (best,) = (cut for cut in found["cuts"] if cut["unfreeze_from"] == found["best"])
+    expected = standard_error(best["scores"]["accuracy"], test_to_train=ratio)
+    assert found["margin"] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("row", range(len(CUTS)))
 def test_a_row_is_what_train_gives(swept, dataset, outer, tiny, cache, row):
     found, number = swept[1]["sweep"]["cuts"][row], 1
@@ -226,6 +248,30 @@ def test_progress_counts_all_trainings(splits, stubbed):
     assert {total for _, _, total, _ in trainings} == {6}
     assert [words for *_, words in trainings][::2] == ["head alone", "block4", "block3", ""]
     assert {words[0] for words in told} == {"trainings", "extracting"}
+
+
+def test_what_a_sweep_says_of_known_accuracies(splits, stubbed, monkeypatch):
+    """By hand: a quarter of the pictures judges, the other three quarters are learned from."""
+    assert len(splits.test) == (len(splits.train) + len(splits.validation)) / 3
+    accuracies = iter([0.50, 0.60, 0.70, 0.90])  # the head alone on both splits, then the block
+    monkeypatch.setattr(
+        sweep, "scores_of", lambda judged: {"accuracy": next(accuracies), "loss": 0.5}
+    )
+    found = sweep_cuts([splits, splits], CONFIG, CUTS).to_dict()
+
+    error = np.sqrt(1 / 2 + 1 / 3)  # of a mean, for a standard deviation of 1
+    reach, root = stats.t.ppf(0.975, 1) * error, np.sqrt(2)
+    head, block = found["cuts"]
+    for interval, value, spread in (
+        (head["accuracy"], 0.55, 0.1 / root),
+        (block["accuracy"], 0.80, 0.2 / root),
+        (block["minus_head_alone"], 0.25, 0.1 / root),
+    ):
+        ends = {"low": value - reach * spread, "high": value + reach * spread}
+        assert interval == pytest.approx({"value": value, **ends})
+    assert found["test_to_train"] == pytest.approx(1 / 3)
+    assert found["margin"] == pytest.approx(error * 0.2 / root)
+    assert found["best"] == found["recommended"] == CUTS[1]
 
 
 # --- what it makes of that

@@ -1,17 +1,19 @@
 import dataclasses
+import inspect
 
 import keras
 import numpy as np
 import pytest
 from sklearn.utils.class_weight import compute_sample_weight
 
+from safelight import datasets
 from safelight.transfer import backbones, models, training
 from safelight.transfer.augmentation import BatchAugmenter, ViewMaker
 from safelight.transfer.batches import FeatureBatches, ImageBatches
 from safelight.transfer.calibration import fit_temperature, log_loss
 from safelight.transfer.config import Augmentation, TrainConfig
 from safelight.transfer.features import FeatureExtractor, FeatureLayer
-from safelight.transfer.fine_tuning import KeepBest, WeightAverage, fine_tune
+from safelight.transfer.fine_tuning import fine_tune
 from safelight.transfer.prediction import predict_logits
 from safelight.transfer.training import balanced_weights, make_targets, train
 
@@ -169,141 +171,6 @@ def test_a_row_is_one_of_its_image_s_views_with_its_own_target_and_weight(shapes
     assert len(drawn) > 30
 
 
-def head_problem(learning_rate: float, **options):
-    """A head that starts perfect or from zero on separable points, its data, its settings."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(40) % 2
-    rows = (rng.normal(0, 1, (40, 3)) + 2 * labels[:, None]).astype("float32")
-    targets = np.eye(2, dtype="float32")[labels]
-
-    class Rows(keras.utils.PyDataset):
-        def __len__(self):
-            return 4
-
-        def __getitem__(self, i):
-            return rows[i * 10 : i * 10 + 10], targets[i * 10 : i * 10 + 10]
-
-    keras.utils.set_random_seed(0)
-    config = dataclasses.replace(TINY, learning_rate=learning_rate, **options)
-    return models.build_head(3, 2), Rows(), config
-
-
-def loss_of(model, data) -> float:
-    return model.evaluate(data, verbose=0, return_dict=True)["loss"]
-
-
-@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
-def test_training_that_makes_it_worse_gives_the_start_back(optimizer):
-    model, data, config = head_problem(0.1, epochs=10)
-    fine_tune(model, data, data, config=config)
-    start = [w.copy() for w in model.get_weights()]
-    config = dataclasses.replace(config, learning_rate=1e4, patience=2, optimizer=optimizer)
-    tuned = fine_tune(model, data, data, config=config)
-    history = tuned.history
-    assert all((a == b).all() for a, b in zip(start, model.get_weights(), strict=True))
-    assert history["epoch"] == [0.0, 1.0, 2.0]
-    assert min(history["val_loss"]) == history["val_loss"][0]
-    assert not tuned.interrupted
-    assert tuned.kept == "epoch 0"
-
-
-def test_the_best_epoch_is_what_remains():
-    model, data, config = head_problem(3.0, epochs=8, patience=8, weight_averaging=False)
-    tuned = fine_tune(model, data, data, config=config)
-    history = tuned.history
-    assert tuned.kept == f"epoch {int(np.argmin(history['val_loss']))}"
-    assert loss_of(model, data) == pytest.approx(min(history["val_loss"]), rel=1e-5)
-    assert {len(column) for column in history.values()} == {9}
-    assert np.isnan([history["loss"][0], history["accuracy"][0]]).all()
-
-
-@pytest.mark.parametrize("stop_at", [1, 4, 10])
-def test_ctrl_c_keeps_the_best_so_far(stop_at):
-    model, data, config = head_problem(0.05, epochs=5)
-    calls = []
-
-    def report(*_):
-        calls.append([w.copy() for w in model.get_weights()])
-        if len(calls) == stop_at:
-            raise KeyboardInterrupt
-
-    config = dataclasses.replace(config, weight_averaging=False)
-    tuned = fine_tune(model, data, data, config=config, report=report)
-    history = tuned.history
-    assert tuned.interrupted
-    whole_epochs = (stop_at - 1) // 4
-    assert len(history["val_loss"]) == whole_epochs + 1
-    assert loss_of(model, data) == pytest.approx(min(history["val_loss"]), rel=1e-5)
-    assert {len(column) for column in history.values()} == {whole_epochs + 1}
-
-
-def test_the_average_of_the_second_half_is_kept_where_no_epoch_is_clearly_better():
-    model, data, config = head_problem(0.3, epochs=40, patience=40)
-    fine_tune(model, data, data, config=config)  # to the optimum, about which it then wanders
-    config = dataclasses.replace(config, epochs=6, patience=6)
-    after_epoch, losses = [], []
-
-    class Watched(type(data)):
-        def __len__(self):
-            return 4
-
-        def __getitem__(self, i):
-            if i == 0:  # validation begins, so an epoch has ended
-                after_epoch.append(model.get_weights())
-            return data[i]
-
-    tuned = fine_tune(model, data, Watched(), config=config)
-    expected = [np.mean(weights, axis=0) for weights in zip(*after_epoch[4:7], strict=True)]
-    assert tuned.kept == "average of epochs 4 to 6"
-    for mean, weight in zip(expected, model.get_weights(), strict=True):
-        np.testing.assert_allclose(mean, weight, rtol=1e-5, atol=1e-7)
-    for weights in after_epoch[:7]:
-        model.set_weights(weights)
-        losses.append(loss_of(model, data))
-    np.testing.assert_allclose(losses, tuned.history["val_loss"], rtol=1e-5)
-
-
-def test_the_average_gives_way_to_an_epoch_that_is_better_by_a_standard_error():
-    """The first epoch is good, then a huge rate throws the weights far away."""
-    model, data, config = head_problem(0.05, epochs=4, patience=9)
-    epochs = []
-
-    class Thrown(type(data)):
-        def __len__(self):
-            return 4
-
-        def __getitem__(self, i):
-            return data[i]
-
-        def on_epoch_end(self):
-            epochs.append(model.get_weights())
-            if len(epochs) > 1:
-                model.set_weights([*epochs[0][:-2], -9 * epochs[0][-2], epochs[0][-1]])
-
-    tuned = fine_tune(model, Thrown(), data, config=config)
-    assert tuned.kept == f"epoch {int(np.argmin(tuned.history['val_loss']))}"
-    assert loss_of(model, data) == pytest.approx(min(tuned.history["val_loss"]), rel=1e-5)
-
-
-def test_an_average_of_weights_is_their_mean_from_its_first_epoch_on():
-    model = models.build_head(2, 2)
-    average = WeightAverage(model, 2)
-    for epoch, value in enumerate([7.0, 1.0, 2.0, 6.0], start=1):
-        model.set_weights([np.full_like(w, value) for w in model.get_weights()])
-        average.update(epoch)
-    assert average.count == 3
-    assert average.put() == "average of epochs 2 to 4"
-    assert all(np.allclose(w, 3.0) for w in model.get_weights())
-
-
-def test_patience_counts_from_the_best_epoch():
-    keep = KeepBest(models.build_head(2, 2), 1.0, patience=2)
-    losses = [0.9, 0.95, 0.8, float("nan"), 0.81]
-    stopped = [keep.update(epoch, loss) for epoch, loss in enumerate(losses, start=1)]
-    assert stopped == [False, False, False, False, True]
-    assert (keep.best, keep.best_epoch) == (0.8, 3)
-
-
 @pytest.mark.parametrize("counts", [(5, 5), (9, 1), (2, 7, 4)])
 def test_class_weights_average_to_one_and_are_scikit_learn_s(counts):
     labels = np.repeat(np.arange(len(counts)), counts)
@@ -315,6 +182,66 @@ def test_class_weights_average_to_one_and_are_scikit_learn_s(counts):
 def test_soft_class_weights_average_to_one():
     targets = np.random.default_rng(0).dirichlet([1, 3, 0.5], 50).astype("float32")
     assert balanced_weights(targets).mean() == pytest.approx(1, rel=1e-5)
+
+
+class SeenError(Exception):
+    """Ends a training of which enough was seen."""
+
+
+def arguments_of(monkeypatch, name):
+    """Lets a training end where it calls the function of that name; what that was called with."""
+    signature, seen = inspect.signature(getattr(training, name)), {}
+
+    def stop(*arguments, **options):
+        seen.update(signature.bind(*arguments, **options).arguments)
+        raise SeenError
+
+    monkeypatch.setattr(training, name, stop)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def uneven():
+    """Three times as many pictures of one class as of the other."""
+    shapes = datasets.make_shapes(60, image_size=16, num_classes=2)
+    return datasets.split(shapes.subset([i for i in range(60) if i % 6 in (0, 1, 2, 4)]), seed=0)
+
+
+@pytest.mark.parametrize("head", ["logistic", "kernel", "dense"])
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_balanced_classes_count_alike_in_the_head(
+    eager, tiny, uneven, monkeypatch, cache, head, class_weight
+):
+    seen = arguments_of(monkeypatch, f"fit_{head}_head")
+    options = {"unfreeze_from": None, "head": head, "class_weight": class_weight}
+    with pytest.raises(SeenError):
+        train(uneven, dataclasses.replace(TINY, **options), cache=cache)
+    labels = uneven.train.labels
+    if head != "dense":  # the only one that validation stops
+        labels = np.concatenate([labels, uneven.validation.labels])
+    assert np.ptp(np.bincount(labels)) > 8
+    np.testing.assert_array_equal(seen["targets"].argmax(1), labels)
+    if class_weight is None:
+        assert seen["weights"] is None
+    else:
+        expected = compute_sample_weight("balanced", labels)
+        np.testing.assert_allclose(seen["weights"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_balanced_classes_count_alike_in_all_batches_of_fine_tuning(
+    eager, tiny, uneven, monkeypatch, cache, cached
+):
+    seen = arguments_of(monkeypatch, "fine_tune")
+    config = dataclasses.replace(TINY, class_weight="balanced", cached=cached)
+    with pytest.raises(SeenError):
+        train(uneven, config, cache=cache)
+    batches = [seen["train_data"][i] for i in range(len(seen["train_data"]))]
+    targets, weights = (np.concatenate([batch[place] for batch in batches]) for place in (1, 2))
+    labels = targets.argmax(1)
+    assert np.bincount(labels).tolist() == np.bincount(uneven.train.labels).tolist()
+    np.testing.assert_allclose(weights, compute_sample_weight("balanced", labels), rtol=1e-6)
+    assert len(seen["validation_data"][0]) == 2  # it is judged as it is
 
 
 @pytest.mark.parametrize(("has_them", "soft"), [(True, True), (True, False), (False, True)])
@@ -414,30 +341,6 @@ def test_training_learns_shapes_better_than_chance(eager, tiny, splits, cache):
     answers = keras.ops.convert_to_numpy(trained.model(raw))
     accuracy = (answers.argmax(axis=1) == splits.train.labels).mean()
     assert accuracy > 0.8
-
-
-@pytest.mark.parametrize("unfreeze_from", [None, "block3"])
-def test_calibration_changes_no_answer_and_lowers_the_held_out_loss(
-    eager, tiny, splits, cache, unfreeze_from
-):
-    config = dataclasses.replace(TINY, unfreeze_from=unfreeze_from, learning_rate=1e-2)
-    plain, calm = (
-        train(splits, dataclasses.replace(config, calibrated=on), cache=cache)
-        for on in (False, True)
-    )
-    logits = [
-        predict_logits(t.model, splits.test, config=config, cache=cache) for t in (plain, calm)
-    ]
-
-    assert plain.temperature == 1.0 != calm.temperature
-    np.testing.assert_allclose(logits[1] * calm.temperature, logits[0], rtol=1e-4, atol=1e-5)
-    if unfreeze_from:
-        part = splits.validation
-        before, after = (
-            log_loss(predict_logits(t.model, part, config=config, cache=cache), part.labels)
-            for t in (plain, calm)
-        )
-        assert after < before + 0.02
 
 
 def test_out_of_fold_logits_are_those_of_heads_that_had_not_seen_the_picture(

@@ -8,6 +8,7 @@ import pytest
 from safelight import vae
 from safelight.datasets import ImageDataset
 from safelight.runs import Run
+from safelight.vae import anomalies
 from safelight.vae.aggregate import AggregatePosterior
 from safelight.vae.anomalies import (
     AnomalyReport,
@@ -18,6 +19,8 @@ from safelight.vae.anomalies import (
     score_anomalies,
     write_scores,
 )
+from safelight.vae.estimates import draw_pixels
+from safelight.vae.probes import choose
 
 RNG = np.random.default_rng(0)
 SHAPE = (6, 5, 1)
@@ -71,11 +74,48 @@ def test_the_scores_of_pixels_are_the_model_s_own():
 
 
 def test_black_and_white_models_score_one_draw_of_pixels():
+    """The noise of all latents is of one seed: nothing but the draw of pixels can differ."""
     model, images = small_model(likelihood="bernoulli"), some_images()
     normal = learn_normal(model, images)
-    first, again = (score_anomalies(model, images, normal=normal, seed=1) for _ in range(2))
-    for name, values in first.items():
-        np.testing.assert_array_equal(values, again[name])
+    drawn, others = (draw_pixels(model, images, seed=seed) for seed in (1, 2))
+    grey, same, other = (
+        score_anomalies(model, each, normal=normal, seed=1) for each in (images, drawn, others)
+    )
+    for name in ("elbo", "prior", "aggregate"):
+        np.testing.assert_allclose(grey[name], same[name], rtol=1e-5)
+        assert np.abs(grey[name] - other[name]).max() > 1e-2
+    # What comes back is of the grey values, and is compared with them.
+    errors = np.square(model.reconstruct(images) - images / 255).mean((1, 2, 3)) ** 0.5
+    np.testing.assert_allclose(grey["reconstruction_error"], errors, rtol=1e-4)
+
+
+def test_what_is_normal_is_learned_from_one_draw_of_pixels_of_every_picture():
+    model, images = small_model(likelihood="bernoulli"), some_images()
+    normal = learn_normal(model, images, seed=3)
+    mean, log_variance = model.encode(draw_pixels(model, images, seed=3))
+    np.testing.assert_allclose(normal.mean, mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(normal.log_variance, log_variance, rtol=1e-5, atol=1e-6)
+    for others in (images, draw_pixels(model, images, seed=0)):
+        assert np.abs(model.encode(others)[0] - mean).max() > 1e-2
+
+
+def test_of_very_many_normal_pictures_some_are_drawn_with_their_labels(monkeypatch):
+    monkeypatch.setattr(anomalies, "MAX_IMAGES", 6)
+    model, images, labels = small_model(conditional=True), some_images(), np.arange(10) % 3 % 2
+    some = choose(10, 6, seed=3)
+    assert not np.array_equal(some, choose(10, 6, seed=0))
+    mean, _ = model.encode(images[some], labels[some])
+    found = learn_normal(model, images, labels, seed=3).mean
+    np.testing.assert_allclose(found, mean, rtol=1e-5, atol=1e-6)
+    assert np.abs(model.encode(images[some], 1 - labels[some])[0] - mean).max() > 1e-2
+
+
+def test_a_report_is_on_the_scores_of_its_seed_against_what_was_learned():
+    model, images, learned = small_model(likelihood="bernoulli"), some_images(), some_images()
+    report = report_anomalies(model, images, learned=learned, seed=3)
+    normal = learn_normal(model, learned, seed=3)
+    for name, values in score_anomalies(model, images, normal=normal, seed=3).items():
+        np.testing.assert_allclose(report.scores[name], values, rtol=1e-5)
 
 
 def test_no_draws_are_refused():
@@ -96,6 +136,16 @@ def test_the_auroc_is_the_share_of_pairs_in_order_ties_counting_half():
     assert found["minus"].value == pytest.approx(1 - np.mean(pairs))
     assert found["e"] == found["a"]
     assert found["a"].low < found["a"].value < found["a"].high
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.8, 0.99])
+def test_an_auroc_of_one_is_as_certain_as_was_asked(confidence):
+    odd = np.arange(60) >= 30
+    area = judge_scores({"elbo": np.arange(60.0)}, odd, confidence=confidence)["elbo"]
+    # An error that none of 60 pictures showed: one that ranks last costs all the pairs it is in.
+    unseen = 1 - ((1 - confidence) / 2) ** (1 / 60)
+    assert (area.value, area.high) == (1, 1)
+    assert area.low == pytest.approx(1 - 2 * unseen)
 
 
 @pytest.mark.parametrize(("value", "words"), [(False, "no anomalies"), (True, "no normal pict")])

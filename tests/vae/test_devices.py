@@ -15,6 +15,7 @@ from safelight.vae.devices import find_devices
 
 ON_JAX = keras.backend.backend() == "jax"
 only_jax = pytest.mark.skipif(not ON_JAX, reason="only JAX deals out a batch")
+SECONDS = 600  # for a process on a busy machine
 
 PROGRAM = """
     import json, sys
@@ -50,7 +51,7 @@ def start(devices, output, *, virtual=1, settings=None, checkpoint=None, **envir
 
 
 def finish(*processes):
-    said = [process.communicate(timeout=120)[0] for process in processes]
+    said = [process.communicate(timeout=SECONDS)[0] for process in processes]
     assert all(process.returncode == 0 for process in processes), "\n".join(said)
 
 
@@ -117,6 +118,6 @@ def test_what_cannot_be_shared_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"devices=64: there are .*device_count=64"):
         find_devices(64)
     uneven = start(2, None, virtual=2, settings={**SETTINGS, "batch_size": 5})
-    said, _ = uneven.communicate(timeout=120)
+    said, _ = uneven.communicate(timeout=SECONDS)
     assert uneven.returncode
     assert "batch_size=5 on 2 devices: expected a multiple of 2" in said

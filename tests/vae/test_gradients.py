@@ -117,6 +117,7 @@ CHOICES = {
     "dreg": ("dreg", 5, 3, {}),
     "one of two": ("dreg", 2, 1, {}),
     "plain, one": ("plain", 5, 1, {"likelihood": "learned_gaussian"}),
+    "mixture": ("dreg", 5, 2, {"prior": "mixture", "prior_components": 3}),
     "vamp": ("dreg", 5, 2, {"prior": "vamp", "prior_components": 3}),
     "flow": ("dreg", 3, 1, {"prior": "flow", "flow_couplings": 2, "flow_units": 4}),
     "two layers": ("plain", 4, 2, {"second_latent_dim": 2}),

@@ -1,3 +1,5 @@
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -30,10 +32,10 @@ def test_the_configuration_names_every_row():
     assert all(likelihoods.find_likelihood(name).name == name for name in NAMES)
 
 
-@pytest.mark.parametrize("find", [likelihoods.find_likelihood])
-def test_an_unknown_name_is_told_the_known_ones(find):
-    with pytest.raises(ValueError, match=r"'poisson': expected one of .*normal|bernoulli"):
-        find("poisson")
+def test_an_unknown_name_is_told_the_known_ones():
+    with pytest.raises(ValueError, match="poisson") as told:
+        likelihoods.find_likelihood("poisson")
+    assert {"poisson", *NAMES} <= set(re.findall(r"\w+", str(told.value)))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -294,6 +294,27 @@ def test_the_validator_scores_every_image_once(no_xla):
     assert abs(scores.reconstruction - np.mean(many)) < 5 * np.std(many)
 
 
+def test_the_validator_goes_by_the_label_of_each_image(no_xla):
+    """Seven images in two batches; their divergences by hand, and those with others' labels."""
+    model, rng = build(num_classes=3, conditional=True), np.random.default_rng(5)
+    for weight in model.trainable_variables:  # as they are made, labels would matter less
+        weight.assign(ops.convert_to_numpy(weight) + 0.5 * rng.normal(size=weight.shape))
+    images, labels = make_images(7), np.array([0, 2, 1, 1, 0, 2, 2])
+
+    def divergences(labels):
+        mean, log_variance = model.encode(images, labels)
+        return (0.5 * (mean**2 + np.exp(log_variance) - 1 - log_variance)).mean(0)
+
+    scores = Validator(model, images, labels, batch_size=4).scores(
+        [np.array(ops.convert_to_numpy(w)) for w in model.trainable_variables]
+    )
+    expected = divergences(labels)
+    np.testing.assert_allclose(scores.kl_per_unit, expected, rtol=1e-4)
+    assert scores.kl == pytest.approx(expected.sum(), rel=1e-4)
+    for others in (np.roll(labels, 1), labels[::-1].copy(), np.zeros_like(labels)):
+        assert np.abs(divergences(others) / expected - 1).max() > 0.01
+
+
 def test_the_validator_looks_with_the_same_eyes_at_the_weights_it_is_given(no_xla):
     model = build()
     weights = [np.array(ops.convert_to_numpy(w)) for w in model.trainable_variables]

@@ -255,7 +255,7 @@ def test_one_draw_gives_the_elbos_estimate_itself():
     )
     bound = numpy(objectives.importance_weighted_bound(weights))
     sampled_kl = log_posterior - log_prior
-    np.testing.assert_allclose(bound, (log_likelihood - sampled_kl)[0], rtol=1e-5)
+    np.testing.assert_allclose(bound, (log_likelihood - sampled_kl)[0], rtol=1e-5, atol=1e-6)
 
 
 def test_the_bound_is_the_logarithm_of_the_mean_weight_on_any_axis():
@@ -293,7 +293,7 @@ def test_warm_up_rises_in_equal_steps_to_one():
                     elements=st.floats(-1e4, 1e4, width=32)),
     st.floats(-100, 100, width=32),
 )  # fmt: skip
-@settings(max_examples=40, derandomize=True, deadline=None)
+@settings(max_examples=40)
 def test_the_bound_lies_below_the_best_weight_and_moves_with_all_of_them(weights, shift):
     found = numpy(objectives.importance_weighted_bound(tensor(weights)))
     best, number = weights.max(0).astype("float64"), len(weights)

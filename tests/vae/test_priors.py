@@ -12,11 +12,11 @@ from safelight.vae.building import build_prior, build_vae
 from safelight.vae.config import TrainConfig
 from safelight.vae.evaluation import estimate_log_likelihood
 from safelight.vae.fitted_flows import _Learner, _mean_of_outputs
-from safelight.vae.flows import Flow
+from safelight.vae.flows import Flow, _halves
 from safelight.vae.ladders import TwoLayers
 from safelight.vae.models import VAE
 from safelight.vae.networks import build_encoder
-from safelight.vae.priors import Mixture, Prior, VampPrior
+from safelight.vae.priors import Mixture, Prior, StandardNormal, VampPrior
 
 SHAPE = (4, 3, 1)
 RNG = np.random.default_rng(0)
@@ -114,6 +114,44 @@ def test_any_axes_before_the_latents_and_temperature_zero(kind):
     cold = numpy(prior.sample((200, 3), 0, temperature=0))
     num_places = {"mixture": 4, "vamp": 4, "two on a mixture": 3}.get(kind, 1)
     assert len(np.unique(cold.round(4), axis=0)) == num_places
+
+
+def before_the_map(prior: Prior, z) -> np.ndarray:
+    """What a flow has bent into its draws; draws of other priors as they are."""
+    for coupling in getattr(prior, "couplings", ()):
+        still, moved, shift, log_scale = _halves(coupling, z)
+        z = ops.concatenate([still, moved * ops.exp(log_scale) + shift], axis=-1)
+        z = ops.flip(z, axis=-1)
+    return numpy(z)
+
+
+@pytest.mark.parametrize("kind", ["normal", "mixture", "vamp", "flow"])
+def test_the_temperature_is_a_factor_of_the_distance_from_the_middle(kind):
+    """Of the component's, where there are several; of a flow's before its map."""
+    prior = StandardNormal() if kind == "normal" else prior_of(kind, 3)
+    cold, mild, plain = (
+        before_the_map(prior, prior.sample((20, 3), 4, temperature=temperature))
+        for temperature in (0, 0.3, 1)
+    )
+    assert np.abs(plain - cold).max() > 0.1
+    np.testing.assert_allclose(mild - cold, 0.3 * (plain - cold), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["two", "two on a mixture"])
+def test_the_temperature_of_two_layers_is_that_of_both(kind):
+    """Of the first it is a factor of the distance from the mean that the second gives."""
+    prior, noise, second = prior_of(kind, 3), {}, {}
+    for temperature in (0, 0.3, 1):
+        z = prior.sample((20, 3), 4, temperature=temperature)
+        mean, log_variance = (numpy(part) for part in prior.down(z[:, 2:]))
+        noise[temperature] = (numpy(z)[:, :2] - mean) / np.exp(log_variance / 2)
+        second[temperature] = numpy(z)[:, 2:]
+    assert np.abs(noise[1]).max() > 1
+    np.testing.assert_allclose(noise[0], 0, atol=1e-4)
+    np.testing.assert_allclose(noise[0.3], 0.3 * noise[1], atol=1e-4)
+    mild, plain = (second[temperature] - second[0] for temperature in (0.3, 1))
+    assert np.abs(plain).max() > 0.1
+    np.testing.assert_allclose(mild, 0.3 * plain, atol=1e-4)
 
 
 def test_a_mixture_is_the_sum_of_its_gaussians():
@@ -311,6 +349,31 @@ def test_the_second_layer_s_posterior_is_a_product_of_gaussians():
     normalizer = stats.norm(down[0], np.sqrt(np.exp(down[1]) + scale[:3] ** 2)).logpdf(mean[:3])
     expected = conditional + likelihood - normalizer.sum(1)
     np.testing.assert_allclose(numpy(log_posterior)[:, 0] - second, expected, rtol=1e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("way", ["top down", "bottom up"])
+def test_the_posterior_of_two_layers_is_that_of_each_at_the_mean_of_the_other(way):
+    """Means are latents without noise; a deviation is how far noise of 1 takes a layer."""
+    model = model_with(**WAYS[way])
+    encoded = [ops.convert_to_tensor(part) for part in model.encoded(IMAGES)]
+
+    def propose(noise):
+        z, _, log_posterior = model.prior.propose(*encoded, ops.convert_to_tensor(noise))
+        return numpy(z), numpy(log_posterior)
+
+    nothing = np.zeros((len(IMAGES), 5), "float32")
+    middle, log_posterior = propose(nothing)
+    mean, log_variance = model.encode(IMAGES)
+    np.testing.assert_allclose(mean, middle, rtol=1e-5, atol=1e-6)
+    expected = -0.5 * (log_variance + np.log(2 * np.pi)).sum(1)
+    np.testing.assert_allclose(log_posterior, expected, rtol=1e-4, atol=1e-4)
+    for layer in (slice(0, 3), slice(3, 5)):
+        noise = nothing.copy()
+        noise[:, layer] = 1
+        moved = propose(noise)[0] - middle
+        deviation = np.exp(log_variance / 2)
+        np.testing.assert_allclose(moved[:, layer], deviation[:, layer], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.reconstruct(IMAGES), model.decode(middle), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import keras
 import numpy as np
@@ -237,12 +236,13 @@ training._CHECKPOINT_SECONDS = 0.0
 config = TrainConfig(latent_dim=2, hidden_units=(8,), epochs=40, batch_size=8, seed=1)
 images = np.random.default_rng(0).integers(0, 256, (60, 4, 3, 1)).astype("uint8")
 
-def slowly(epoch, history):
+def tell(epoch, history):
     print(epoch, flush=True)
-    time.sleep(float(sys.argv[2]))
+    if epoch == int(sys.argv[2]):
+        time.sleep(600)  # however late it is killed, there is something left to do
 
 model = build_vae((4, 3, 1), config)
-training.train(model, images, config=config, checkpoint=sys.argv[1], callback=slowly)
+training.train(model, images, config=config, checkpoint=sys.argv[1], callback=tell)
 np.savez(sys.argv[3], *[w.numpy() for w in model.trainable_variables])
 """
 
@@ -250,12 +250,12 @@ np.savez(sys.argv[3], *[w.numpy() for w in model.trainable_variables])
 @pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow promises it")
 def test_a_killed_training_ends_with_the_same_bits(tmp_path):
-    """SIGKILL at random moments, in processes of their own, compiled by XLA."""
+    """SIGKILL wherever it is after so many epochs; processes of their own, compiled by XLA."""
     script = tmp_path / "run.py"
     script.write_text(KILLED)
 
-    def start(name, pause):
-        arguments = [tmp_path / f"{name}-checkpoint.npz", pause, tmp_path / f"{name}.npz"]
+    def start(name, last):
+        arguments = [tmp_path / f"{name}-checkpoint.npz", last, tmp_path / f"{name}.npz"]
         return subprocess.Popen(
             [sys.executable, script, *map(str, arguments)],
             stdout=subprocess.PIPE,
@@ -266,13 +266,13 @@ def test_a_killed_training_ends_with_the_same_bits(tmp_path):
 
     # As many threads as a user has, whatever the tests are told (tests/conftest.py).
     threads = {name: value for name, value in os.environ.items() if "_THREADS" not in name}
-    rng, epochs = np.random.default_rng(), []
-    for _ in range(2):
-        with start("killed", 0.05) as killed:  # which also waits for it and closes its pipe
-            epochs.append(int(killed.stdout.readline()))
-            time.sleep(rng.uniform(0, 1.0))
+    begun = []
+    for num_epochs, last in ((3, 10), (9, 30)):
+        with start("killed", last) as killed:  # which also waits for it and closes its pipe
+            told = [int(killed.stdout.readline()) for _ in range(num_epochs)]
             killed.send_signal(signal.SIGKILL)
-    assert 1 == epochs[0] < epochs[1]
+        begun.append(told[0])
+    assert 1 == begun[0] < 3 < begun[1]  # what it had told of was kept
     for name in ("killed", "whole"):
         with start(name, 0) as finished:
             finished.communicate()
