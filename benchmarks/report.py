@@ -21,7 +21,7 @@ from backends import report as backends_report
 from gan import report as gan_report
 from measuring import machine_name
 from protocol import CLAIM, accuracy_interval, correct_of
-from tables import median_of, table, versions_line
+from tables import median_of, seeds_line, table, versions_line
 from trunk.protocol import CLAIM as TRUNK_CLAIM
 from trunk.report import render_trunk
 from vae import generative_report
@@ -111,7 +111,7 @@ def render_group(results: list[dict]) -> list[str]:
         f"{protocol['dataset'].upper()} at {protocol['image_size']} px, {protocol['num_train']} "
         f"training, {protocol['num_validation']} validation and {protocol['num_test']} test "
         f"images; {protocol['head_epochs']} epochs of the head, {protocol['block5_epochs']} of "
-        f"block5; batches of {protocol['batch_size']}; seeds {', '.join(map(str, seeds))}; "
+        f"block5; batches of {protocol['batch_size']}; {seeds_line(seeds)}; "
         f"{machine_name(results[0]['machine'])}."
     )
     rows = [render_row(variants[letter], reference) for letter in sorted(variants)]

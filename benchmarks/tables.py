@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterable
 
 
 def median_of(results: list[dict], *path: str) -> float:
@@ -25,3 +26,9 @@ def versions_line(results: list[dict]) -> str:
     """Every package version that took part."""
     versions = {item for result in results for item in result["versions"].items()}
     return ", ".join(f"{name} {version}" for name, version in sorted(versions))
+
+
+def seeds_line(seeds: Iterable[int]) -> str:
+    """Names them: "seed 0", or "seeds 0, 1"."""
+    names = [str(seed) for seed in seeds]
+    return f"seed{'s' if len(names) > 1 else ''} {', '.join(names)}"

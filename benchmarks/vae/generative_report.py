@@ -79,7 +79,7 @@ def _as_it_was(name: str, found: dict[str, dict]) -> str:
         then = dataclasses.asdict(TrainConfig(**{**point["settings"], "minutes": now["minutes"]}))
         then["hidden_units"] = tuple(then["hidden_units"])
         words |= {f"{key} {value}" for key, value in then.items() if value != now[key]}
-    return f", then with {', '.join(sorted(words))}" if words else ""
+    return f" as it was then, with {', '.join(sorted(words))}" if words else ""
 
 
 def _elsewhere(points: dict[str, dict]) -> str:

@@ -7,7 +7,7 @@ import statistics
 from collections import defaultdict
 
 from measuring import machine_name
-from tables import median_of, table, versions_line
+from tables import median_of, seeds_line, table, versions_line
 from vae.protocol import LEVELS
 
 ESTIMATOR_CLAIM = "vae_likelihood_estimator"
@@ -66,9 +66,10 @@ def render_iwae(result: dict) -> list[str]:
         )
     two = result["rows"].get("two-1", {}).get("final_gradient")
     last = ", in which two layers have the plain gradient" if two == "plain" else ""
+    of_seeds = "one seed" if result["seeds"] == 1 else f"the median of {result['seeds']} seeds"
     return [
         f"MNIST, dynamic binarisation, 5,000 importance samples, all test images, standard error "
-        f"over images, the median of {result['seeds']} seed(s). The networks are Burda's, the "
+        f"over images, {of_seeds}. The networks are Burda's, the "
         "schedule is not (3,280 epochs in batches of 20): larger batches and fewer epochs, "
         "sticking the landing or DReG, averaged weights; k = 50 trains with five samples, and with "
         f"fifty, through five of them, in the last quarter{last}. Schedules were compared on 2,000 "
@@ -140,7 +141,7 @@ def render_group(results: list[dict]) -> list[str]:
         f"VAE 784-400-20 on {protocol['dataset'].upper()}, {protocol['num_train']:,} training "
         f"images, {protocol['binarization']} binarisation, batches of {protocol['batch_size']}; "
         f"{protocol['epochs']} epochs, or the epoch in which {protocol['max_seconds']:g} s are "
-        f"over; seeds {', '.join(map(str, seeds))}; {machine_name(results[0]['machine'])}."
+        f"over; {seeds_line(seeds)}; {machine_name(results[0]['machine'])}."
     )
     pythae = variants.get(PYTHAE, [])
     rows = [render_row(variants[letter], pythae) for letter in sorted(variants)]
