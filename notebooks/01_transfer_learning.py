@@ -269,8 +269,8 @@ print(f"training all of the network: {all_of_it:.0f} times as much as block 5 fr
 # %% [markdown]
 # The bill, measured: one step of training on 32 pictures through the whole network with blocks 1 to
 # 4 frozen, against the same step of the *tail*, which is block 5 and the head, on stored
-# activations. Expect not quite what was promised: starting operations takes time, too, and is no
-# matrix product.
+# activations. Expect less than was promised: gradients do not come as near to a processor's peak as
+# the way forward does, above all in bfloat16, and starting operations takes time, too.
 
 # %%
 classifier = transfer.build_classifier(backbone, [last], num_classes=2)
