@@ -1,4 +1,4 @@
-"""What the tests of the VAE share: gradients on whichever backend they run."""
+"""What the tests of the VAE share: gradients on whichever backend they run, steps uncompiled."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import pytest
 from scipy import special
+
+from safelight.vae import loops
 
 
 def _gradient(function: Callable[[Any], Any], at: Any) -> np.ndarray:
@@ -29,6 +31,12 @@ def _gradient(function: Callable[[Any], Any], at: Any) -> np.ndarray:
             function(point).backward()
             found = point.grad
     return keras.ops.convert_to_numpy(found)
+
+
+@pytest.fixture
+def no_xla(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling for a second what runs for a millisecond is not worth it."""
+    monkeypatch.setattr(loops, "is_convolutional", lambda model: True)
 
 
 @pytest.fixture(scope="session")

@@ -37,12 +37,6 @@ def run(loop, epochs=1, rate=0.01, decay=0.9, blocks=1):
     return loop
 
 
-@pytest.fixture
-def no_xla(monkeypatch):
-    """Compiling for a second what runs for a millisecond is not worth it."""
-    monkeypatch.setattr(loops, "is_convolutional", lambda model: True)
-
-
 def train_by_hand(model, images, labels, epochs, rate, decay):
     """The same sums, eagerly: Keras' own gradients and optimizer, a step at a time."""
     weights = model.trainable_variables

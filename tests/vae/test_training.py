@@ -45,12 +45,6 @@ def change(**changes):
 
 
 @pytest.fixture
-def no_xla(monkeypatch):
-    """Compiling for a second what runs for a millisecond is not worth it."""
-    monkeypatch.setattr(loops, "is_convolutional", lambda model: True)
-
-
-@pytest.fixture
 def every_epoch(monkeypatch, no_xla):
     """Without the thrift that saves and validates only now and then."""
     monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0.0)

@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from safelight.vae import experiment, loops, training
+from safelight.vae import experiment, training
 from safelight.vae.building import build_vae
 from safelight.vae.config import TrainConfig
 from safelight.vae.training_data import TrainingData
@@ -51,9 +51,8 @@ def test_others_see_the_draws_of_static_binarisation_that_the_training_sees():
 
 
 @pytest.mark.parametrize("held_out", [True, False])
-def test_every_image_of_a_conditional_training_keeps_its_label(monkeypatch, held_out):
+def test_every_image_of_a_conditional_training_keeps_its_label(no_xla, monkeypatch, held_out):
     """Images to learn from, and to watch: the first of these, where no others are held out."""
-    monkeypatch.setattr(loops, "is_convolutional", lambda model: True)  # no XLA
     monkeypatch.setattr(training, "_NUM_WATCHED", 7)
     told = {}
 
